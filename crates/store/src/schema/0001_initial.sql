@@ -1,0 +1,150 @@
+-- The engine's own tables, version 1. They live beside the app's tables in the app's file, all
+-- named syncline_*. The app's PRAGMA user_version is never touched: the version of this schema is
+-- the row 'schema_version' of syncline_meta. docs/metadata.md describes every table for readers.
+
+-- One value per key: schema_version, client_id, remote, account, epoch, capture_cookie, last_push_at …
+CREATE TABLE syncline_meta (
+  key   TEXT PRIMARY KEY NOT NULL,
+  value
+) WITHOUT ROWID;
+
+-- Has a row only inside the engine's own transactions. The capture triggers record nothing while
+-- it has (P3); other connections never see that row, because it never outlives its transaction.
+CREATE TABLE syncline_guard (
+  held INTEGER PRIMARY KEY NOT NULL
+);
+
+-- The registered tables.
+CREATE TABLE syncline_entity_type (
+  name       TEXT PRIMARY KEY NOT NULL,  -- the entity type
+  table_name TEXT NOT NULL UNIQUE,       -- the app's table
+  policy     TEXT NOT NULL               -- field-merge, server-wins or client-wins
+) WITHOUT ROWID;
+
+-- The durable queue of mutations: everything not yet settled, and the dead letters. What is
+-- settled (applied, superseded) moves to syncline_log in the transaction that settles it.
+CREATE TABLE syncline_outbox (
+  seq         INTEGER PRIMARY KEY,       -- local order
+  mutation    TEXT NOT NULL,             -- correlation id, 32 hex digits
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,             -- canonical key text
+  op          TEXT NOT NULL,             -- create, update, delete
+  payload     TEXT,                      -- fields as JSON; NULL for a delete
+  created_at  INTEGER NOT NULL,          -- ms since 1970, for people only
+  state       TEXT NOT NULL DEFAULT 'pending', -- pending, in_flight, failed, dead
+  idempotency_key TEXT,                  -- set with frozen
+  frozen      TEXT,                      -- the JSON as sent: not NULL means it may have been sent (E3, E5)
+  attempts    INTEGER NOT NULL DEFAULT 0,-- attributable failures only
+  not_before  INTEGER NOT NULL DEFAULT 0,-- ms since 1970
+  last_error  TEXT,                      -- JSON
+  lease_token INTEGER,                   -- fencing token of the engine that claimed it
+  lease_until INTEGER                    -- ms since 1970
+);
+CREATE INDEX syncline_outbox_entity ON syncline_outbox (entity_type, entity_id);
+
+-- REAL values of payloads, bit for bit: the JSON functions of older SQLite libraries round them.
+-- The payload holds {"$real":"row"} in their place.
+CREATE TABLE syncline_outbox_real (
+  seq   INTEGER NOT NULL,
+  field TEXT NOT NULL,
+  value REAL NOT NULL,
+  PRIMARY KEY (seq, field)
+) WITHOUT ROWID;
+
+-- The last agreed state of entities with unsettled mutations. A row without an outbox entry of its
+-- entity means nothing (a REPLACE that was ignored leaves one) and may be removed at any time.
+CREATE TABLE syncline_base (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  fields      TEXT,                      -- all synced fields as JSON; NULL: the entity did not exist
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- REAL values of bases, as syncline_outbox_real.
+CREATE TABLE syncline_base_real (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  field       TEXT NOT NULL,
+  value       REAL NOT NULL,
+  PRIMARY KEY (entity_type, entity_id, field)
+) WITHOUT ROWID;
+
+-- Rows that the statement under way may be about to replace; only capture triggers use it.
+CREATE TABLE syncline_stash (
+  entity_type TEXT NOT NULL,
+  new_id      TEXT NOT NULL,             -- the row being written
+  old_id      TEXT NOT NULL,             -- a row that it may replace
+  PRIMARY KEY (entity_type, new_id, old_id)
+) WITHOUT ROWID;
+
+-- Sparse: only where more is known than "as of the applied position" (an own push ahead of the cursor).
+CREATE TABLE syncline_entity_state (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  version     TEXT NOT NULL,             -- server version
+  position    INTEGER NOT NULL,          -- its position in the scope's feed
+  deleted     INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- Changes received that cannot be applied yet: the newest one per entity.
+CREATE TABLE syncline_inbox (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  scope       TEXT NOT NULL,
+  fields      TEXT,                      -- JSON; NULL: deleted
+  version     TEXT NOT NULL,
+  position    INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,          -- ms since 1970
+  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid
+  detail      TEXT,                      -- which parent, which constraint …
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- How far each scope has been seen and applied.
+CREATE TABLE syncline_cursor (
+  scope     TEXT PRIMARY KEY NOT NULL,
+  epoch     TEXT NOT NULL,
+  cursor    TEXT NOT NULL,
+  position  INTEGER NOT NULL,            -- every row of the scope reflects it, once phase is 'feed'
+  phase     TEXT NOT NULL,               -- snapshot, feed
+  pulled_at INTEGER NOT NULL,            -- ms since 1970
+  head_at   INTEGER                      -- when the head was last reached
+) WITHOUT ROWID;
+
+-- Conflicts, decided or open. The losing values are kept here.
+CREATE TABLE syncline_conflict (
+  id          INTEGER PRIMARY KEY,
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  mutation    TEXT,                      -- the mutation it arose on
+  base        TEXT,                      -- JSON fields; NULL: absent
+  local       TEXT,
+  remote      TEXT,
+  error       TEXT,                      -- JSON: where and why it showed
+  resolution  TEXT,                      -- JSON: what was decided, by which rule; NULL: open
+  opened_at   INTEGER NOT NULL,
+  resolved_at INTEGER
+);
+CREATE INDEX syncline_conflict_open ON syncline_conflict (entity_type, entity_id) WHERE resolved_at IS NULL;
+
+-- Who is the engine of this file, until when; every engine transaction checks the token (S2).
+CREATE TABLE syncline_lease (
+  id     INTEGER PRIMARY KEY CHECK (id = 1),
+  holder TEXT NOT NULL,
+  token  INTEGER NOT NULL,
+  until  INTEGER NOT NULL                -- ms since 1970
+);
+
+-- Recent outcomes, bounded.
+CREATE TABLE syncline_log (
+  id          INTEGER PRIMARY KEY,
+  at          INTEGER NOT NULL,          -- ms since 1970
+  kind        TEXT NOT NULL,             -- applied, superseded, failed, dead, merged, discarded …
+  mutation    TEXT,
+  idempotency_key TEXT,
+  entity_type TEXT,
+  entity_id   TEXT,
+  op          TEXT,
+  detail      TEXT                       -- JSON
+);
