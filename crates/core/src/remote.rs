@@ -1,0 +1,148 @@
+//! The border to the system of record: what is asked of it and how its answers are told apart.
+//!
+//! A [`Remote`] turns each request into traffic and each answer, however odd, into one of these
+//! types. Which bucket an answer falls into is the remote's knowledge (a proxy's 200 with HTML is
+//! *unreachable*); what follows from the bucket is decided by the state machine alone.
+
+use crate::Batch;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+use syncline_protocol::{Change, ClientId, Hello, PageEnd, PushResponse, Scope};
+
+/// One thing asked of the system of record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteRequest {
+    /// Who am I to you, and within which limits?
+    Hello {
+        /// This installation.
+        client: ClientId,
+    },
+    /// Take these mutations.
+    Push {
+        /// This installation.
+        client: ClientId,
+        /// The frozen mutations, in order.
+        batch: Batch,
+    },
+    /// One page of changes, please.
+    Pull {
+        /// This installation.
+        client: ClientId,
+        /// The scope whose feed is read.
+        scope: Scope,
+        /// Where to go on; `None` starts a snapshot.
+        cursor: Option<String>,
+        /// At most this many changes.
+        limit: usize,
+    },
+}
+
+/// What came of a [`RemoteRequest`], of the same kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteAnswer {
+    /// To [`RemoteRequest::Hello`].
+    Hello(Result<Hello, RemoteError>),
+    /// To [`RemoteRequest::Push`].
+    Push(Result<PushResponse, RemoteError>),
+    /// To [`RemoteRequest::Pull`].
+    Pull(Result<Page, RemoteError>),
+}
+
+/// One page of a pull, complete up to its end line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The changes, in feed order (a snapshot: in key order).
+    pub changes: Vec<PageChange>,
+    /// The page's end.
+    pub end: PageEnd,
+}
+
+/// A change as it was read: one that cannot be understood is kept and never stops the feed (P4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageChange {
+    /// Understood.
+    Valid(Change),
+    /// Not understood.
+    Invalid {
+        /// The line as it came.
+        raw: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+/// Why a request as a whole has no result, in the buckets that decide what happens next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// No answer from the server: DNS, connection, TLS, time-out, or an answer that some other
+    /// machine gave. Says nothing about the mutations; retried with back-off.
+    #[error("the server cannot be reached: {detail}")]
+    Unreachable {
+        /// What was seen.
+        detail: String,
+    },
+    /// The server answered that it cannot now, or garbled its answer. Retried with back-off.
+    #[error("the server could not answer (status {status}): {detail}")]
+    Transient {
+        /// The HTTP status.
+        status: u16,
+        /// What was said.
+        detail: String,
+        /// How long the server asked to be left alone.
+        retry_after: Option<Duration>,
+        /// The server said that it is busy or down as a whole (429, 503): the batch is not suspect.
+        overloaded: bool,
+    },
+    /// The credentials are missing, expired or refused (401).
+    #[error("the server wants other credentials: {detail}")]
+    Auth {
+        /// What was said; never the credentials.
+        detail: String,
+    },
+    /// The request is larger than the server takes (413).
+    #[error("the request is too large for the server: {detail}")]
+    TooLarge {
+        /// What was said.
+        detail: String,
+    },
+    /// The cursor means nothing to the server any more (410): start again with a snapshot.
+    #[error("the server no longer knows our position: {detail}")]
+    CursorGone {
+        /// What was said.
+        detail: String,
+    },
+    /// Client and server do not speak the same protocol version (400 `protocol-unsupported`, 415, 426).
+    #[error("client and server do not understand each other: {detail}; upgrade the older one")]
+    Incompatible {
+        /// What was said.
+        detail: String,
+    },
+    /// The server answered, but there is no such service, or it refuses this client as a whole:
+    /// something is set up wrongly. Retried rarely.
+    #[error("the server refuses the request (status {status}): {detail}; check the remote's address and rights")]
+    Misconfigured {
+        /// The HTTP status.
+        status: u16,
+        /// What was said.
+        detail: String,
+    },
+}
+
+/// A future that a remote returns.
+pub type AnswerFuture<'a> = Pin<Box<dyn Future<Output = RemoteAnswer> + Send + 'a>>;
+
+/// A system of record.
+///
+/// An implementation never panics on what it receives, bounds every wait, and holds no lock or
+/// transaction of the store (A4). Dropping the future gives the request up; whether the server
+/// saw it is then unknown, which is why everything sent can be sent again.
+pub trait Remote: Send + Sync {
+    /// Sends the request and waits for its answer, of the same kind as the request.
+    fn send(&self, request: RemoteRequest) -> AnswerFuture<'_>;
+
+    /// Asks for new credentials after the old ones were refused. `Ok(())` when a request may be
+    /// tried again with them; the reason otherwise (to be shown to the user, without secrets).
+    fn refresh_credentials(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+}
