@@ -1,2 +1,79 @@
-//! xtask.
-fn main() {}
+//! The chores of this repository: `cargo xtask test`, `cargo xtask tidy`.
+//!
+//! Everything here uses the standard library only and never opens a network connection itself.
+
+mod suite;
+mod tidy;
+mod tools;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask <task>
+
+  test   install what the tests need, then run everything that must pass:
+         formatting, tidy, clippy, build, tests and doctests, documentation
+  tidy   check the house rules that a machine can check (see CONTRIBUTING.md)
+  help   print this text
+";
+
+/// Why a task did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something that the tests need is missing and could not be installed.
+    Missing(String),
+    /// A step of the suite ended badly.
+    Step { name: &'static str, why: String },
+    /// The house rules are broken this many times.
+    Findings(usize),
+    /// A file or folder of the repository could not be read.
+    Read(PathBuf, std::io::Error),
+    /// The command line names no task.
+    Usage(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Missing(what) => write!(f, "{what}"),
+            Failure::Step { name, why } => write!(f, "step `{name}` failed: {why}"),
+            Failure::Findings(1) => write!(f, "1 house rule finding"),
+            Failure::Findings(count) => write!(f, "{count} house rule findings"),
+            Failure::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Failure::Usage(word) => write!(f, "no task `{word}`; see `cargo xtask help`"),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask {}: FAILED: {failure}", words.join(" "));
+            let wrong_use = matches!(failure, Failure::Usage(_));
+            ExitCode::from(if wrong_use { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<(), Failure> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["test"] => suite::run(&root()),
+        ["tidy"] => tidy::run(&root()),
+        [] | ["help" | "-h" | "--help"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => Err(Failure::Usage(words.join(" "))),
+    }
+}
+
+/// The root of the repository: the folder above this package's.
+fn root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_path_buf()
+}
