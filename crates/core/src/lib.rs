@@ -1,11 +1,40 @@
-//! The pure core of Syncline.
+//! The pure core of Syncline: what happens next, and nothing that makes it happen.
+//!
+//! - [`Machine`] is the state machine: [`Input`]s in, [`Effect`]s out, one next wake-up.
+//! - [`plan_change`], [`decide`], [`fold`], [`judge`] are the pure rules behind the store's work:
+//!   what to do with a pulled change, with a conflict, with several unsent mutations of one
+//!   entity, with the server's result for a mutation.
+//! - [`Remote`] is the border to a system of record.
+//!
+//! The core reads no clock, rolls no dice and does no I/O (invariant C1): time and a seed come in,
+//! so the same inputs always give the same effects. The drawing of the machine is in this crate's
+//! README.
 
 mod batch;
+mod change;
+mod config;
+mod fold;
+mod machine;
+mod rebase;
 mod remote;
+mod resolve;
+mod retry;
 mod time;
+mod verdict;
 
 pub use batch::{Batch, BatchEntry, EntityRef};
+pub use change::{ChangePlan, LocalView, WaitsFor, plan_change};
+pub use config::Config;
+pub use fold::{Folded, Intent, fold};
+pub use machine::{
+    BookSummary, Booking, ClaimLimits, CycleEnd, Effect, FaultKind, Input, Machine, Notice,
+    PageSummary, Reason, RequestId, State, StoreAnswer, StoreFault, StoreWork, Survey, WakeReason,
+};
+pub use rebase::{Decision, Loss, Rebased, Rewritten, changed, decide};
 pub use remote::{
     AnswerFuture, Page, PageChange, Remote, RemoteAnswer, RemoteError, RemoteRequest,
 };
+pub use resolve::{ConflictCause, ConflictInput, Policy, Resolution, Resolver, UnknownPolicy};
+pub use retry::{Dice, backoff_ms, retry_after_ms};
 pub use time::Now;
+pub use verdict::{Counted, MutationError, Verdict, count_failure, judge};

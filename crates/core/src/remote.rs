@@ -121,7 +121,9 @@ pub enum RemoteError {
     },
     /// The server answered, but there is no such service, or it refuses this client as a whole:
     /// something is set up wrongly. Retried rarely.
-    #[error("the server refuses the request (status {status}): {detail}; check the remote's address and rights")]
+    #[error(
+        "the server refuses the request (status {status}): {detail}; check the remote's address and rights"
+    )]
     Misconfigured {
         /// The HTTP status.
         status: u16,

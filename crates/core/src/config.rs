@@ -1,0 +1,50 @@
+//! The numbers that the core decides with; every one has a default that works.
+
+/// Settings of the state machine. Times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// How long after a local write a sync starts, so that writes close together travel together.
+    pub debounce_ms: u64,
+    /// The longest that a steady stream of writes can put the sync off.
+    pub debounce_longest_ms: u64,
+    /// How often the remote is asked for changes when nothing else happens; ±20 % jitter.
+    pub poll_interval_ms: u64,
+    /// Mutations in one push at most (the server's limit may be lower).
+    pub push_mutations: usize,
+    /// Bytes of mutations in one push at most, unless a single one has more.
+    pub push_bytes: usize,
+    /// Changes in one page of a pull.
+    pub page_changes: usize,
+    /// Attributable failures after which a mutation is `dead`.
+    pub max_attempts: u32,
+    /// First back-off; doubled with every failure in a row.
+    pub backoff_base_ms: u64,
+    /// Longest back-off.
+    pub backoff_cap_ms: u64,
+    /// Back-off after an answer that a retry will hardly change (set up wrongly, incompatible).
+    pub misconfigured_backoff_ms: u64,
+    /// How long the right to be the engine of the file lasts without renewal.
+    pub lease_ttl_ms: u64,
+    /// Push-and-pull rounds in one cycle, so that a cycle always ends.
+    pub rounds: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            debounce_ms: 100,
+            debounce_longest_ms: 2_000,
+            poll_interval_ms: 15_000,
+            push_mutations: 500,
+            push_bytes: 1 << 20,
+            page_changes: 1_000,
+            max_attempts: 8,
+            backoff_base_ms: 500,
+            backoff_cap_ms: 300_000,
+            misconfigured_backoff_ms: 300_000,
+            lease_ttl_ms: 60_000,
+            rounds: 8,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Connecting: becoming the engine of the file, greeting the remote, credentials.
+
+use super::{CycleEnd, Effect, Effects, Machine, Notice, State, StoreAnswer, StoreWork};
+use crate::{Now, RemoteError, RemoteRequest};
+use syncline_protocol::Hello;
+
+impl Machine {
+    pub(super) fn connecting_store(&mut self, answer: StoreAnswer, now: Now, out: &mut Effects) {
+        match answer {
+            StoreAnswer::Acquired => {
+                self.waiting.lease_renewed(&self.config, now);
+                if self.session.is_some() {
+                    self.start_pushing(out);
+                } else {
+                    self.ask(
+                        RemoteRequest::Hello {
+                            client: self.client.clone(),
+                        },
+                        out,
+                    );
+                }
+            }
+            StoreAnswer::HeldByOther { remaining_ms } => {
+                self.waiting.stand_by(&self.config, remaining_ms, now);
+                self.enter(State::Backoff, out);
+                out.notice(Notice::Standby);
+                self.end_cycle(CycleEnd::Standby, out);
+            }
+            StoreAnswer::Greeted { epoch_changed } => {
+                if epoch_changed {
+                    out.notice(Notice::EpochChanged);
+                }
+                self.start_pushing(out);
+            }
+            StoreAnswer::OtherAccount { recorded } => {
+                let offered = self.session.take().map(|hello| hello.principal);
+                self.enter(State::BlockedAuth, out);
+                if let Some(offered) = offered {
+                    out.notice(Notice::OtherAccount { recorded, offered });
+                }
+                self.end_cycle(CycleEnd::CredentialsNeeded, out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn connecting_hello(
+        &mut self,
+        answer: Result<Hello, RemoteError>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        self.under_way = None;
+        match answer {
+            Ok(hello) => {
+                self.session = Some(hello.clone());
+                out.store(StoreWork::Greet(hello));
+            }
+            Err(error) => self.remote_failed(error, now, out),
+        }
+    }
+
+    /// The remote refused the credentials: ask for new ones once, then wait for them.
+    pub(super) fn credentials_refused(&mut self, detail: String, out: &mut Effects) {
+        self.session = None;
+        self.enter(State::BlockedAuth, out);
+        if self.refreshed {
+            self.refreshed = false;
+            out.notice(Notice::CredentialsNeeded { detail });
+            self.end_cycle(CycleEnd::CredentialsNeeded, out);
+        } else {
+            out.0.push(Effect::RefreshCredentials);
+        }
+    }
+
+    pub(super) fn on_credentials(
+        &mut self,
+        refresh: Result<(), String>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        match refresh {
+            Ok(()) => {
+                self.refreshed = true;
+                self.resume_cycle(now, out);
+            }
+            Err(detail) => {
+                out.notice(Notice::CredentialsNeeded { detail });
+                self.end_cycle(CycleEnd::CredentialsNeeded, out);
+            }
+        }
+    }
+}

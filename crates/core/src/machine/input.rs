@@ -1,0 +1,240 @@
+//! The border of the state machine: everything that can happen, and everything it may ask for.
+
+use crate::{Batch, Page, RemoteAnswer, RemoteRequest, Verdict};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use syncline_protocol::{Hello, Principal, Scope};
+
+/// Everything that can happen to the engine. Exhaustive: a driver that forgets one does not compile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Someone or something asks for a sync.
+    Trigger(Reason),
+    /// The network went away. (Its return is a [`Reason`].)
+    NetworkLost,
+    /// Time passed; sent when the wake-up told by `next_wakeup` is due, harmless at other times.
+    Tick,
+    /// A unit of store work ended.
+    Store(StoreAnswer),
+    /// A remote request ended. Ignored unless it is the one under way (F:B3).
+    Remote(RequestId, RemoteAnswer),
+    /// A token refresh ended: new credentials, or why there are none.
+    Credentials(Result<(), String>),
+    /// The engine is to end; nothing more will be asked of the world.
+    Stop,
+}
+
+/// Why a sync is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The app started.
+    AppStart,
+    /// The app came to the foreground.
+    Foreground,
+    /// The network came back.
+    NetworkAvailable,
+    /// There are new credentials.
+    AuthRefreshed,
+    /// A person wants it now.
+    UserAsked,
+    /// A local write was recorded.
+    MutationEnqueued,
+    /// The remote said that there is something new.
+    RemoteHint,
+    /// The poll interval passed.
+    Timer,
+    /// A conflict was resolved, or a dead letter retried or discarded.
+    Remediated,
+}
+
+/// Names one remote request, so that a late or doubled answer is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RequestId(pub u64);
+
+/// Everything the engine may ask of the world. Exhaustive, as [`Input`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// One unit of store work: exactly one transaction.
+    Store(StoreWork),
+    /// One request to the remote.
+    Remote(RequestId, RemoteRequest),
+    /// New credentials are needed.
+    RefreshCredentials,
+    /// Something to tell the app.
+    Notice(super::Notice),
+}
+
+/// One unit of store work. Each is one transaction, which first checks the fencing token (S2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreWork {
+    /// Become (or stay) the engine of this file.
+    Acquire,
+    /// Prolong that right while a request is under way.
+    Renew,
+    /// Check the principal against the file's account and take over the epoch.
+    Greet(Hello),
+    /// Choose a batch, freeze its bytes, mark it in flight.
+    Claim(ClaimLimits),
+    /// Write down what became of a batch.
+    Book(Vec<Booking>),
+    /// Where does the next page of this scope start?
+    ReadCursor(Scope),
+    /// Apply a page and move the cursor (A2); refused if the cursor is not `from` any more.
+    ApplyPage {
+        /// The scope.
+        scope: Scope,
+        /// The cursor that the page was asked with.
+        from: Option<String>,
+        /// The page.
+        page: Page,
+    },
+    /// Forget the cursor of a scope: the next pull starts with a snapshot.
+    ForgetCursor(Scope),
+    /// What is left, and when is it due?
+    Survey,
+}
+
+/// Sizes to which a claim keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimLimits {
+    /// Entries at most.
+    pub mutations: usize,
+    /// Bytes of frozen mutations at most, unless a single one has more.
+    pub bytes: usize,
+    /// Bytes of one mutation at most; a larger one fails.
+    pub mutation_bytes: usize,
+    /// Entries (by seq) that may only be sent alone, because they failed alone before.
+    pub alone: BTreeSet<i64>,
+}
+
+/// The verdict on one claimed entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Booking {
+    /// The entry.
+    pub seq: i64,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What came of a [`StoreWork`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAnswer {
+    /// To `Acquire`.
+    Acquired,
+    /// To `Acquire`: another process is the engine.
+    HeldByOther {
+        /// For how much longer at most, in milliseconds.
+        remaining_ms: u64,
+    },
+    /// To `Renew`.
+    Renewed,
+    /// To `Greet`.
+    Greeted {
+        /// The history changed; cursors and versions were dropped, local work kept.
+        epoch_changed: bool,
+    },
+    /// To `Greet`: the file belongs to another account (I1).
+    OtherAccount {
+        /// Whose it is.
+        recorded: Principal,
+    },
+    /// To `Claim`; an empty batch when nothing can be sent now.
+    Claimed {
+        /// The batch.
+        batch: Batch,
+        /// Things the app is to be told (C4).
+        notices: Vec<super::Notice>,
+    },
+    /// To `Book`.
+    Booked(BookSummary),
+    /// To `ReadCursor`.
+    Cursor(Option<String>),
+    /// To `ApplyPage`.
+    PageApplied(PageSummary),
+    /// To `ForgetCursor`.
+    CursorForgotten,
+    /// To `Survey`.
+    Surveyed(Survey),
+    /// To any: the transaction was rolled back, nothing changed.
+    Failed(StoreFault),
+}
+
+/// What a booking did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BookSummary {
+    /// Mutations that took effect.
+    pub applied: u64,
+    /// Of those, the ones that the server had already recorded.
+    pub duplicates: u64,
+    /// Things the app is to be told (C4).
+    pub notices: Vec<super::Notice>,
+}
+
+/// What applying a page did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PageSummary {
+    /// Rows written.
+    pub upserts: u64,
+    /// Rows removed.
+    pub deletes: u64,
+    /// Changes of entities with local mutations that a resolver merged.
+    pub merged: u64,
+    /// Changes that wait in the inbox.
+    pub parked: u64,
+    /// Changes already reflected (own echoes).
+    pub skipped: u64,
+    /// Things the app is to be told (C4).
+    pub notices: Vec<super::Notice>,
+}
+
+/// What is left to do, as seen in one snapshot of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// Something can be claimed right now.
+    pub claimable: bool,
+    /// Unsettled entries.
+    pub unsettled: u64,
+    /// When the earliest entry that waits for a time is due, in Unix milliseconds.
+    pub due_unix_ms: Option<i64>,
+    /// Conflicts that wait for a person.
+    pub open_conflicts: u64,
+}
+
+/// A unit of store work that could not be done; it was rolled back as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {detail}")]
+pub struct StoreFault {
+    /// What kind of trouble.
+    pub kind: FaultKind,
+    /// For people.
+    pub detail: String,
+}
+
+/// Kinds of store trouble, by what helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// Another process took over; it must be asked again for the lease.
+    #[error("another process became the engine of this database")]
+    Fenced,
+    /// Another writer holds the file; trying again helps.
+    #[error("the database is busy")]
+    Busy,
+    /// No space left; trying again helps once there is.
+    #[error("the disk is full")]
+    Full,
+    /// It cannot be read or written just now; never taken for damage (S1).
+    #[error("the database is not available")]
+    Unavailable,
+    /// The file is damaged.
+    #[error("the database is damaged")]
+    Corrupt,
+    /// The page does not continue what is stored; it is asked for again.
+    #[error("the page does not follow the stored cursor")]
+    OutOfOrder,
+    /// Anything else: a defect.
+    #[error("the store failed")]
+    Other,
+}

@@ -1,0 +1,126 @@
+//! What the app is told. Notices never change what the engine does.
+
+use super::{Reason, State, StoreFault};
+use crate::{EntityRef, MutationError, RemoteError};
+use syncline_protocol::{MutationId, Principal};
+
+/// Something to tell the app; every blocked state and every conflict is told (C4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The machine moved.
+    StateChanged {
+        /// From here.
+        from: State,
+        /// To here.
+        to: State,
+    },
+    /// A cycle began.
+    CycleStarted {
+        /// Why.
+        reasons: Vec<Reason>,
+    },
+    /// A cycle ended.
+    CycleEnded(CycleEnd),
+    /// A push was answered and booked.
+    Pushed {
+        /// Mutations that took effect.
+        applied: u64,
+        /// Of those, ones that the server had already recorded.
+        duplicates: u64,
+    },
+    /// A page was applied.
+    Pulled {
+        /// Rows written.
+        upserts: u64,
+        /// Rows removed.
+        deletes: u64,
+        /// Changes merged with local mutations.
+        merged: u64,
+        /// Changes that wait in the inbox.
+        parked: u64,
+    },
+    /// The server will not have a mutation; it waits for a person, everything else goes on.
+    MutationFailed {
+        /// The mutation.
+        mutation: MutationId,
+        /// Its entity.
+        entity: EntityRef,
+        /// Why.
+        error: MutationError,
+    },
+    /// A mutation was given up after too many failures of its own.
+    MutationDead {
+        /// The mutation.
+        mutation: MutationId,
+        /// Its entity.
+        entity: EntityRef,
+        /// The last failure.
+        error: MutationError,
+    },
+    /// A conflict was decided by rule.
+    ConflictResolved {
+        /// The entity.
+        entity: EntityRef,
+        /// The rule that decided.
+        rule: String,
+    },
+    /// A conflict waits for a person.
+    ConflictOpened {
+        /// The entity.
+        entity: EntityRef,
+        /// Why.
+        reason: String,
+    },
+    /// A request failed and will be repeated.
+    BackingOff {
+        /// In this many milliseconds.
+        delay_ms: u64,
+        /// What happened.
+        error: RemoteError,
+    },
+    /// Credentials are needed; local work is kept.
+    CredentialsNeeded {
+        /// Why.
+        detail: String,
+    },
+    /// The credentials name another account than the file's; nothing is sent (I1).
+    OtherAccount {
+        /// Whose the file is.
+        recorded: Principal,
+        /// Whom the credentials name.
+        offered: Principal,
+    },
+    /// The server's history is another one; the local copy is compared anew, local work is kept.
+    EpochChanged,
+    /// Rows that the server no longer has would be removed, but they are so many that a person
+    /// has to confirm (I3).
+    SweepHeld {
+        /// The entity type.
+        entity_type: String,
+        /// How many rows.
+        rows: u64,
+    },
+    /// The store could not do its work; it is tried again.
+    StoreTrouble(StoreFault),
+    /// Another process is the engine of this file.
+    Standby,
+}
+
+/// How a cycle ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CycleEnd {
+    /// Everything that can be done now is done.
+    Complete,
+    /// The remote failed; see the error. Work is kept and tried again.
+    RemoteFailed(RemoteError),
+    /// Credentials are needed.
+    CredentialsNeeded,
+    /// The store failed.
+    StoreFailed(StoreFault),
+    /// Another process is the engine.
+    Standby,
+    /// The work did not come to an end within the configured rounds; it goes on in the next cycle.
+    RoundsUsedUp,
+}

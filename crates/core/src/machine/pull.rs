@@ -1,0 +1,152 @@
+//! Pulling: page by page and scope by scope to the head, then a look at what is left.
+
+use super::{
+    CycleEnd, Effects, Machine, Notice, PageSummary, State, StoreAnswer, StoreWork, Survey,
+};
+use crate::{Now, Page, RemoteError, RemoteRequest};
+use syncline_protocol::Scope;
+
+/// The course of one cycle.
+#[derive(Debug, Default)]
+pub(super) struct Cycle {
+    /// Rounds of push and pull so far.
+    rounds: u32,
+    /// Which of the granted scopes is being read.
+    scope: usize,
+    /// The cursor that the page under way was asked with.
+    from: Option<String>,
+    /// The page that is being applied reached the head.
+    at_head: bool,
+    /// The cursor was already dropped once in this cycle.
+    forgotten: bool,
+}
+
+impl Machine {
+    pub(super) fn start_pulling(&mut self, out: &mut Effects) {
+        self.enter(State::Pulling, out);
+        self.cycle.rounds += 1;
+        self.cycle.scope = 0;
+        self.read_scope(out);
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        let hello = self.session.as_ref()?;
+        hello
+            .scopes
+            .get(self.cycle.scope)
+            .map(|grant| grant.scope.clone())
+    }
+
+    fn read_scope(&mut self, out: &mut Effects) {
+        match self.scope() {
+            Some(scope) => out.store(StoreWork::ReadCursor(scope)),
+            None => out.store(StoreWork::Survey),
+        }
+    }
+
+    fn ask_page(&mut self, cursor: Option<String>, out: &mut Effects) {
+        let Some(scope) = self.scope() else { return };
+        let server = self
+            .session
+            .as_ref()
+            .map(|hello| hello.limits)
+            .unwrap_or_default();
+        self.cycle.from.clone_from(&cursor);
+        let limit = self.config.page_changes.min(server.page_changes).max(1);
+        self.ask(
+            RemoteRequest::Pull {
+                client: self.client.clone(),
+                scope,
+                cursor,
+                limit,
+            },
+            out,
+        );
+    }
+
+    pub(super) fn pulling_store(&mut self, answer: StoreAnswer, now: Now, out: &mut Effects) {
+        match answer {
+            StoreAnswer::Cursor(cursor) => self.ask_page(cursor, out),
+            StoreAnswer::PageApplied(summary) => {
+                tell(summary, out);
+                if self.cycle.at_head {
+                    self.cycle.scope += 1;
+                }
+                self.read_scope(out);
+            }
+            StoreAnswer::CursorForgotten => {
+                // The history may be another one: greet again before anything else.
+                self.session = None;
+                self.enter(State::Connecting, out);
+                out.store(StoreWork::Acquire);
+            }
+            StoreAnswer::Surveyed(survey) => self.after_survey(survey, now, out),
+            _ => {}
+        }
+    }
+
+    fn after_survey(&mut self, survey: Survey, now: Now, out: &mut Effects) {
+        self.waiting.succeeded();
+        if survey.claimable && self.cycle.rounds < self.config.rounds {
+            return self.start_pushing(out);
+        }
+        let end = if survey.claimable {
+            CycleEnd::RoundsUsedUp
+        } else {
+            CycleEnd::Complete
+        };
+        self.finish(survey, end, now, out);
+    }
+
+    pub(super) fn pulling_answer(
+        &mut self,
+        answer: Result<Page, RemoteError>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        self.under_way = None;
+        let from = self.cycle.from.take();
+        match (answer, self.scope()) {
+            (Ok(page), Some(scope)) => {
+                self.refreshed = false;
+                let stuck = !page.end.at_head && from.as_ref() == Some(&page.end.cursor);
+                if stuck {
+                    let detail = "the server's cursor does not move".to_owned();
+                    let error = RemoteError::Misconfigured {
+                        status: 200,
+                        detail,
+                    };
+                    return self.remote_failed(error, now, out);
+                }
+                self.cycle.at_head = page.end.at_head;
+                out.store(StoreWork::ApplyPage { scope, from, page });
+            }
+            (Err(RemoteError::CursorGone { .. }), Some(scope)) if !self.cycle.forgotten => {
+                self.cycle.forgotten = true;
+                out.store(StoreWork::ForgetCursor(scope));
+            }
+            (Err(error), _) => self.remote_failed(error, now, out),
+            (Ok(_), None) => out.store(StoreWork::Survey),
+        }
+    }
+}
+
+fn tell(summary: PageSummary, out: &mut Effects) {
+    let PageSummary {
+        upserts,
+        deletes,
+        merged,
+        parked,
+        skipped: _,
+        notices,
+    } = summary;
+    if upserts + deletes + merged + parked > 0 {
+        out.notice(Notice::Pulled {
+            upserts,
+            deletes,
+            merged,
+            parked,
+        });
+    }
+    notices.into_iter().for_each(|notice| out.notice(notice));
+}

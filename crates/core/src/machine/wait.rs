@@ -1,0 +1,275 @@
+//! Waiting: triggers, debounce, polling, back-off, and the one next deadline.
+
+use super::{
+    CycleEnd, Effects, FaultKind, Machine, Notice, Reason, State, StoreFault, StoreWork, Survey,
+};
+use crate::{Config, Dice, Now, RemoteError, backoff_ms, retry_after_ms};
+
+/// Deadlines on the monotonic clock, in milliseconds, and what they were computed from.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// The first write of the burst, and when the debounce ends.
+    debounce: Option<(u64, u64)>,
+    poll: Option<u64>,
+    entry_due: Option<u64>,
+    backoff: Option<Backoff>,
+    renew: Option<u64>,
+    failures: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Backoff {
+    until: u64,
+    /// The server asked for it, or another process is the engine: nobody may cut it short.
+    binding: bool,
+    error: Option<RemoteError>,
+}
+
+/// What the next wake-up is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum WakeReason {
+    /// Local writes are to be pushed.
+    Debounce,
+    /// The poll interval ends.
+    Poll,
+    /// A mutation that was put off is due.
+    EntryDue,
+    /// The back-off ends.
+    Backoff,
+    /// The lease is to be renewed while a request is under way.
+    Lease,
+}
+
+impl Waiting {
+    pub(super) fn lease_renewed(&mut self, config: &Config, now: Now) {
+        self.renew = Some(now.after_ms(config.lease_ttl_ms / 3));
+    }
+
+    /// Starts a back-off for this error and says how long it is.
+    pub(super) fn back_off(
+        &mut self,
+        config: &Config,
+        error: &RemoteError,
+        now: Now,
+        dice: &mut Dice,
+    ) -> u64 {
+        self.failures = self.failures.saturating_add(1);
+        let (delay, binding) = match error {
+            RemoteError::Transient {
+                retry_after: Some(asked),
+                ..
+            } => (retry_after_ms(*asked, dice), true),
+            RemoteError::Incompatible { .. } | RemoteError::Misconfigured { .. } => {
+                (config.misconfigured_backoff_ms, false)
+            }
+            _ => (backoff_ms(config, self.failures, dice), false),
+        };
+        self.backoff = Some(Backoff {
+            until: now.after_ms(delay),
+            binding,
+            error: Some(error.clone()),
+        });
+        delay
+    }
+
+    /// A short wait between two halves of a suspect batch: bounded, since halving is.
+    pub(super) fn short_wait(
+        &mut self,
+        config: &Config,
+        error: &RemoteError,
+        now: Now,
+        dice: &mut Dice,
+    ) -> u64 {
+        let delay = dice.up_to(config.backoff_base_ms);
+        self.backoff = Some(Backoff {
+            until: now.after_ms(delay),
+            binding: false,
+            error: Some(error.clone()),
+        });
+        delay
+    }
+
+    pub(super) fn stand_by(&mut self, config: &Config, remaining_ms: u64, now: Now) {
+        let delay = remaining_ms.min(config.lease_ttl_ms) + 1;
+        self.backoff = Some(Backoff {
+            until: now.after_ms(delay),
+            binding: true,
+            error: None,
+        });
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    fn enqueue(&mut self, config: &Config, now: Now) {
+        let first = self.debounce.map_or(now.monotonic_ms, |(first, _)| first);
+        let due = now
+            .after_ms(config.debounce_ms)
+            .min(first.saturating_add(config.debounce_longest_ms));
+        self.debounce = Some((first, due));
+    }
+
+    pub(super) fn rest(&mut self, config: &Config, survey: Survey, now: Now, dice: &mut Dice) {
+        let fifth = config.poll_interval_ms / 5;
+        self.poll = Some(now.after_ms(config.poll_interval_ms - fifth + dice.up_to(fifth * 2)));
+        self.entry_due = survey.due_unix_ms.map(|due| {
+            let delay = u64::try_from(due.saturating_sub(now.unix_ms)).unwrap_or(0);
+            now.after_ms(delay.min(config.backoff_cap_ms))
+        });
+    }
+}
+
+impl Machine {
+    /// The one next moment at which [`Input::Tick`](super::Input::Tick) is wanted (monotonic milliseconds), and why.
+    pub fn next_wakeup(&self) -> Option<(u64, WakeReason)> {
+        let waiting = &self.waiting;
+        let at = |due: Option<u64>, reason| due.map(|due| (due, reason));
+        match self.state {
+            State::Stopped => None,
+            State::Connecting | State::Pushing | State::Pulling => {
+                at(waiting.renew, WakeReason::Lease)
+            }
+            State::Backoff => at(
+                waiting.backoff.as_ref().map(|backoff| backoff.until),
+                WakeReason::Backoff,
+            ),
+            State::BlockedAuth => None,
+            State::Idle | State::BlockedConflict => [
+                at(waiting.debounce.map(|(_, due)| due), WakeReason::Debounce),
+                at(waiting.entry_due, WakeReason::EntryDue),
+                at(waiting.poll, WakeReason::Poll),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, now: Now, out: &mut Effects) {
+        let Some((due, reason)) = self.next_wakeup() else {
+            return;
+        };
+        if due > now.monotonic_ms {
+            return;
+        }
+        match reason {
+            WakeReason::Lease => {
+                self.waiting.lease_renewed(&self.config, now);
+                out.store(StoreWork::Renew);
+            }
+            WakeReason::Debounce => self.start_cycle(now, out),
+            WakeReason::Backoff | WakeReason::Poll | WakeReason::EntryDue => {
+                self.wanted.insert(Reason::Timer);
+                self.start_cycle(now, out);
+            }
+        }
+    }
+
+    pub(super) fn on_trigger(&mut self, reason: Reason, now: Now, out: &mut Effects) {
+        self.wanted.insert(reason);
+        let patient = matches!(reason, Reason::MutationEnqueued | Reason::Timer);
+        match self.state {
+            // A new write never shortens or resets a back-off (O5); what runs will see it.
+            _ if patient && self.state.is_busy() => {}
+            State::Backoff | State::BlockedAuth if patient => {}
+            State::Idle | State::BlockedConflict if reason == Reason::MutationEnqueued => {
+                self.waiting.enqueue(&self.config, now);
+            }
+            State::Idle | State::BlockedConflict | State::BlockedAuth => self.start_cycle(now, out),
+            State::Backoff => self.cut_short(reason, now, out),
+            State::Connecting | State::Pushing | State::Pulling | State::Stopped => {}
+        }
+    }
+
+    /// Someone does not want to wait for the end of a back-off. A server's wish holds all the same.
+    fn cut_short(&mut self, reason: Reason, now: Now, out: &mut Effects) {
+        let Some(backoff) = self.waiting.backoff.clone() else {
+            return self.start_cycle(now, out);
+        };
+        let elapsed = backoff.until <= now.monotonic_ms;
+        if elapsed || (!backoff.binding && reason != Reason::RemoteHint) {
+            return self.start_cycle(now, out);
+        }
+        if reason == Reason::UserAsked {
+            let reasons = std::mem::take(&mut self.wanted).into_iter().collect();
+            out.notice(Notice::CycleStarted { reasons });
+            let end = backoff
+                .error
+                .map_or(CycleEnd::Standby, CycleEnd::RemoteFailed);
+            self.end_cycle(end, out);
+        }
+    }
+
+    pub(super) fn on_network_lost(&mut self, now: Now, out: &mut Effects) {
+        if self.state.is_busy() {
+            let detail = "the network was lost".to_owned();
+            // The answer, should it still come, is ignored; the entries keep their keys and bytes.
+            self.abandon(RemoteError::Unreachable { detail }, now, out);
+        }
+    }
+
+    pub(super) fn on_fault(&mut self, fault: StoreFault, now: Now, out: &mut Effects) {
+        let error = RemoteError::Unreachable {
+            detail: fault.to_string(),
+        };
+        if fault.kind == FaultKind::Fenced {
+            self.waiting
+                .stand_by(&self.config, self.config.lease_ttl_ms, now);
+        } else {
+            self.waiting
+                .back_off(&self.config, &error, now, &mut self.dice);
+        }
+        self.pusher.forget_batch();
+        self.enter(State::Backoff, out);
+        out.notice(Notice::StoreTrouble(fault.clone()));
+        self.end_cycle(CycleEnd::StoreFailed(fault), out);
+    }
+
+    pub(super) fn start_cycle(&mut self, now: Now, out: &mut Effects) {
+        let reasons = std::mem::take(&mut self.wanted).into_iter().collect();
+        out.notice(Notice::CycleStarted { reasons });
+        self.resume_cycle(now, out);
+    }
+
+    /// Goes through the cycle from its start, without calling it a new one.
+    pub(super) fn resume_cycle(&mut self, _now: Now, out: &mut Effects) {
+        self.waiting.debounce = None;
+        self.waiting.backoff = None;
+        self.waiting.entry_due = None;
+        self.cycle = super::pull::Cycle::default();
+        self.enter(State::Connecting, out);
+        out.store(StoreWork::Acquire);
+    }
+
+    /// The cycle is through.
+    pub(super) fn finish(&mut self, survey: Survey, end: CycleEnd, now: Now, out: &mut Effects) {
+        self.waiting.rest(&self.config, survey, now, &mut self.dice);
+        let waits_for_person = survey.open_conflicts > 0
+            && survey.unsettled > 0
+            && !survey.claimable
+            && survey.due_unix_ms.is_none();
+        self.enter(
+            if waits_for_person {
+                State::BlockedConflict
+            } else {
+                State::Idle
+            },
+            out,
+        );
+        self.end_cycle(end, out);
+        if self.wanted.is_empty() && !survey.claimable {
+            return;
+        }
+        if self
+            .wanted
+            .iter()
+            .any(|reason| !matches!(reason, Reason::MutationEnqueued | Reason::Timer))
+        {
+            self.start_cycle(now, out);
+        } else {
+            self.waiting.enqueue(&self.config, now);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What becomes of each outbox entry after an answer, or after the lack of one.
+
+use crate::{BatchEntry, Config, Dice, Now, backoff_ms, retry_after_ms};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use syncline_protocol::{
+    ConflictReason, FieldError, Fields, Outcome, PushResult, RemoteState, ServerVersion,
+};
+
+/// What became of one entry; booked together with everything that follows from it (A3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It took effect.
+    Applied {
+        /// The entity's version now.
+        version: ServerVersion,
+        /// The entity's position in its feed now.
+        position: i64,
+        /// The whole entity, where the server made more of it than was sent.
+        fields: Option<Fields>,
+        /// The server had already recorded it: an earlier answer was lost.
+        duplicate: bool,
+    },
+    /// Its base did not hold; the resolver decides.
+    Conflict {
+        /// What about the base.
+        reason: ConflictReason,
+        /// The server's state.
+        remote: Option<RemoteState>,
+    },
+    /// The server's final no.
+    Failed(MutationError),
+    /// Again later, the same bytes under the same key.
+    Later {
+        /// Not before this Unix time, in milliseconds.
+        not_before_unix_ms: i64,
+        /// Whether the failure counts against the mutation.
+        counted: Counted,
+        /// What happened.
+        error: MutationError,
+    },
+    /// Given up after too many attributable failures.
+    Dead(MutationError),
+}
+
+/// Whether a failure is the mutation's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// It is: the server said so of this mutation, or it failed alone while others went through.
+    Yes,
+    /// It is not known to be.
+    No,
+}
+
+/// Why a mutation is not through: a remediation record for the person who has to mend it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MutationError {
+    /// A stable word.
+    pub code: String,
+    /// What happened, for people.
+    pub detail: String,
+    /// Field by field, where the server said so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+impl MutationError {
+    /// An error without field details.
+    pub fn new(code: &str, detail: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+}
+
+/// Judges one entry by the result that the server gave for its key; `None`: it gave none.
+pub fn judge(
+    entry: &BatchEntry,
+    result: Option<PushResult>,
+    config: &Config,
+    now: Now,
+    dice: &mut Dice,
+) -> Verdict {
+    let Some(result) = result else {
+        let error = MutationError::new("no-result", "the server's answer has no result for it");
+        return count_failure(entry, error, None, config, now, dice);
+    };
+    match result.outcome {
+        Outcome::Applied {
+            version,
+            position,
+            fields,
+        } => Verdict::Applied {
+            version,
+            position,
+            fields,
+            duplicate: result.duplicate,
+        },
+        Outcome::Conflict { reason, remote } => Verdict::Conflict { reason, remote },
+        Outcome::Rejected {
+            code,
+            detail,
+            errors,
+        } => Verdict::Failed(MutationError {
+            code,
+            detail,
+            errors,
+        }),
+        Outcome::Forbidden { detail } => Verdict::Failed(MutationError::new("forbidden", detail)),
+        Outcome::Retry {
+            detail,
+            retry_after_ms,
+        } => {
+            let asked = retry_after_ms
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map(Duration::from_millis);
+            count_failure(
+                entry,
+                MutationError::new("retry", detail),
+                asked,
+                config,
+                now,
+                dice,
+            )
+        }
+        Outcome::Skipped { because } => Verdict::Later {
+            not_before_unix_ms: now.unix_ms,
+            counted: Counted::No,
+            error: MutationError::new(
+                "skipped",
+                format!("it follows {because}, which did not go through"),
+            ),
+        },
+        Outcome::Expired => Verdict::Failed(MutationError::new(
+            "expired",
+            "the server has forgotten whether it took effect; compare the row with the server's, then retry or discard",
+        )),
+    }
+}
+
+/// One more failure that is the mutation's own: later, or dead after too many.
+pub fn count_failure(
+    entry: &BatchEntry,
+    error: MutationError,
+    asked: Option<Duration>,
+    config: &Config,
+    now: Now,
+    dice: &mut Dice,
+) -> Verdict {
+    let attempts = entry.attempts.saturating_add(1);
+    if attempts >= config.max_attempts {
+        return Verdict::Dead(error);
+    }
+    let delay = match asked {
+        Some(asked) => retry_after_ms(asked, dice),
+        None => backoff_ms(config, attempts, dice),
+    };
+    Verdict::Later {
+        not_before_unix_ms: now.unix_after_ms(delay),
+        counted: Counted::Yes,
+        error,
+    }
+}
