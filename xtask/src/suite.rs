@@ -4,8 +4,9 @@
 //! nothing is compiled twice: the build step selects what the test step runs.
 
 use crate::{Failure, tidy, tools};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// Where the tests find the command that the build step made.
@@ -75,20 +76,19 @@ fn command_line(work: &Work) -> String {
 }
 
 fn perform(step: &Step, root: &Path) -> Result<(), Failure> {
-    let failed = |why: String| Failure::Step {
-        name: step.name,
-        why,
+    let outcome = match step.work {
+        Work::Call(function) => function(root).map_err(|failure| failure.to_string()),
+        Work::Cargo(arguments) => verdict(cargo(arguments, root).status()),
     };
-    match step.work {
-        Work::Call(function) => function(root).map_err(|failure| failed(failure.to_string())),
-        Work::Cargo(arguments) => {
-            let status = cargo(arguments, root).status();
-            match status {
-                Ok(status) if status.success() => Ok(()),
-                Ok(status) => Err(failed(status.to_string())),
-                Err(error) => Err(failed(format!("cargo did not start: {error}"))),
-            }
-        }
+    let name = step.name;
+    outcome.map_err(|why| Failure::Step { name, why })
+}
+
+fn verdict(ended: io::Result<ExitStatus>) -> Result<(), String> {
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(format!("cargo did not start: {error}")),
     }
 }
 
@@ -151,19 +151,23 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_command_names_its_step_and_status() {
-        let step = step("odd", Work::Cargo(&["no-such-subcommand"]));
-        let failure = perform(&step, Path::new(".")).unwrap_err().to_string();
-        assert!(failure.starts_with("step `odd` failed: exit status"));
+    fn a_failing_step_names_itself_and_its_reason() {
+        let broken = |_: &Path| Err(Failure::Findings(2));
+        let failure = perform(&step("odd", Work::Call(broken)), Path::new(".")).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "step `odd` failed: 2 house rule findings"
+        );
     }
 
     #[test]
-    fn a_succeeding_command_passes() {
-        perform(
-            &step("version", Work::Cargo(&["--version"])),
-            Path::new("."),
-        )
-        .unwrap();
+    fn a_command_passes_only_with_status_zero() {
+        let ended = |arguments| cargo(arguments, Path::new(".")).output().map(|o| o.status);
+        assert_eq!(verdict(ended(&["--version"])), Ok(()));
+        let why = verdict(ended(&["no-such-subcommand"])).unwrap_err();
+        assert!(why.starts_with("exit status"));
+        let why = verdict(Command::new("no-such-program").status()).unwrap_err();
+        assert!(why.starts_with("cargo did not start"));
     }
 
     #[test]
