@@ -1,1 +1,38 @@
-//! Placeholder.
+//! The Syncline server: the native protocol over a [`Storage`], and an adapter to HTTP.
+//!
+//! ```text
+//!  sockets ──> http ──> Service ──> api/* (one file per endpoint) ──> Storage
+//!              (async)  (synchronous, deterministic)                  (SQLite, memory, …)
+//! ```
+//!
+//! [`Service`] knows no socket, no clock and no dice: time comes in as [`Now`], so that a simulator
+//! runs the very code that serves. The order of checks, what a conflict is and how a cursor is made
+//! are decided here; a storage only keeps what it is told. Nothing here panics on outside data.
+
+mod api;
+mod auth;
+mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod cursor;
+mod http;
+mod json_depth;
+mod memory;
+mod message;
+mod problems;
+mod schema;
+mod service;
+mod storage;
+
+pub use auth::{AuthError, Authenticator, Identity, MAX_TOKEN_BYTES, issue_token};
+pub use config::{ConfigError, ServerConfig, TypeConfig};
+pub use http::{HttpConfig, serve, serve_with};
+pub use memory::MemoryStorage;
+pub use message::{Headers, Now, Request, Response};
+pub use service::Service;
+pub use storage::{
+    Entity, EntityKey, EntityRef, Fingerprint, KeyRecord, ReadTx, Storage, StorageError, WriteTx,
+};
+
+/// The one scope that every tenant has for now.
+pub const DEFAULT_SCOPE: &str = "default";

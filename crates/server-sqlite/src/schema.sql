@@ -1,0 +1,66 @@
+-- The server's data in SQLite. Every table begins with the tenant: nothing is ever looked up
+-- without one. Texts are compared as bytes (BINARY is SQLite's default). Times are milliseconds
+-- since the Unix epoch and only for people and for clearing up.
+
+-- Facts about the whole database. `epoch` is the identity of the history behind all positions,
+-- versions and cursors; a restore from a backup must change it.
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The feed's head of each scope: the last position that was taken. Written last in a transaction.
+-- `horizon` is the lowest position from which the feed is complete; below it tombstones are gone.
+CREATE TABLE head (
+    tenant  TEXT NOT NULL,
+    scope   TEXT NOT NULL,
+    head    INTEGER NOT NULL DEFAULT 0,
+    horizon INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant, scope)
+) STRICT, WITHOUT ROWID;
+
+-- Every entity once, as it is after its last change. `fields` is a JSON object kept to the byte;
+-- NULL makes the row a tombstone. Snapshots read the table in the order of its key.
+CREATE TABLE entity (
+    tenant  TEXT NOT NULL,
+    type    TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    scope   TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    seq     INTEGER NOT NULL,
+    fields  TEXT,
+    key     TEXT,
+    PRIMARY KEY (tenant, type, id)
+) STRICT, WITHOUT ROWID;
+
+-- The feed is this index: entities in the order of their last change.
+CREATE UNIQUE INDEX entity_feed ON entity (tenant, scope, seq);
+
+-- What became of each idempotency key, written in the transaction of the effect, never changed.
+-- `fingerprint` is the SHA-256 of what the key was used for.
+CREATE TABLE outcome (
+    tenant      TEXT NOT NULL,
+    client      TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    outcome     TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (tenant, client, key)
+) STRICT, WITHOUT ROWID;
+
+-- To whom a client installation belongs: the subject that used its id first.
+CREATE TABLE client (
+    tenant     TEXT NOT NULL,
+    client     TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, client)
+) STRICT, WITHOUT ROWID;
+
+-- The entity types that have been seen.
+CREATE TABLE entity_type (
+    tenant     TEXT NOT NULL,
+    type       TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, type)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,108 @@
+//! `POST /v1/push`: an ordered batch of mutations, in one transaction.
+//!
+//! ```text
+//!  parse ──> transaction: bind the client
+//!             per mutation: claim the key or replay ─> authorize ─> validate ─> precondition
+//!                           ─> planned effect, in memory                         (batch, rules)
+//!             take the positions ─> write the rows ─> record the outcomes ─> commit
+//! ```
+//!
+//! The key comes before every check: a success that is sent again is repeated, even if its
+//! precondition would no longer hold. An effect is planned over the storage and written only when
+//! the whole batch has been decided, so the head of the feed is locked last and a mutation that is
+//! not applied leaves nothing behind.
+
+mod batch;
+mod parse;
+mod rules;
+mod validate;
+
+pub(super) use batch::read_record;
+
+use super::{check_client, default_scope, json};
+use crate::problems::Refusal;
+use crate::{Identity, Now, Request, Response, Service, Storage};
+use batch::{Batch, Caller, Verdict};
+use syncline_protocol::{HEADER_CLIENT, Outcome, PushResponse};
+
+pub(crate) fn push<S: Storage>(
+    service: &Service<S>,
+    identity: &Identity,
+    request: &Request,
+    now: Now,
+) -> Result<Response, Refusal> {
+    check_content_type(request)?;
+    let limits = &service.config.limits;
+    if request.body.len() > limits.push_bytes {
+        return Err(Refusal::body_too_large(limits.push_bytes));
+    }
+    let push = parse::parse(&request.body, limits, &service.schemas)?;
+    check_client(&push.client)?;
+    if let Some(header) = request.headers.get(HEADER_CLIENT)
+        && header != push.client.as_str()
+    {
+        return Err(Refusal::malformed("header and body name different clients"));
+    }
+    let caller = Caller {
+        identity,
+        client: &push.client,
+        scope: default_scope(),
+        now_ms: now.unix_ms,
+    };
+    let verdict = service
+        .storage
+        .write(|tx| Batch::new(tx, &caller, &service.schemas).run(&push.mutations))?;
+    match verdict {
+        Verdict::ClientMismatch => Err(Refusal::client_mismatch()),
+        Verdict::Decided(response) => {
+            log(&push.mutations, &response);
+            json(&response)
+        }
+    }
+}
+
+fn check_content_type(request: &Request) -> Result<(), Refusal> {
+    let sent = request.headers.get("content-type").unwrap_or_default();
+    let mut parts = sent.split(';').map(str::trim);
+    let is_json = parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+    let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+            value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    });
+    if is_json && is_utf8 {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        415,
+        "content-type",
+        "The body must be application/json in UTF-8",
+    ))
+}
+
+fn log(mutations: &[parse::Incoming], response: &PushResponse) {
+    for (incoming, result) in mutations.iter().zip(&response.results) {
+        tracing::debug!(
+            mutation = %incoming.mutation,
+            key = %incoming.key,
+            outcome = word(&result.outcome),
+            duplicate = result.duplicate,
+            "mutation"
+        );
+    }
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Applied { .. } => "applied",
+        Outcome::Conflict { .. } => "conflict",
+        Outcome::Rejected { .. } => "rejected",
+        Outcome::Forbidden { .. } => "forbidden",
+        Outcome::Retry { .. } => "retry",
+        Outcome::Skipped { .. } => "skipped",
+        Outcome::Expired => "expired",
+    }
+}

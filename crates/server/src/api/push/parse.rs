@@ -1,0 +1,146 @@
+//! Reads the body of a push.
+//!
+//! What cannot be read at all makes the whole request malformed; a mutation that can be read but
+//! never accepted carries its rejection along, to be told only after its key has been looked up.
+
+use super::validate;
+use crate::Fingerprint;
+use crate::json_depth::{MAX_DEPTH, too_deep};
+use crate::problems::Refusal;
+use crate::schema::Schemas;
+use crate::service::is_visible_ascii;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use syncline_protocol::{
+    Base, ClientId, Fields, IdempotencyKey, Limits, MutationId, Operation, Outcome,
+};
+
+/// A push that could be read.
+pub(crate) struct Incomings {
+    pub(crate) client: ClientId,
+    pub(crate) mutations: Vec<Incoming>,
+}
+
+/// A mutation that could be read.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) key: IdempotencyKey,
+    pub(crate) mutation: MutationId,
+    pub(crate) entity_type: String,
+    pub(crate) id: String,
+    pub(crate) op: Operation,
+    pub(crate) base: Option<Base>,
+    pub(crate) fields: Fields,
+    pub(crate) fingerprint: Fingerprint,
+    /// Why it will never be accepted, whatever the state.
+    pub(crate) flaw: Option<Outcome>,
+}
+
+#[derive(Deserialize)]
+struct WirePush<'a> {
+    client: ClientId,
+    /// Split first, read after they have been counted and measured.
+    #[serde(borrow)]
+    mutations: Vec<&'a RawValue>,
+}
+
+/// `protocol::Mutation` with its names still unchecked, so that a bad one is its own rejection.
+#[derive(Deserialize)]
+struct WireMutation {
+    key: IdempotencyKey,
+    mutation: MutationId,
+    #[serde(rename = "type")]
+    entity_type: String,
+    id: String,
+    op: Operation,
+    #[serde(default)]
+    base: Option<Base>,
+    #[serde(default)]
+    fields: Fields,
+}
+
+/// What a key stands for: the mutation without its key, in canonical form (fields in name order).
+#[derive(Serialize)]
+struct Canonical<'a> {
+    mutation: &'a MutationId,
+    entity_type: &'a str,
+    id: &'a str,
+    op: Operation,
+    base: Option<&'a Base>,
+    fields: &'a Fields,
+}
+
+pub(crate) fn parse(body: &[u8], limits: &Limits, schemas: &Schemas) -> Result<Incomings, Refusal> {
+    if too_deep(body) {
+        return Err(Refusal::malformed(format!(
+            "the JSON is nested deeper than {MAX_DEPTH} levels"
+        )));
+    }
+    let push: WirePush<'_> =
+        serde_json::from_slice(body).map_err(|error| Refusal::malformed(error.to_string()))?;
+    if push.mutations.len() > limits.push_mutations {
+        return Err(
+            Refusal::new(413, "batch-too-large", "The batch has too many mutations")
+                .detail(format!("at most {}", limits.push_mutations)),
+        );
+    }
+    let mutations = push
+        .mutations
+        .iter()
+        .enumerate()
+        .map(|(index, raw)| read_mutation(index, raw.get(), limits, schemas))
+        .collect::<Result<_, _>>()?;
+    Ok(Incomings {
+        client: push.client,
+        mutations,
+    })
+}
+
+fn read_mutation(
+    index: usize,
+    json: &str,
+    limits: &Limits,
+    schemas: &Schemas,
+) -> Result<Incoming, Refusal> {
+    let malformed = |detail: &dyn std::fmt::Display| {
+        Refusal::malformed(format!("mutations[{index}]: {detail}"))
+    };
+    let wire: WireMutation = serde_json::from_str(json).map_err(|error| malformed(&error))?;
+    for text in [wire.key.as_str(), wire.mutation.as_str()] {
+        if !is_visible_ascii(text, 64) {
+            return Err(malformed(
+                &"key and mutation are 1 to 64 visible ASCII characters",
+            ));
+        }
+    }
+    let mut incoming = Incoming {
+        fingerprint: fingerprint(&wire).map_err(|error| malformed(&error))?,
+        key: wire.key,
+        mutation: wire.mutation,
+        entity_type: wire.entity_type,
+        id: wire.id,
+        op: wire.op,
+        base: wire.base,
+        fields: wire.fields,
+        flaw: None,
+    };
+    incoming.flaw = if json.len() > limits.mutation_bytes {
+        Some(validate::too_large(json.len(), limits.mutation_bytes))
+    } else {
+        validate::flaw(&incoming, schemas)
+    };
+    Ok(incoming)
+}
+
+fn fingerprint(wire: &WireMutation) -> Result<Fingerprint, serde_json::Error> {
+    let canonical = serde_json::to_vec(&Canonical {
+        mutation: &wire.mutation,
+        entity_type: &wire.entity_type,
+        id: &wire.id,
+        op: wire.op,
+        base: wire.base.as_ref(),
+        fields: &wire.fields,
+    })?;
+    Ok(Sha256::digest(canonical).into())
+}

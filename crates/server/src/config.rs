@@ -1,0 +1,232 @@
+//! What an operator can set: declared entity types with their schemas, and limits.
+//!
+//! Unknown keys are errors that name line and key, so that a typing mistake never silently means
+//! "no schema". Reads files only when asked to load one.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use syncline_protocol::Limits;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The configuration of a [`Service`](crate::Service). The default is open: every entity type is
+/// registered when it is first pushed, and nothing is required of its fields.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// When not empty, the only types that are accepted.
+    pub types: BTreeMap<String, TypeConfig>,
+    /// Sizes beyond which requests and mutations are refused.
+    pub limits: Limits,
+    /// How long an idempotency key is remembered at least, in milliseconds.
+    pub key_retention_ms: i64,
+}
+
+/// A declared entity type.
+#[derive(Debug, Clone, Default)]
+pub struct TypeConfig {
+    /// JSON Schema of the entity's fields as an object.
+    pub schema: Option<serde_json::Value>,
+}
+
+/// Why a configuration cannot be used. Correct the file; trying again does not help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {source}", path = path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The TOML is wrong; the message names line and key.
+    #[error("{path}: {message}", path = path.display())]
+    Toml {
+        /// Where.
+        path: PathBuf,
+        /// What, with line and column.
+        message: String,
+    },
+    /// A schema is not JSON or not a JSON Schema.
+    #[error("the schema of type {entity_type:?} cannot be used: {message}")]
+    Schema {
+        /// Whose.
+        entity_type: String,
+        /// Why.
+        message: String,
+    },
+    /// The name cannot be that of a type.
+    #[error("{0:?} is not a type's name: 1 to 128 bytes without control characters")]
+    TypeName(String),
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            types: BTreeMap::new(),
+            limits: Limits::default(),
+            key_retention_ms: 90 * DAY_MS,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    types: BTreeMap<String, FileType>,
+    #[serde(default)]
+    limits: FileLimits,
+    key_retention_days: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileType {
+    schema: Option<FileSchema>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FileSchema {
+    Path(PathBuf),
+    Inline(BTreeMap<String, serde_json::Value>),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct FileLimits {
+    push_mutations: Option<usize>,
+    push_bytes: Option<usize>,
+    mutation_bytes: Option<usize>,
+    page_changes: Option<usize>,
+}
+
+impl ServerConfig {
+    /// Reads a TOML file; paths of schemas in it are relative to the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let toml_error = |message: String| ConfigError::Toml {
+            path: path.to_owned(),
+            message,
+        };
+        let file: File = toml::from_str(&text).map_err(|error| toml_error(error.to_string()))?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let defaults = Self::default();
+        let limits = file.limits.resolve().map_err(toml_error)?;
+        let types = file
+            .types
+            .into_iter()
+            .map(|(name, declared)| Ok((name.clone(), declared.resolve(&name, directory)?)))
+            .collect::<Result<_, ConfigError>>()?;
+        Ok(Self {
+            types,
+            limits,
+            key_retention_ms: file
+                .key_retention_days
+                .map_or(defaults.key_retention_ms, |days| i64::from(days) * DAY_MS),
+        })
+    }
+}
+
+impl FileType {
+    fn resolve(self, name: &str, directory: &Path) -> Result<TypeConfig, ConfigError> {
+        let schema = match self.schema {
+            None => None,
+            Some(FileSchema::Inline(schema)) => Some(schema.into_iter().collect()),
+            Some(FileSchema::Path(path)) => Some(read_schema(name, &directory.join(path))?),
+        };
+        Ok(TypeConfig { schema })
+    }
+}
+
+fn read_schema(name: &str, path: &Path) -> Result<serde_json::Value, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|error| ConfigError::Schema {
+        entity_type: name.to_owned(),
+        message: format!("{}: {error}", path.display()),
+    })
+}
+
+impl FileLimits {
+    fn resolve(self) -> Result<Limits, String> {
+        let defaults = Limits::default();
+        let limits = Limits {
+            push_mutations: self.push_mutations.unwrap_or(defaults.push_mutations),
+            push_bytes: self.push_bytes.unwrap_or(defaults.push_bytes),
+            mutation_bytes: self.mutation_bytes.unwrap_or(defaults.mutation_bytes),
+            page_changes: self.page_changes.unwrap_or(defaults.page_changes),
+        };
+        let all = [
+            limits.push_mutations,
+            limits.push_bytes,
+            limits.mutation_bytes,
+            limits.page_changes,
+        ];
+        if all.contains(&0) {
+            return Err("a limit of 0 would refuse everything".to_owned());
+        }
+        Ok(limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<ServerConfig, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(
+            directory.path().join("task.schema.json"),
+            r#"{"required":["title"]}"#,
+        )
+        .unwrap();
+        let path = directory.path().join("server.toml");
+        std::fs::write(&path, text).unwrap();
+        ServerConfig::load(&path)
+    }
+
+    #[test]
+    fn a_schema_stands_in_a_file_or_inline() {
+        let config = load(
+            "[types.task]\nschema = \"task.schema.json\"\n[types.note]\n\
+             schema = { type = \"object\", required = [\"text\"] }\n[types.free]\n\
+             [limits]\npage_changes = 7\n",
+        )
+        .unwrap();
+        let schema = |name: &str| config.types[name].schema.clone();
+        assert_eq!(
+            schema("task").unwrap()["required"],
+            serde_json::json!(["title"])
+        );
+        assert_eq!(
+            schema("note").unwrap()["required"],
+            serde_json::json!(["text"])
+        );
+        assert_eq!(schema("free"), None);
+        assert_eq!(config.limits.page_changes, 7);
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_line_and_key() {
+        for (text, line, word) in [
+            ("[types.task]\nshema = \"x\"\n", "line 2", "shema"),
+            ("[limits]\n\npage = 1\n", "line 3", "page"),
+            ("colour = 1\n", "line 1", "colour"),
+        ] {
+            let message = load(text).unwrap_err().to_string();
+            assert!(message.contains(line), "{message}");
+            assert!(message.contains(word), "{message}");
+        }
+        assert!(load("[types.task]\nschema = \"absent.json\"\n").is_err());
+        assert!(load("[limits]\npage_changes = 0\n").is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! The service over HTTP: sockets in, [`Service`] on a bounded pool of threads, answers out.
+//!
+//! Owns everything that takes time (deadlines for headers and bodies, the clock, the shutdown) and
+//! every bound on what strangers may use up. Knows nothing of the protocol beyond the form of its
+//! errors; never panics on outside data, and turns a panic of a handler into an error answer.
+
+mod accept;
+mod body;
+mod encoding;
+
+use crate::problems::Refusal;
+use crate::{Headers, Now, Request, Response, Service, Storage};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// Bounds of the adapter; the defaults suit a small machine.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// How long a connection may take to send the headers of a request, also between requests.
+    pub header_timeout: Duration,
+    /// How long a request may take to send its body.
+    pub body_timeout: Duration,
+    /// How long requests under way may go on after the shutdown was asked for.
+    pub shutdown_grace: Duration,
+    /// Connections served at once; more wait to be accepted.
+    pub connections: usize,
+    /// Requests handled at once; more wait.
+    pub concurrency: usize,
+    /// How long a request waits for its turn before it is answered 503.
+    pub queue_timeout: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(10),
+            connections: 1024,
+            concurrency: 16,
+            queue_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves until `shutdown` is ready, then lets requests under way finish. Errors are those of the
+/// listener.
+pub async fn serve<S: Storage>(
+    listener: TcpListener,
+    service: Arc<Service<S>>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    serve_with(listener, service, HttpConfig::default(), shutdown).await
+}
+
+/// [`serve`] with bounds of one's own.
+pub async fn serve_with<S: Storage>(
+    listener: TcpListener,
+    service: Arc<Service<S>>,
+    config: HttpConfig,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let app = Arc::new(App {
+        turns: Semaphore::new(config.concurrency),
+        service,
+        config: config.clone(),
+    });
+    let router = Router::new().fallback(answer::<S>).with_state(app);
+    accept::run(listener, router, config, shutdown).await
+}
+
+struct App<S> {
+    service: Arc<Service<S>>,
+    turns: Semaphore,
+    config: HttpConfig,
+}
+
+async fn answer<S: Storage>(
+    State(app): State<Arc<App<S>>>,
+    request: axum::extract::Request,
+) -> axum::response::Response {
+    let (head, body) = request.into_parts();
+    let headers = headers(&head.headers);
+    let accepted = encoding::accepted(&headers);
+    let limit = app.service.config().limits.push_bytes;
+    let read = tokio::time::timeout(
+        app.config.body_timeout,
+        body::read(body, body::declared_length(&headers), limit),
+    );
+    let body = match read.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return http(app.service.refuse(&headers, refusal)),
+        Err(_) => return http(app.service.refuse(&headers, body_too_slow())),
+    };
+    let Ok(Ok(_turn)) = tokio::time::timeout(app.config.queue_timeout, app.turns.acquire()).await
+    else {
+        return http(app.service.refuse(&headers, Refusal::overloaded(1)));
+    };
+    let request = Request {
+        method: head.method.as_str().to_owned(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: headers.clone(),
+        body,
+    };
+    let service = Arc::clone(&app.service);
+    let work = tokio::task::spawn_blocking(move || handle(&service, request, limit, accepted));
+    http(work.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a handler did not come to its end");
+        app.service.refuse(&headers, Refusal::internal())
+    }))
+}
+
+/// What needs a thread of its own: decompression, the service, compression.
+fn handle<S: Storage>(
+    service: &Service<S>,
+    mut request: Request,
+    limit: usize,
+    accepted: encoding::Coding,
+) -> Response {
+    let body = std::mem::take(&mut request.body);
+    match encoding::decode(body, request.headers.get("content-encoding"), limit) {
+        Ok(body) => request.body = body,
+        Err(refusal) => return service.refuse(&request.headers, refusal),
+    }
+    encoding::encode(service.handle(&request, now()), accepted)
+}
+
+/// The one place where the server reads a clock.
+fn now() -> Now {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Now::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn body_too_slow() -> Refusal {
+    Refusal::new(408, "body-timeout", "The body did not arrive in time")
+}
+
+fn headers(map: &axum::http::HeaderMap) -> Headers {
+    let mut headers = Headers::default();
+    for (name, value) in map {
+        // Bytes that are not UTF-8 become a character that no valid value has.
+        headers.add(name.as_str(), String::from_utf8_lossy(value.as_bytes()));
+    }
+    headers
+}
+
+fn http(response: Response) -> axum::response::Response {
+    let mut answer = axum::response::Response::new(Body::from(response.body));
+    *answer.status_mut() =
+        StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in response.headers.iter() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            answer.headers_mut().append(name, value);
+        }
+    }
+    answer
+}

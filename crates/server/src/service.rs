@@ -1,0 +1,160 @@
+//! The protocol without sockets: a request and a time go in, an answer comes out.
+//!
+//! Decides what every endpoint has in common (protocol version, who is asking, which path) and
+//! leaves the rest to `api`. Never reads a clock, and answers the same for the same state.
+
+use crate::cursor::CursorSeal;
+use crate::problems::Refusal;
+use crate::schema::Schemas;
+use crate::{
+    Authenticator, ConfigError, Headers, Identity, Now, Request, Response, ServerConfig, Storage,
+    api,
+};
+use syncline_protocol::{HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION};
+
+/// The server's protocol over a storage.
+#[derive(Debug)]
+pub struct Service<S> {
+    pub(crate) storage: S,
+    pub(crate) config: ServerConfig,
+    pub(crate) schemas: Schemas,
+    pub(crate) seal: CursorSeal,
+    authenticator: Authenticator,
+}
+
+/// The endpoints behind a verified caller.
+enum Endpoint<'a> {
+    Hello,
+    Push,
+    Pull,
+    Mutation { key: &'a str },
+}
+
+impl<S: Storage> Service<S> {
+    /// A service over a storage. Fails when a declared schema is not one.
+    pub fn new(
+        storage: S,
+        authenticator: Authenticator,
+        config: ServerConfig,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            schemas: Schemas::compile(&config.types)?,
+            seal: CursorSeal::new(&storage.cursor_secret()),
+            storage,
+            config,
+            authenticator,
+        })
+    }
+
+    /// The storage below.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
+    /// Answers a request.
+    pub fn handle(&self, request: &Request, now: Now) -> Response {
+        let request_id = request_id(&request.headers);
+        let span = tracing::info_span!(
+            "request",
+            id = request_id,
+            traceparent = visible(request.headers.get("traceparent"), 64),
+            tenant = tracing::field::Empty,
+        );
+        let _entered = span.enter();
+        let response = self
+            .route(request, now)
+            .unwrap_or_else(Refusal::into_response);
+        tracing::info!(
+            method = %request.method.escape_debug(),
+            path = %request.path.escape_debug(),
+            status = response.status,
+            "answered"
+        );
+        mark(response, &request.headers)
+    }
+
+    /// The answer to a request that was not read to its end, in the protocol's form.
+    pub(crate) fn refuse(&self, headers: &Headers, refusal: Refusal) -> Response {
+        mark(refusal.into_response(), headers)
+    }
+
+    fn route(&self, request: &Request, now: Now) -> Result<Response, Refusal> {
+        if request.path == "/healthz" {
+            allow(request, "GET")?;
+            return Ok(api::health(&self.storage));
+        }
+        let endpoint = endpoint(request)?;
+        let version = request.headers.get(HEADER_PROTOCOL);
+        if version != Some(PROTOCOL_VERSION) {
+            return Err(Refusal::unsupported_protocol(version));
+        }
+        let identity = self.authenticator.authenticate(&request.headers, now)?;
+        tracing::Span::current().record("tenant", identity.principal.tenant.as_str());
+        self.run(&endpoint, &identity, request, now)
+    }
+
+    fn run(
+        &self,
+        endpoint: &Endpoint<'_>,
+        identity: &Identity,
+        request: &Request,
+        now: Now,
+    ) -> Result<Response, Refusal> {
+        match endpoint {
+            Endpoint::Hello => api::hello(self, identity, now),
+            Endpoint::Push => api::push(self, identity, request, now),
+            Endpoint::Pull => api::pull(self, identity, request),
+            Endpoint::Mutation { key } => api::mutation(self, identity, request, key),
+        }
+    }
+}
+
+fn endpoint(request: &Request) -> Result<Endpoint<'_>, Refusal> {
+    let (endpoint, method) = match request.path.as_str() {
+        "/v1/hello" => (Endpoint::Hello, "GET"),
+        "/v1/push" => (Endpoint::Push, "POST"),
+        "/v1/pull" => (Endpoint::Pull, "GET"),
+        path => match path.strip_prefix("/v1/mutations/") {
+            Some(key) if !key.is_empty() && !key.contains('/') => {
+                (Endpoint::Mutation { key }, "GET")
+            }
+            _ => return Err(Refusal::not_found()),
+        },
+    };
+    allow(request, method)?;
+    Ok(endpoint)
+}
+
+fn allow(request: &Request, method: &str) -> Result<(), Refusal> {
+    if request.method == method {
+        return Ok(());
+    }
+    Err(Refusal::method_not_allowed(method))
+}
+
+/// Puts the protocol's marks on an answer, by which a client knows that it is one.
+fn mark(mut response: Response, request: &Headers) -> Response {
+    response.headers.add(HEADER_PROTOCOL, PROTOCOL_VERSION);
+    if let Some(id) = request_id(request) {
+        response.headers.add(HEADER_REQUEST, id);
+    }
+    response
+}
+
+fn request_id(headers: &Headers) -> Option<&str> {
+    visible(headers.get(HEADER_REQUEST), 64)
+}
+
+fn visible(value: Option<&str>, max_bytes: usize) -> Option<&str> {
+    value.filter(|text| is_visible_ascii(text, max_bytes))
+}
+
+/// 1 to `max_bytes` visible ASCII characters.
+pub(crate) fn is_visible_ascii(text: &str, max_bytes: usize) -> bool {
+    (1..=max_bytes).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
