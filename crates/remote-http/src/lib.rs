@@ -1,1 +1,41 @@
-//! Placeholder.
+//! Syncline's native protocol over HTTP: a [`syncline_core::Remote`] on top of `reqwest`.
+//!
+//! This crate turns each request into traffic and each answer, however odd, into one of the
+//! buckets of [`syncline_core::RemoteError`]. It decides nothing beyond that: when to retry and
+//! what to do about a bucket is the state machine's business. What it must never do:
+//!
+//! - believe an answer that does not carry the protocol's marks (the `syncline-protocol` header,
+//!   the echo of our request id, the right content type): captive portals and proxies speak HTTP
+//!   too, and what they say is *unreachable*, whatever their status;
+//! - follow a redirect, or speak plain `http` beyond this machine unless told to;
+//! - wait or read without a bound;
+//! - let a token into an error, a log line or a `Debug` output, or a row's values into a log line;
+//! - change a byte of a frozen mutation.
+//!
+//! ```no_run
+//! use syncline_remote_http::{HttpRemote, TokenSource};
+//!
+//! # fn main() -> Result<(), syncline_remote_http::HttpRemoteError> {
+//! let remote = HttpRemote::builder("https://sync.example.org")
+//!     .token(TokenSource::File("/run/secrets/syncline-token".into()))
+//!     .build()?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod body;
+mod builder;
+mod error;
+mod marks;
+mod page;
+mod remote;
+mod request;
+mod retry_after;
+mod text;
+mod token;
+
+pub use builder::{HttpRemoteBuilder, PlainHttp};
+pub use error::HttpRemoteError;
+pub use remote::HttpRemote;
+pub use token::{TokenCallback, TokenSource};

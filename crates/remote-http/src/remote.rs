@@ -1,0 +1,283 @@
+//! The remote itself: one request at a time from token to bucket, every wait bounded.
+
+use crate::answer::{garbage, garbled, refusal};
+use crate::body::{BodyFault, BodyReader};
+use crate::builder::{Bounds, HttpRemoteBuilder};
+use crate::marks;
+use crate::page::PageReader;
+use crate::request::{Request, RequestIds};
+use crate::retry_after::retry_after;
+use crate::text::{chain, tame};
+use crate::token::{Bearer, Credentials};
+use reqwest::Url;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::SystemTime;
+use syncline_core::{AnswerFuture, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_protocol::ClientId;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Syncline's native protocol over HTTP/1.1 or HTTP/2. Needs a tokio runtime with I/O and time.
+///
+/// Requests may run side by side; connections are kept and reused. Proxies named by the
+/// environment (`HTTPS_PROXY` and its kin) are used, except for this very machine.
+pub struct HttpRemote {
+    client: reqwest::Client,
+    base: Url,
+    credentials: Credentials,
+    bounds: Bounds,
+    ids: RequestIds,
+}
+
+impl fmt::Debug for HttpRemote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRemote")
+            .field("base", &self.base.as_str())
+            .field("bounds", &self.bounds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Remote for HttpRemote {
+    fn send(&self, request: RemoteRequest) -> AnswerFuture<'_> {
+        Box::pin(async move {
+            match request {
+                RemoteRequest::Hello { client } => {
+                    let request = Request::hello(&self.base);
+                    RemoteAnswer::Hello(self.ask(&client, request).await)
+                }
+                RemoteRequest::Push { client, batch } => {
+                    let request = Request::push(&self.base, &client, &batch, &self.bounds);
+                    drop(batch);
+                    RemoteAnswer::Push(self.ask(&client, request).await)
+                }
+                RemoteRequest::Pull {
+                    client,
+                    scope,
+                    cursor,
+                    limit,
+                } => {
+                    let request = Request::pull(&self.base, &scope, cursor.as_deref(), limit);
+                    RemoteAnswer::Pull(self.pull(&client, request, limit).await)
+                }
+            }
+        })
+    }
+
+    fn refresh_credentials(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move {
+            let renewed = timeout(self.bounds.request_timeout, self.credentials.renew()).await;
+            let result = renewed
+                .unwrap_or_else(|_| Err("the token's source did not answer in time".to_owned()))
+                .map_err(|reason| tame(&reason));
+            tracing::debug!(renewed = result.is_ok(), "credentials renewed");
+            result
+        })
+    }
+}
+
+impl HttpRemote {
+    /// Sets up a remote at this address, which may have a path: `https://host[:port][/path]`.
+    pub fn builder(base_url: impl Into<String>) -> HttpRemoteBuilder {
+        HttpRemoteBuilder::new(base_url)
+    }
+
+    pub(crate) fn new(
+        client: reqwest::Client,
+        base: Url,
+        credentials: Credentials,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            client,
+            base,
+            credentials,
+            bounds,
+            ids: RequestIds::new(),
+        }
+    }
+
+    /// Sends a request whose answer is one JSON document.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        client: &ClientId,
+        request: Request,
+    ) -> Result<T, RemoteError> {
+        let mut call = self.begin(&request);
+        let result = async {
+            let mut body = self.open(&mut call, client, request).await?;
+            let bytes = body.rest().await.map_err(|fault| call.fault(fault))?;
+            serde_json::from_slice(&bytes)
+                .map_err(|error| garbled(call.status, "the answer", &error))
+        }
+        .await;
+        self.end(call, result).await
+    }
+
+    /// Sends a pull, whose answer is read as it arrives.
+    async fn pull(
+        &self,
+        client: &ClientId,
+        request: Request,
+        limit: usize,
+    ) -> Result<Page, RemoteError> {
+        let mut call = self.begin(&request);
+        let result = async {
+            let mut body = self.open(&mut call, client, request).await?;
+            let mut reader = PageReader::new(limit);
+            loop {
+                let more = body.next(reader.buffer()).await;
+                let more = more.map_err(|fault| call.fault(fault))?;
+                let page = match more {
+                    true => reader.advance(),
+                    false => return reader.finish().map_err(|why| garbage(call.status, why)),
+                };
+                if let Some(page) = page.map_err(|why| garbage(call.status, why))? {
+                    body.drain().await;
+                    return Ok(page);
+                }
+            }
+        }
+        .await;
+        self.end(call, result).await
+    }
+
+    fn begin(&self, request: &Request) -> Call {
+        Call {
+            id: self.ids.next(),
+            method: request.method.clone(),
+            path: request.url.path().to_owned(),
+            started: Instant::now(),
+            deadline: Instant::now() + self.bounds.request_timeout,
+            bearer: None,
+            status: 0,
+        }
+    }
+
+    /// Sends the request and returns the body of its answer, if that is a believed success.
+    async fn open(
+        &self,
+        call: &mut Call,
+        client: &ClientId,
+        request: Request,
+    ) -> Result<BodyReader, RemoteError> {
+        call.bearer = match timeout_at(call.deadline, self.credentials.current()).await {
+            Ok(bearer) => bearer.map_err(|detail| RemoteError::Auth { detail })?,
+            Err(_) => {
+                let detail = "the token's source did not answer in time".to_owned();
+                return Err(RemoteError::Auth { detail });
+            }
+        };
+        let authorization = call.bearer.as_ref().map(Bearer::header);
+        let headers = request.headers(client, &call.id, authorization);
+        let headers = headers.map_err(|detail| RemoteError::Misconfigured { status: 0, detail })?;
+        let mut head_by = call.deadline;
+        let mut sending = self
+            .client
+            .request(request.method, request.url.clone())
+            .headers(headers);
+        match request.body {
+            Some(body) => sending = sending.body(body.bytes),
+            None => head_by = head_by.min(Instant::now() + self.bounds.progress_timeout),
+        }
+        let unreachable = |detail| RemoteError::Unreachable { detail };
+        let response = timeout_at(head_by, sending.send())
+            .await
+            .map_err(|_| unreachable("the server did not answer in time".to_owned()))?
+            .map_err(|error| unreachable(chain(&error.without_url())))?;
+        let status = response.status();
+        call.status = status.as_u16();
+        let (headers, url) = (response.headers(), &request.url);
+        marks::check(status, headers, &call.id, request.expects, url).map_err(unreachable)?;
+        let wait = retry_after(headers, SystemTime::now());
+        let (bounds, deadline) = (&self.bounds, call.deadline);
+        let (progress, most) = (bounds.progress_timeout, bounds.max_response_bytes);
+        let body = BodyReader::new(response, deadline, progress, most);
+        match status.is_success() {
+            true => Ok(body),
+            false => Err(refusal(status, wait, body).await),
+        }
+    }
+
+    /// Logs the call, notes a refused token, and takes the token out of what was said.
+    async fn end<T>(&self, call: Call, result: Result<T, RemoteError>) -> Result<T, RemoteError> {
+        let result = result.map_err(|error| call.redact(error));
+        if let (Err(RemoteError::Auth { .. }), 401, Some(bearer)) =
+            (&result, call.status, &call.bearer)
+        {
+            self.credentials.refuse(bearer).await;
+        }
+        call.log(result.as_ref().err());
+        result
+    }
+}
+
+/// One request under way.
+struct Call {
+    id: String,
+    method: reqwest::Method,
+    path: String,
+    started: Instant,
+    deadline: Instant,
+    bearer: Option<Bearer>,
+    /// The status of the answer; 0 until there is one.
+    status: u16,
+}
+
+impl Call {
+    fn fault(&self, fault: BodyFault) -> RemoteError {
+        fault.into_error(self.status)
+    }
+
+    /// One line a request. What the server said is left out, since it may quote a row.
+    fn log(&self, error: Option<&RemoteError>) {
+        let unreachable = match error {
+            Some(RemoteError::Unreachable { detail }) => Some(detail.as_str()),
+            _ => None,
+        };
+        tracing::debug!(
+            request = %self.id,
+            method = %self.method,
+            path = %self.path,
+            status = self.status,
+            elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            outcome = error.map_or("ok", bucket),
+            unreachable,
+            "request"
+        );
+    }
+
+    fn redact(&self, mut error: RemoteError) -> RemoteError {
+        use RemoteError as E;
+        let Some(bearer) = &self.bearer else {
+            return error;
+        };
+        match &mut error {
+            E::Unreachable { detail }
+            | E::Transient { detail, .. }
+            | E::Auth { detail }
+            | E::TooLarge { detail }
+            | E::CursorGone { detail }
+            | E::Incompatible { detail }
+            | E::Misconfigured { detail, .. } => *detail = bearer.redact(detail),
+            _ => {}
+        }
+        error
+    }
+}
+
+/// The bucket in a word, for the log.
+fn bucket(error: &RemoteError) -> &'static str {
+    match error {
+        RemoteError::Unreachable { .. } => "unreachable",
+        RemoteError::Transient { .. } => "transient",
+        RemoteError::Auth { .. } => "auth",
+        RemoteError::TooLarge { .. } => "too-large",
+        RemoteError::CursorGone { .. } => "cursor-gone",
+        RemoteError::Incompatible { .. } => "incompatible",
+        RemoteError::Misconfigured { .. } => "misconfigured",
+        _ => "other",
+    }
+}

@@ -1,0 +1,171 @@
+//! What is sent: one request of the protocol as method, path, headers and body.
+
+use crate::builder::Bounds;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue,
+};
+use reqwest::{Method, Url};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use syncline_core::Batch;
+use syncline_protocol::{
+    CONTENT_TYPE_PAGES, CONTENT_TYPE_PROBLEM, ClientId, HEADER_CLIENT, HEADER_PROTOCOL,
+    HEADER_REQUEST, PROTOCOL_VERSION, Scope,
+};
+
+/// Content type of a push, and of the answers to it and to a hello.
+pub(crate) const CONTENT_TYPE_JSON: &str = "application/json";
+
+/// Quick, and nearly as small as any: most of a push is short repetitive JSON.
+const ZSTD_LEVEL: i32 = 1;
+
+/// A request ready to be sent, but for its credentials.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    /// What the answer must be, unless it is an error.
+    pub(crate) expects: &'static str,
+    pub(crate) body: Option<Body>,
+}
+
+pub(crate) struct Body {
+    pub(crate) bytes: Vec<u8>,
+    zstd: bool,
+}
+
+impl Request {
+    pub(crate) fn hello(base: &Url) -> Self {
+        Self {
+            method: Method::GET,
+            url: endpoint(base, "hello"),
+            expects: CONTENT_TYPE_JSON,
+            body: None,
+        }
+    }
+
+    pub(crate) fn push(base: &Url, client: &ClientId, batch: &Batch, bounds: &Bounds) -> Self {
+        Self {
+            method: Method::POST,
+            url: endpoint(base, "push"),
+            expects: CONTENT_TYPE_JSON,
+            body: Some(compressed(splice(client, batch), bounds.compress_above)),
+        }
+    }
+
+    pub(crate) fn pull(base: &Url, scope: &Scope, cursor: Option<&str>, limit: usize) -> Self {
+        let mut url = endpoint(base, "pull");
+        let mut query = url.query_pairs_mut();
+        query.append_pair("scope", scope.as_str());
+        if let Some(cursor) = cursor {
+            query.append_pair("cursor", cursor);
+        }
+        query.append_pair("limit", &limit.to_string());
+        drop(query);
+        Self {
+            method: Method::GET,
+            url,
+            expects: CONTENT_TYPE_PAGES,
+            body: None,
+        }
+    }
+
+    /// All headers; an error when the client's id or the like cannot be one.
+    pub(crate) fn headers(
+        &self,
+        client: &ClientId,
+        id: &str,
+        authorization: Option<HeaderValue>,
+    ) -> Result<HeaderMap, String> {
+        let own = |text: &str| {
+            HeaderValue::from_str(text).map_err(|_| format!("{text:?} cannot be a header"))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (HEADER_PROTOCOL, own(PROTOCOL_VERSION)?),
+            (HEADER_CLIENT, own(client.as_str())?),
+            (HEADER_REQUEST, own(id)?),
+        ] {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let accept = format!("{}, {CONTENT_TYPE_PROBLEM}", self.expects);
+        headers.insert(ACCEPT, own(&accept)?);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        if let Some(body) = &self.body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_JSON));
+            if body.zstd {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+            }
+        }
+        Ok(headers)
+    }
+}
+
+fn endpoint(base: &Url, call: &str) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(["v1", call]);
+    }
+    url
+}
+
+/// The body of a push, with the frozen mutations in it byte for byte: they are never read here.
+fn splice(client: &ClientId, batch: &Batch) -> Vec<u8> {
+    let frozen: usize = batch
+        .entries
+        .iter()
+        .map(|entry| entry.frozen.len() + 1)
+        .sum();
+    let mut body = Vec::with_capacity(frozen + 96);
+    body.extend_from_slice(b"{\"client\":");
+    let client = serde_json::Value::from(client.as_str()).to_string();
+    body.extend_from_slice(client.as_bytes());
+    body.extend_from_slice(b",\"mutations\":[");
+    for (index, entry) in batch.entries.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(entry.frozen.as_bytes());
+    }
+    body.extend_from_slice(b"]}");
+    body
+}
+
+fn compressed(plain: Vec<u8>, above: usize) -> Body {
+    let compressed = match plain.len() > above {
+        true => zstd::bulk::compress(&plain, ZSTD_LEVEL).ok(),
+        false => None,
+    };
+    match compressed {
+        Some(bytes) if bytes.len() < plain.len() => Body { bytes, zstd: true },
+        _ => Body {
+            bytes: plain,
+            zstd: false,
+        },
+    }
+}
+
+/// Makes ids that no other request of this or any other process has.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    prefix: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    pub(crate) fn new() -> Self {
+        Self {
+            prefix: RandomState::new().build_hasher().finish(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn next(&self) -> String {
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}-{count}", self.prefix)
+    }
+}
