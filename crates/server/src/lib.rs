@@ -16,7 +16,7 @@ mod config;
 pub mod conformance;
 mod cursor;
 mod http;
-mod json_depth;
+mod json_scan;
 mod memory;
 mod message;
 mod problems;

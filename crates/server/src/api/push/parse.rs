@@ -5,7 +5,7 @@
 
 use super::validate;
 use crate::Fingerprint;
-use crate::json_depth::{MAX_DEPTH, too_deep};
+use crate::json_scan;
 use crate::problems::Refusal;
 use crate::schema::Schemas;
 use crate::service::is_visible_ascii;
@@ -72,11 +72,7 @@ struct Canonical<'a> {
 }
 
 pub(crate) fn parse(body: &[u8], limits: &Limits, schemas: &Schemas) -> Result<Incomings, Refusal> {
-    if too_deep(body) {
-        return Err(Refusal::malformed(format!(
-            "the JSON is nested deeper than {MAX_DEPTH} levels"
-        )));
-    }
+    json_scan::scan(body).map_err(|flaw| Refusal::malformed(flaw.to_string()))?;
     let push: WirePush<'_> =
         serde_json::from_slice(body).map_err(|error| Refusal::malformed(error.to_string()))?;
     if push.mutations.len() > limits.push_mutations {
