@@ -1,5 +1,7 @@
 //! SQLite as a storage: the conformance suite, and what only files can get wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
 use rusqlite::Connection;
 use std::path::Path;
 use syncline_protocol::Scope;
@@ -85,7 +87,8 @@ fn the_secret_is_for_its_owner_only_and_a_damaged_one_is_refused() {
 
 #[test]
 fn a_newer_foreign_or_garbled_database_is_refused_and_left_alone() {
-    let prepare: [(&str, fn(&Path)); 3] = [
+    type Prepare = fn(&Path);
+    let prepare: [(&str, Prepare); 3] = [
         ("version 99", |path| {
             let connection = Connection::open(path).unwrap();
             connection.pragma_update(None, "user_version", 99).unwrap();

@@ -1,5 +1,7 @@
 //! Hostile and odd input: each gets its status and word, and leaves the state as it was.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
 mod common;
 
 use common::*;

@@ -1,5 +1,7 @@
 //! The service over real sockets: bombs, floods, slow and broken peers, and an orderly end.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
 mod common;
 
 use common::*;
@@ -12,16 +14,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use syncline_protocol::{Problem, PushResponse};
 use syncline_server::{
-    Authenticator, HttpConfig, MemoryStorage, Now, ServerConfig, Service, issue_token, serve_with,
+    Authenticator, HttpConfig, MemoryStorage, Now, ReadTx, ServerConfig, Service, Storage,
+    StorageError, WriteTx, issue_token, serve_with,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-struct Running {
+struct Running<S = MemoryStorage> {
     address: SocketAddr,
-    service: Arc<Service<MemoryStorage>>,
+    service: Arc<Service<S>>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<std::io::Result<()>>,
     client: Client,
@@ -29,10 +32,14 @@ struct Running {
 }
 
 async fn start(http: HttpConfig) -> Running {
+    start_over(MemoryStorage::new(EPOCH), http).await
+}
+
+async fn start_over<S: Storage>(storage: S, http: HttpConfig) -> Running<S> {
     let mut config = ServerConfig::default();
     config.limits.push_bytes = 1 << 20;
     let authenticator = Authenticator::hs256(SECRET).unwrap();
-    let service = Service::new(MemoryStorage::new(EPOCH), authenticator, config).unwrap();
+    let service = Service::new(storage, authenticator, config).unwrap();
     let service = Arc::new(service);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -52,7 +59,7 @@ async fn start(http: HttpConfig) -> Running {
     }
 }
 
-impl Running {
+impl<S: Storage> Running<S> {
     fn mark(&self, request: RequestBuilder) -> RequestBuilder {
         request
             .header("syncline-protocol", "2026-11-01")
@@ -285,6 +292,44 @@ async fn http2_with_prior_knowledge() {
     running.stop().await;
 }
 
+/// A storage with a bug.
+struct Panicking;
+
+impl Storage for Panicking {
+    fn write<T>(
+        &self,
+        _: impl FnMut(&mut dyn WriteTx) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        panic!("planned: canary")
+    }
+
+    fn read<T>(
+        &self,
+        _: impl FnMut(&dyn ReadTx) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        panic!("planned: canary")
+    }
+
+    fn cursor_secret(&self) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_an_error_answer_and_the_server_goes_on() {
+    let http = HttpConfig {
+        concurrency: 1,
+        ..HttpConfig::default()
+    };
+    let running = start_over(Panicking, http).await;
+    for _ in 0..3 {
+        expect_problem(running.get("/v1/pull"), 500, "internal").await;
+        expect_problem(running.push().body(batch(1)), 500, "internal").await;
+    }
+    expect_problem(running.get("/nowhere"), 404, "not-found").await;
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_under_way_is_finished_when_the_server_stops() {
     let running = start(HttpConfig::default()).await;
@@ -321,4 +366,17 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     let head =
         syncline_server::Storage::read(service.storage(), |tx| tx.head("acme", &"default".into()));
     assert_eq!(head.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_those_who_say_nothing() {
+    let running = start(HttpConfig::default()).await;
+    let _silent = TcpStream::connect(running.address).await.unwrap();
+    let mut idle = TcpStream::connect(running.address).await.unwrap();
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    idle.write_all(request).await.unwrap();
+    let mut answer = [0; 12];
+    idle.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    running.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Pulls: snapshot, then feed; nothing missed whatever happens in between; cursors are the server's.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
 mod common;
 
 use common::*;

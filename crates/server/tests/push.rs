@@ -1,5 +1,7 @@
 //! Pushes: every effect exactly once, checks in their order, and what a base must be.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
 mod common;
 
 use common::*;

@@ -1,5 +1,7 @@
 //! Tokens: whoever is not who they say gets 401, and nothing says why a signature failed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
 mod common;
 
 use base64::Engine as _;

@@ -7,7 +7,7 @@
 use super::HttpConfig;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
 use std::io;
@@ -15,7 +15,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2_STREAMS: u32 = 64;
@@ -31,6 +31,7 @@ pub(super) async fn run(
 ) -> io::Result<()> {
     let connections = Arc::new(Semaphore::new(config.connections));
     let graceful = GracefulShutdown::new();
+    let (closing, _) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
         let next = accept(&listener, &connections);
@@ -39,13 +40,14 @@ pub(super) async fn run(
             next = next => next?,
         };
         let watcher = graceful.watcher();
-        let (router, config) = (router.clone(), config.clone());
+        let (router, config, closed) = (router.clone(), config.clone(), closing.subscribe());
         tokio::spawn(async move {
-            serve_connection(stream, router, &config, watcher).await;
+            serve_connection(stream, router, &config, watcher, closed).await;
             drop(permit);
         });
     }
     drop(listener);
+    drop(closing); // whoever has said nothing yet need not be waited for
     if tokio::time::timeout(config.shutdown_grace, graceful.shutdown())
         .await
         .is_err()
@@ -88,11 +90,17 @@ async fn serve_connection(
     stream: TcpStream,
     router: Router,
     config: &HttpConfig,
-    watcher: hyper_util::server::graceful::Watcher,
+    watcher: Watcher,
+    mut closed: watch::Receiver<()>,
 ) {
-    let Ok(Ok(http2)) = tokio::time::timeout(config.header_timeout, speaks_http2(&stream)).await
-    else {
-        return;
+    let first_bytes = tokio::time::timeout(config.header_timeout, speaks_http2(&stream));
+    let http2 = tokio::select! {
+        biased; // who has spoken is heard, also while the server closes
+        first = first_bytes => match first {
+            Ok(Ok(http2)) => http2,
+            Ok(Err(_)) | Err(_) => return,
+        },
+        _ = closed.changed() => return,
     };
     // Answers are small and complete: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);

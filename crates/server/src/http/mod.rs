@@ -114,7 +114,11 @@ async fn answer<S: Storage>(
     let service = Arc::clone(&app.service);
     let work = tokio::task::spawn_blocking(move || handle(&service, request, limit, accepted));
     http(work.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a handler did not come to its end");
+        // The panic's own words may quote a row; the process's panic hook decides about those.
+        tracing::error!(
+            panicked = error.is_panic(),
+            "a handler did not come to its end"
+        );
         app.service.refuse(&headers, Refusal::internal())
     }))
 }
