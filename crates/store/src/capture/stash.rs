@@ -4,8 +4,9 @@
 //! way of an OR REPLACE without firing their delete triggers. So the rows that could stand in the
 //! way are written down beforehand in `syncline_stash`, and looked for afterwards.
 //!
-//! `new_id` is the id of the row being written, or empty when it is not known yet (a rowid still
-//! to be assigned, a key still to get its default). `old_id` says which row may go:
+//! `new_id` is the id of the row being written, after a line feed if it is written by an update;
+//! or empty when it is not known yet (a rowid still to be assigned, a key still to get its
+//! default). `old_id` says which row may go:
 //!
 //! - a line feed and a list of column numbers, each followed by a line feed: the row with the very
 //!   key of the new one, and the columns in which the two differ;
@@ -30,29 +31,34 @@ pub(super) enum Write {
 }
 
 /// Writes down the rows that NEW may replace, and takes their bases.
+///
+/// An update that moves the row in no unique index can replace nothing. It leaves the stash alone,
+/// for it may be one by a trigger of the app, in the midst of the statement that the stash is for.
 pub(super) fn stash_conflicts(subject: &Subject<'_>, write: Write) -> Vec<String> {
     let kind = &subject.kind;
     let from = subject.from();
     let new_id = early_new_id(subject, write);
     let held = format!("entity_type = {kind} AND {}", holds_for_new(subject, write));
+    let moves = may_move(subject, write);
     let conflict = conflict(subject, write);
 
     let mut statements = vec![
-        format!("DELETE FROM syncline_stash WHERE {held}"),
+        format!("DELETE FROM syncline_stash WHERE {held}\n    AND {moves}"),
         format!(
             "INSERT INTO syncline_stash (entity_type, new_id, old_id)\n  \
-             SELECT {kind}, {new_id}, {} FROM {from} WHERE {conflict}\n  GROUP BY 3",
-            old_id_form(subject, &new_id)
+             SELECT {kind}, {new_id}, {} FROM {from}\n  WHERE {moves}\n    AND {conflict}\n  GROUP BY 3",
+            old_id_form(subject, write)
         ),
     ];
     let stashed = format!("FROM syncline_stash WHERE entity_type = {kind} AND new_id = {new_id}");
     let ids = format!(
-        "SELECT CASE WHEN substr(old_id, 1, 1) = char(10) THEN new_id ELSE {} END {stashed}",
+        "SELECT CASE WHEN substr({STASHED}, 1, 1) = char(10) THEN {} ELSE {} END {stashed}",
+        subject.id(Row::New),
         stashed_id(subject)
     );
     statements.extend(take_base_of_stored(
         subject,
-        &format!("EXISTS (SELECT 1 {stashed}) AND ({conflict})"),
+        &format!("EXISTS (SELECT 1 {stashed}) AND {conflict}"),
         &ids,
     ));
     statements
@@ -64,6 +70,16 @@ pub(super) fn clear_stash(subject: &Subject<'_>, write: Write) -> String {
         "DELETE FROM syncline_stash WHERE entity_type = {} AND {}",
         subject.kind,
         holds_for_new(subject, write)
+    )
+}
+
+/// Forgets the rows under other keys that were written down for NEW. (A row with NEW's own key is
+/// for the statement that gave it that key, which may still be under way.)
+pub(super) fn clear_stash_of_others(subject: &Subject<'_>) -> String {
+    format!(
+        "{} AND NOT {}",
+        clear_stash(subject, Write::Update),
+        is_same_row(subject)
     )
 }
 
@@ -110,19 +126,27 @@ pub(super) fn lists(list: &str, number: usize) -> String {
 }
 
 fn holds_for_new(subject: &Subject<'_>, write: Write) -> String {
-    let id = subject.id(Row::New);
+    let new_id = late_new_id(subject, write);
     match early_unknown(subject, write) {
-        None => format!("new_id = {id}"),
-        Some(_) => format!("new_id IN ({id}, '')"),
+        None => format!("syncline_stash.new_id = {new_id}"),
+        Some(_) => format!("syncline_stash.new_id IN ({new_id}, '')"),
     }
 }
 
-/// NEW's id before the row is written: empty if it is not known yet.
+/// What stands in `new_id` for NEW once its key is known.
+fn late_new_id(subject: &Subject<'_>, write: Write) -> String {
+    match write {
+        Write::Insert => subject.id(Row::New),
+        Write::Update => format!("char(10) || {}", subject.id(Row::New)),
+    }
+}
+
+/// What stands in `new_id` for NEW before the row is written: empty if its key is not known yet.
 fn early_new_id(subject: &Subject<'_>, write: Write) -> String {
-    let id = subject.id(Row::New);
+    let new_id = late_new_id(subject, write);
     match early_unknown(subject, write) {
-        None => id,
-        Some(unknown) => format!("CASE WHEN {unknown} THEN '' ELSE {id} END"),
+        None => new_id,
+        Some(unknown) => format!("CASE WHEN {unknown} THEN '' ELSE {new_id} END"),
     }
 }
 
@@ -144,8 +168,12 @@ fn early_unknown(subject: &Subject<'_>, write: Write) -> Option<String> {
 }
 
 /// What stands in `old_id` for a stored row.
-fn old_id_form(subject: &Subject<'_>, new_id: &str) -> String {
+fn old_id_form(subject: &Subject<'_>, write: Write) -> String {
     let id = subject.id(Row::Stored);
+    let mut same = format!("{id} = {}", subject.id(Row::New));
+    if let Some(unknown) = early_unknown(subject, write) {
+        same += &format!(" AND NOT ({unknown})");
+    }
     let numbers: Vec<String> = (subject.table.columns.iter().enumerate())
         .map(|(number, column)| {
             let stored = subject.column(Row::Stored, &column.name);
@@ -160,7 +188,7 @@ fn old_id_form(subject: &Subject<'_>, new_id: &str) -> String {
         [] => "char(10)".to_owned(),
         _ => format!("char(10) || {}", concat(&numbers, " || ")),
     };
-    let mut form = format!("CASE WHEN {id} = {new_id} THEN {list}");
+    let mut form = format!("CASE WHEN {same} THEN {list}");
     if let Some(key) = single_blob_key(subject) {
         let key = subject.column(Row::Stored, &key.name);
         form += &format!(" WHEN typeof({key}) = 'blob' THEN {key}");
@@ -187,8 +215,9 @@ fn stashed_id(subject: &Subject<'_>) -> String {
 }
 
 fn is_same_row(subject: &Subject<'_>) -> String {
+    // (For an empty BLOB, substr is NULL.)
     format!(
-        "(substr({STASHED}, 1, 1) = char(10) OR {} = {})",
+        "(typeof({STASHED}) = 'text' AND substr({STASHED}, 1, 1) = char(10) OR {} = {})",
         stashed_id(subject),
         subject.id(Row::New)
     )
@@ -243,31 +272,44 @@ fn conflict(subject: &Subject<'_>, write: Write) -> String {
         .collect();
     let arms = any_of(&arms);
     match write {
-        Write::Insert => arms,
+        Write::Insert => format!("({arms})"),
         Write::Update => {
             let (id, old_id) = (subject.id(Row::Stored), subject.id(Row::Old));
-            let may =
-                any_of(&(indexes.iter().map(|index| may_move(subject, index))).collect::<Vec<_>>());
-            format!("({may})\n    AND ({arms}) AND {id} <> {old_id}")
+            format!("({arms}) AND {id} <> {old_id}")
         }
     }
 }
 
-/// Whether an update may give the row another place in a unique index. This does not depend on the
-/// stored row, so SQLite asks it once.
-fn may_move(subject: &Subject<'_>, index: &UniqueIndex) -> String {
-    let columns = subject.table.key.iter().chain(&subject.table.columns);
-    let plain: Option<Vec<String>> = (index.terms.iter())
-        .map(|term| match &term.kind {
-            TermKind::Column(name) => (columns.clone())
-                .find(|column| column.name == *name)
-                .map(|column| subject.differs(column, Row::Old, Row::New)),
-            TermKind::Expression(_) => None,
-        })
-        .collect();
-    match plain {
-        Some(plain) if index.filter.is_none() => any_of(&plain),
-        _ => "1".to_owned(),
+/// Whether the row gets another place in a unique index. This does not depend on stored rows, so
+/// SQLite asks it once.
+fn may_move(subject: &Subject<'_>, write: Write) -> String {
+    let on_both = |expression: &str| {
+        let (old, new) = (
+            on_row(subject, Row::Old, expression),
+            on_row(subject, Row::New, expression),
+        );
+        format!("{old} COLLATE BINARY IS NOT {new}")
+    };
+    let moves = |index: &UniqueIndex| {
+        let mut moves: Vec<String> = (index.terms.iter())
+            .map(|term| match &term.kind {
+                TermKind::Column(name) => {
+                    let old = subject.column(Row::Old, name);
+                    let new = subject.column(Row::New, name);
+                    format!("{old} COLLATE BINARY IS NOT {new}")
+                }
+                TermKind::Expression(expression) => on_both(expression),
+            })
+            .collect();
+        moves.extend(index.filter.as_ref().map(|filter| on_both(filter)));
+        any_of(&moves)
+    };
+    match write {
+        Write::Insert => "1".to_owned(),
+        Write::Update => {
+            let moves: Vec<String> = subject.table.unique_indexes.iter().map(moves).collect();
+            format!("({})", any_of(&moves))
+        }
     }
 }
 
@@ -284,7 +326,7 @@ fn collides(subject: &Subject<'_>, index: &UniqueIndex) -> String {
                 }
                 TermKind::Expression(expression) => format!(
                     "({expression}\n) COLLATE {collation} = {}",
-                    on_new(subject, expression)
+                    on_row(subject, Row::New, expression)
                 ),
             }
         })
@@ -294,19 +336,23 @@ fn collides(subject: &Subject<'_>, index: &UniqueIndex) -> String {
     conditions.join(" AND ")
 }
 
-/// An expression over the table's columns, evaluated for NEW.
-fn on_new(subject: &Subject<'_>, expression: &str) -> String {
+/// An expression over the table's columns, evaluated for NEW or OLD.
+fn on_row(subject: &Subject<'_>, row: Row, expression: &str) -> String {
     let table = subject.table;
     let names = (table.key.iter().chain(&table.columns))
         .map(|column| column.name.as_str())
         .chain(table.generated.iter().map(String::as_str));
     let columns: Vec<String> = names
-        .map(|name| format!("{} AS {}", early_value_of(subject, name), quote_ident(name)))
+        .map(|name| {
+            let value = match row {
+                Row::New => early_value_of(subject, name),
+                Row::Old | Row::Stored => subject.column(row, name),
+            };
+            format!("{value} AS {}", quote_ident(name))
+        })
         .collect();
-    format!(
-        "(SELECT {expression}\n FROM (SELECT {}))",
-        columns.join(", ")
-    )
+    let (columns, name) = (columns.join(", "), quote_ident(&table.name));
+    format!("(SELECT {expression}\n FROM (SELECT {columns}) AS {name})")
 }
 
 fn early_value_of(subject: &Subject<'_>, name: &str) -> String {

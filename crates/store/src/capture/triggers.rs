@@ -17,7 +17,8 @@
 use super::base::{take_absent_base, take_base_of_old};
 use super::sql::{MUTATION_ID, NOW, Row, Subject, UNGUARDED, any_of, concat, literal, member};
 use super::stash::{
-    Write, clear_stash, lists, replaced_ids, replaced_itself, replaced_list, stash_conflicts,
+    Write, clear_stash, clear_stash_of_others, lists, replaced_ids, replaced_itself, replaced_list,
+    stash_conflicts,
 };
 use crate::table::quote_ident;
 
@@ -107,10 +108,12 @@ fn before_delete(subject: &Subject<'_>) -> Trigger {
 }
 
 fn after_insert(subject: &Subject<'_>) -> Trigger {
+    let mut statements = vec![record_replaced(subject, Write::Insert)];
+    statements.extend(record_arrival(subject, Write::Insert));
     Trigger {
         on: "AFTER INSERT",
         when: None,
-        statements: record_arrival(subject, Write::Insert),
+        statements,
     }
 }
 
@@ -133,7 +136,7 @@ fn after_update(subject: &Subject<'_>) -> Trigger {
         subject.is_new_row()
     ));
     statements.extend(record_reals(subject));
-    statements.push(clear_stash(subject, Write::Update));
+    statements.push(clear_stash_of_others(subject));
     Trigger {
         on: "AFTER UPDATE",
         when: Some(format!(
@@ -146,7 +149,10 @@ fn after_update(subject: &Subject<'_>) -> Trigger {
 }
 
 fn after_rekey(subject: &Subject<'_>) -> Trigger {
-    let mut statements = vec![record_delete_of_old(subject)];
+    let mut statements = vec![
+        record_replaced(subject, Write::Update),
+        record_delete_of_old(subject),
+    ];
     statements.extend(record_arrival(subject, Write::Update));
     Trigger {
         on: "AFTER UPDATE",
@@ -186,8 +192,7 @@ fn record_replaced(subject: &Subject<'_>, write: Write) -> String {
 fn record_arrival(subject: &Subject<'_>, write: Write) -> Vec<String> {
     let id = subject.id(Row::New);
     let itself = replaced_itself(subject, write);
-    let mut statements = vec![record_replaced(subject, write)];
-    statements.extend(forget_premature(subject, &id, &itself));
+    let mut statements = forget_premature(subject, &id, &itself);
     statements.extend(take_absent_base(subject, &id, &itself));
 
     let members: Vec<String> = (subject.table.columns.iter().enumerate())

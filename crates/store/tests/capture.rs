@@ -1,0 +1,16 @@
+//! Capture triggers: what every kind of statement leaves in the outbox and in the bases.
+
+#[path = "capture/install.rs"]
+mod install;
+#[path = "capture/nested.rs"]
+mod nested;
+#[path = "capture/replace.rs"]
+mod replace;
+#[path = "capture/statements.rs"]
+mod statements;
+#[path = "capture/support.rs"]
+mod support;
+#[path = "capture/tables.rs"]
+mod tables;
+#[path = "capture/values.rs"]
+mod values;

@@ -1,0 +1,158 @@
+//! Installing, removing, and telling whether the triggers are what they should be.
+
+use crate::support::{capture_all, count, database};
+use rusqlite::Connection;
+use syncline_store::capture::{self, CaptureState};
+use syncline_store::table::Table;
+
+const TASK: &str = "CREATE TABLE task (id INTEGER PRIMARY KEY, title TEXT);
+    CREATE TRIGGER older AFTER INSERT ON task BEGIN SELECT 1; END;";
+
+fn state(conn: &Connection) -> CaptureState {
+    let table = Table::read(conn, "task").unwrap();
+    capture::verify(conn, &table, "task").unwrap()
+}
+
+#[test]
+fn verify_notices_what_apps_do() {
+    for (change, expected) in [
+        ("SELECT 1", CaptureState::Current),
+        ("VACUUM", CaptureState::Current),
+        ("CREATE INDEX i ON task (title)", CaptureState::Current),
+        (
+            "CREATE TABLE other (id PRIMARY KEY); CREATE TRIGGER t AFTER INSERT ON other BEGIN SELECT 1; END",
+            CaptureState::Current,
+        ),
+        ("CREATE UNIQUE INDEX i ON task (title)", CaptureState::Stale),
+        (
+            "ALTER TABLE task ADD COLUMN done INTEGER",
+            CaptureState::Stale,
+        ),
+        (
+            "ALTER TABLE task RENAME COLUMN title TO name",
+            CaptureState::Stale,
+        ),
+        (
+            "CREATE TRIGGER newer AFTER INSERT ON Task BEGIN SELECT 1; END",
+            CaptureState::Stale,
+        ),
+        (
+            "DROP TRIGGER older; CREATE TRIGGER older AFTER INSERT ON task BEGIN SELECT 1; END",
+            CaptureState::Stale,
+        ),
+        (
+            "DROP TRIGGER syncline_capture_task_after_delete",
+            CaptureState::Stale,
+        ),
+        (
+            "CREATE TABLE task_new (id INTEGER PRIMARY KEY, title TEXT); DROP TABLE task; ALTER TABLE task_new RENAME TO task",
+            CaptureState::Missing,
+        ),
+    ] {
+        let mut conn = database(TASK);
+        assert_eq!(state(&conn), CaptureState::Current);
+        conn.execute_batch(change).unwrap();
+        assert_eq!(state(&conn), expected, "{change}");
+        capture_all(&mut conn);
+        assert_eq!(state(&conn), CaptureState::Current, "{change}");
+    }
+}
+
+#[test]
+fn a_renamed_column_is_followed_by_sqlite_but_not_the_field_name() {
+    // Why a rename makes the triggers stale: SQLite rewrites the columns, not our JSON names.
+    let conn = database(TASK);
+    conn.execute_batch(
+        "ALTER TABLE task RENAME COLUMN title TO name; INSERT INTO task VALUES (1, 'x')",
+    )
+    .unwrap();
+    assert_eq!(
+        crate::support::outbox(&conn),
+        [r#"create task/1 {"title":"x"}"#]
+    );
+}
+
+#[test]
+fn remove_leaves_the_records_and_the_apps_triggers() {
+    let mut conn = database(TASK);
+    conn.execute_batch("INSERT INTO task VALUES (1, 'x')")
+        .unwrap();
+    let tx = conn.transaction().unwrap();
+    capture::remove(&tx, "task").unwrap();
+    capture::remove(&tx, "never there").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(state(&conn), CaptureState::Missing);
+    assert_eq!(count(&conn, "syncline_outbox"), 1);
+    assert_eq!(count(&conn, "sqlite_schema WHERE type = 'trigger'"), 1);
+    conn.execute_batch("UPDATE task SET title = 'y'").unwrap();
+    assert_eq!(count(&conn, "syncline_outbox"), 1);
+}
+
+#[test]
+fn the_entity_type_need_not_be_the_table() {
+    let mut conn = database("CREATE TABLE task (id INTEGER PRIMARY KEY, title TEXT);");
+    let tx = conn.transaction().unwrap();
+    capture::remove(&tx, "task").unwrap();
+    let table = Table::read(&tx, "TASK").unwrap();
+    let kind = "it's a \"to-do\"";
+    capture::install(&tx, &table, kind).unwrap();
+    assert_eq!(
+        capture::verify(&tx, &table, kind).unwrap(),
+        CaptureState::Current
+    );
+    tx.execute_batch("INSERT INTO task VALUES (1, 'x'); REPLACE INTO task VALUES (1, 'y')")
+        .unwrap();
+    assert_eq!(
+        crate::support::outbox(&tx),
+        [
+            format!("create {kind}/1 {{\"title\":\"x\"}}"),
+            format!("update {kind}/1 {{\"title\":\"y\"}}"),
+        ]
+    );
+    capture::remove(&tx, kind).unwrap();
+    assert_eq!(
+        capture::verify(&tx, &table, kind).unwrap(),
+        CaptureState::Missing
+    );
+}
+
+/// No statement of a trigger may search a whole table of the app's.
+#[test]
+fn rows_are_found_by_index() {
+    for ddl in [
+        "CREATE TABLE task (id INTEGER PRIMARY KEY, a TEXT UNIQUE, b INTEGER);",
+        "CREATE TABLE task (id TEXT PRIMARY KEY, a TEXT, b INTEGER, UNIQUE (a, b));",
+        "CREATE TABLE task (id TEXT COLLATE NOCASE PRIMARY KEY, a TEXT UNIQUE, b INTEGER) WITHOUT ROWID;",
+        "CREATE TABLE task (k TEXT, l INTEGER, a, b, PRIMARY KEY (l, k COLLATE NOCASE)); CREATE UNIQUE INDEX i ON task (lower(a)) WHERE b > 0;",
+        "CREATE TABLE task (id BLOB PRIMARY KEY, a, b); CREATE UNIQUE INDEX i ON task (a, lower(b));",
+    ] {
+        let conn = database(ddl);
+        for sql in [
+            "INSERT INTO task (a) VALUES (1)",
+            "UPDATE task SET a = 1, b = 2 WHERE a = 0",
+            "DELETE FROM task WHERE a = 0",
+        ] {
+            let plan = plan(&conn, sql);
+            let scans: Vec<&String> = (plan.iter())
+                .filter(|step| step.starts_with("SCAN task"))
+                .collect();
+            let statement_itself = usize::from(!sql.starts_with("INSERT"));
+            // The one search that keys which cannot be made from their text cost.
+            let unmakeable = if ddl.contains("id INTEGER PRIMARY") {
+                0
+            } else {
+                2
+            };
+            assert!(
+                scans.len() <= statement_itself + unmakeable,
+                "{ddl} {sql} {plan:#?}"
+            );
+        }
+    }
+}
+
+fn plan(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let steps = statement.query_map([], |row| row.get(3)).unwrap();
+    steps.collect::<Result<_, _>>().unwrap()
+}
