@@ -115,8 +115,8 @@ fn mutations_that_can_be_read_and_never_accepted() {
         let body = json!({"client": PHONE, "mutations": [mutation]}).to_string();
         for duplicate in [false, true] {
             let response = server.push_body(&ann(), body.clone());
-            let push: syncline_protocol::PushResponse =
-                serde_json::from_slice(&response.body).expect(&text(&response));
+            let push: syncline_protocol::PushResponse = serde_json::from_slice(&response.body)
+                .unwrap_or_else(|_| panic!("{}", text(&response)));
             assert_eq!(rejected(&push.results[0].outcome), code, "{change}");
             assert_eq!(push.results[0].duplicate, duplicate, "{change}");
         }
