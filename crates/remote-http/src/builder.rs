@@ -194,6 +194,8 @@ fn make_client(
     base: &Url,
     place: Place,
 ) -> Result<reqwest::Client, HttpRemoteError> {
+    // An error means that the app has chosen a provider for the process before: that one is taken.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder()
         .user_agent(concat!("syncline/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())

@@ -17,6 +17,8 @@ pub(super) struct Cycle {
     from: Option<String>,
     /// The page that is being applied reached the head.
     at_head: bool,
+    /// Something was sent or received in this round; without that, another one changes nothing.
+    pub(super) progress: bool,
     /// The cursor was already dropped once in this cycle.
     forgotten: bool,
 }
@@ -68,6 +70,7 @@ impl Machine {
         match answer {
             StoreAnswer::Cursor(cursor) => self.ask_page(cursor, out),
             StoreAnswer::PageApplied(summary) => {
+                self.cycle.progress |= summary.upserts + summary.deletes + summary.merged > 0;
                 tell(summary, out);
                 if self.cycle.at_head {
                     self.cycle.scope += 1;

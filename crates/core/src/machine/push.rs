@@ -66,6 +66,7 @@ impl Pusher {
 impl Machine {
     pub(super) fn start_pushing(&mut self, out: &mut Effects) {
         self.enter(State::Pushing, out);
+        self.cycle.progress = false;
         self.claim(out);
     }
 
@@ -91,6 +92,7 @@ impl Machine {
                 if batch.entries.is_empty() {
                     return self.start_pulling(out);
                 }
+                self.cycle.progress = true;
                 self.pusher.batch = batch.clone();
                 self.ask(
                     RemoteRequest::Push {
