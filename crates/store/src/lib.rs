@@ -1,5 +1,29 @@
 //! The local store: everything Syncline keeps in the app's own SQLite file.
+//!
+//! The app's tables are untouched; the engine's are named `syncline_*` and described in
+//! `docs/metadata.md`. What the app writes is recorded by capture triggers ([`capture`]) in the
+//! same transaction as the write; everything the engine does is a unit of work of [`Store`], one
+//! transaction each. Decisions are made by `syncline-core`; this crate reads, asks it, and writes.
 
+mod apply;
+pub mod attach;
+mod book;
 pub mod capture;
 pub mod captured;
+mod claim;
+mod error;
+mod lease;
+mod meta;
+mod outbox;
+mod page;
+mod remedy;
+mod row;
+mod state;
+pub mod status;
+mod store;
+mod sweep;
 pub mod table;
+
+pub use error::StoreError;
+pub use outbox::EntryState;
+pub use store::{EntityTypes, Moment, RegisteredType, Store, StoreOptions, Watcher};

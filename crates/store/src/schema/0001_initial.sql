@@ -148,3 +148,41 @@ CREATE TABLE syncline_log (
   op          TEXT,
   detail      TEXT                       -- JSON
 );
+
+-- Entities met by the snapshot under way, when the tables were not empty before it: what is clean
+-- and was not met is gone on the server (mark and sweep).
+CREATE TABLE syncline_seen (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- For UIs in any language: the state of the engine's queues in one row.
+CREATE VIEW syncline_status AS
+SELECT
+  (SELECT count(*) FROM syncline_outbox WHERE state = 'pending')   AS pending,
+  (SELECT count(*) FROM syncline_outbox WHERE state = 'in_flight') AS in_flight,
+  (SELECT count(*) FROM syncline_outbox WHERE state = 'failed')    AS failed,
+  (SELECT count(*) FROM syncline_outbox WHERE state = 'dead')      AS dead,
+  (SELECT count(*) FROM syncline_inbox)                            AS inbox,
+  (SELECT count(*) FROM syncline_conflict WHERE resolved_at IS NULL) AS open_conflicts,
+  (SELECT min(created_at) FROM syncline_outbox WHERE state IN ('pending', 'in_flight')) AS oldest_pending_at,
+  (SELECT value FROM syncline_meta WHERE key = 'last_push_at')     AS last_push_at,
+  (SELECT value FROM syncline_meta WHERE key = 'last_pull_at')     AS last_pull_at;
+
+-- For UIs in any language: every row that is not simply synced, and what it waits for.
+CREATE VIEW syncline_row_state AS
+SELECT entity_type, entity_id,
+       CASE max(CASE state WHEN 'dead' THEN 4 WHEN 'failed' THEN 3 WHEN 'in_flight' THEN 2 ELSE 1 END)
+         WHEN 4 THEN 'dead' WHEN 3 THEN 'failed' WHEN 2 THEN 'in_flight' ELSE 'pending' END AS state,
+       count(*) AS mutations,
+       max(last_error) AS last_error
+  FROM syncline_outbox
+ WHERE NOT EXISTS (SELECT 1 FROM syncline_conflict c
+                    WHERE c.entity_type = syncline_outbox.entity_type
+                      AND c.entity_id = syncline_outbox.entity_id AND c.resolved_at IS NULL)
+ GROUP BY entity_type, entity_id
+UNION ALL
+SELECT entity_type, entity_id, 'conflict', 0, error FROM syncline_conflict WHERE resolved_at IS NULL
+UNION ALL
+SELECT entity_type, entity_id, 'inbox:' || waits_for, 0, detail FROM syncline_inbox;

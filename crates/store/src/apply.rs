@@ -1,0 +1,342 @@
+//! Applying one remote state to one entity: the same way for a pulled change, for a change that
+//! waited in the inbox, and for the remote state that comes with a refused push.
+
+use crate::captured::{self, BaseState, CapturedError};
+use crate::error::StoreError;
+use crate::outbox::{self, Entry, EntryState};
+use crate::row::{self, Written};
+use crate::state::{self, ConflictError, Sides};
+use crate::store::{EntityTypes, RegisteredType};
+use rusqlite::Transaction;
+use syncline_core::{
+    ChangePlan, ConflictCause, ConflictInput, Decision, EntityRef, Loss, Notice, Now, Rebased,
+    WaitsFor, decide, plan_change,
+};
+use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
+
+/// One transaction in which remote states are applied.
+pub(crate) struct Applier<'a> {
+    pub(crate) tx: &'a Transaction<'a>,
+    pub(crate) types: &'a EntityTypes,
+    pub(crate) now: Now,
+    /// Nothing is dirty, known or waiting: every change can simply be written.
+    pub(crate) plain: bool,
+    /// Are references checked row by row (not within a snapshot, whose order is that of keys)?
+    pub(crate) parents: Parents,
+    pub(crate) notices: Vec<Notice>,
+}
+
+/// When missing parents are noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parents {
+    /// At each row.
+    Checked,
+    /// Not yet: the snapshot's end looks after them.
+    Later,
+}
+
+/// What became of one change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Landed {
+    Upserted,
+    Deleted,
+    Merged,
+    Skipped,
+    Parked,
+}
+
+impl Applier<'_> {
+    /// Applies one change, or finds out why not.
+    pub(crate) fn change(&mut self, scope: &Scope, change: &Change) -> Result<Landed, StoreError> {
+        let types = self.types;
+        let Some(entity_type) = types.get(change.entity_type.as_str()) else {
+            return self.park(
+                scope,
+                change,
+                WaitsFor::Type,
+                "this app does not sync that type",
+            );
+        };
+        let entity = EntityRef {
+            entity_type: change.entity_type.clone(),
+            id: change.id.clone(),
+        };
+        let plan = if self.plain {
+            ChangePlan::Write
+        } else {
+            plan_change(state::view(self.tx, &entity)?, change.position)
+        };
+        if let ChangeKind::Upsert(fields) = &change.kind
+            && let Some(why) = unstorable(fields)
+        {
+            return self.park(scope, change, WaitsFor::Valid, &why);
+        }
+        match plan {
+            ChangePlan::Skip => Ok(Landed::Skipped),
+            ChangePlan::Park(waits_for) => self.park(scope, change, waits_for, ""),
+            ChangePlan::Write => self.write(scope, change, entity_type, &entity),
+            ChangePlan::Resolve => match self.resolve(scope, change, entity_type, &entity) {
+                // A base that no server could hold: the row needs a person, the feed goes on (P4).
+                Err(StoreError::Captured(error @ CapturedError::Unsyncable { .. })) => {
+                    self.park(scope, change, WaitsFor::Constraint, &error.to_string())
+                }
+                landed => landed,
+            },
+        }
+    }
+
+    fn park(
+        &mut self,
+        scope: &Scope,
+        change: &Change,
+        waits_for: WaitsFor,
+        detail: &str,
+    ) -> Result<Landed, StoreError> {
+        state::park(self.tx, scope, change, waits_for, detail, self.now)?;
+        Ok(Landed::Parked)
+    }
+
+    fn write(
+        &mut self,
+        scope: &Scope,
+        change: &Change,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+    ) -> Result<Landed, StoreError> {
+        let fields = match &change.kind {
+            ChangeKind::Upsert(fields) => Some(fields),
+            ChangeKind::Delete => None,
+        };
+        match self.write_row(entity_type, entity, fields)? {
+            Written::Done => {}
+            Written::NoParent(parent) => {
+                return self.park(scope, change, WaitsFor::Parent, &parent);
+            }
+            Written::Refused(why) => return self.park(scope, change, WaitsFor::Constraint, &why),
+        }
+        if !self.plain {
+            state::unpark(self.tx, entity)?;
+            state::forget_known(self.tx, entity)?;
+            captured::delete_base(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
+        }
+        Ok(if fields.is_some() {
+            Landed::Upserted
+        } else {
+            Landed::Deleted
+        })
+    }
+
+    /// Makes the local row what it should be; `None` removes it.
+    pub(crate) fn write_row(
+        &self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+        fields: Option<&Fields>,
+    ) -> Result<Written, StoreError> {
+        let table = &entity_type.table;
+        let Some(fields) = fields else {
+            return row::remove(self.tx, table, &entity.id);
+        };
+        if self.parents == Parents::Checked {
+            for reference in &table.references {
+                let Some(values) = row::reference_values(table, reference, &entity.id, fields)
+                else {
+                    continue;
+                };
+                let parent = self.types.of_table(&reference.table);
+                let id =
+                    parent.and_then(|parent| row::parent_id(&parent.table, reference, &values));
+                let itself = parent.is_some_and(|parent| parent.name == entity_type.name)
+                    && id.as_ref() == Some(&entity.id);
+                if !itself && !row::parent_exists(self.tx, reference, &values)? {
+                    let id = id.map_or_else(|| format!("{values:?}"), String::from);
+                    return Ok(Written::NoParent(format!("{}/{id}", reference.table)));
+                }
+            }
+        }
+        row::write(self.tx, table, &entity.id, fields)
+    }
+
+    fn resolve(
+        &mut self,
+        scope: &Scope,
+        change: &Change,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+    ) -> Result<Landed, StoreError> {
+        let fields = match &change.kind {
+            ChangeKind::Upsert(fields) => Some(fields.clone()),
+            ChangeKind::Delete => None,
+        };
+        let remote = RemoteState {
+            version: change.version.clone(),
+            position: change.position,
+            fields,
+        };
+        let entries = outbox::of_entity(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
+        match self.reconcile(
+            entity_type,
+            entity,
+            &entries,
+            Some(&remote),
+            ConflictCause::Pull,
+        )? {
+            Reconciled::Settled | Reconciled::Waits => {
+                state::unpark(self.tx, entity)?;
+                state::forget_known(self.tx, entity)?;
+                Ok(Landed::Merged)
+            }
+            Reconciled::NoPlace(Written::NoParent(parent)) => {
+                self.park(scope, change, WaitsFor::Parent, &parent)
+            }
+            Reconciled::NoPlace(Written::Refused(why)) => {
+                self.park(scope, change, WaitsFor::Constraint, &why)
+            }
+            Reconciled::NoPlace(Written::Done) => Ok(Landed::Skipped),
+        }
+    }
+
+    /// Brings a dirty entity and a remote state together: row, base and outbox in one go. None of
+    /// `entries` may have been sent without a final outcome (E5).
+    pub(crate) fn reconcile(
+        &mut self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+        entries: &[Entry],
+        remote: Option<&RemoteState>,
+        cause: ConflictCause,
+    ) -> Result<Reconciled, StoreError> {
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        let base = match captured::base_of(self.tx, names.0, names.1)? {
+            BaseState::Present(fields) => Some(fields),
+            BaseState::None | BaseState::Absent => None,
+        };
+        let local = row::read(self.tx, &entity_type.table, &entity.id)?;
+        let theirs = remote.and_then(|remote| remote.fields.as_ref());
+        let input = ConflictInput {
+            entity,
+            base: base.as_ref(),
+            local: local.as_ref(),
+            remote: theirs,
+            cause,
+        };
+        let sides = Sides {
+            base: base.as_ref(),
+            local: local.as_ref(),
+            remote: theirs,
+        };
+        let error = |reason: &str| ConflictError {
+            side: if cause == ConflictCause::Pull {
+                "pull"
+            } else {
+                "push"
+            }
+            .to_owned(),
+            reason: reason.to_owned(),
+            remote: remote.cloned(),
+        };
+        let mutation = entries.first().map(|entry| entry.mutation.as_str());
+        match decide(&entity_type.policy, &input) {
+            Decision::Manual { reason } => {
+                let record = error(&reason);
+                state::record_conflict(self.tx, entity, mutation, &sides, &record, None, self.now)?;
+                self.notices.push(Notice::ConflictOpened {
+                    entity: entity.clone(),
+                    reason,
+                });
+                Ok(Reconciled::Waits)
+            }
+            Decision::Settled(rebased) => {
+                if rebased.row != local {
+                    match self.write_row(entity_type, entity, rebased.row.as_ref())? {
+                        Written::Done => {}
+                        refused => return Ok(Reconciled::NoPlace(refused)),
+                    }
+                }
+                if rebased.lossy == Loss::Values {
+                    let record = error("decided by rule");
+                    let rule = Some(rebased.rule.as_str());
+                    state::record_conflict(
+                        self.tx, entity, mutation, &sides, &record, rule, self.now,
+                    )?;
+                }
+                self.rewrite_outbox(entity, entries, &rebased, theirs)?;
+                let rule = rebased.rule;
+                self.notices.push(Notice::ConflictResolved {
+                    entity: entity.clone(),
+                    rule,
+                });
+                Ok(Reconciled::Settled)
+            }
+        }
+    }
+
+    /// The remaining mutation takes the place of all entries, on the remote state as base.
+    fn rewrite_outbox(
+        &self,
+        entity: &EntityRef,
+        entries: &[Entry],
+        rebased: &Rebased,
+        theirs: Option<&Fields>,
+    ) -> Result<(), StoreError> {
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        // What a person has to mend stays as it is; only its base moves.
+        let held = entries
+            .iter()
+            .any(|entry| entry.state == EntryState::Failed);
+        let mut rest = entries;
+        if let Some(mutation) = &rebased.mutation {
+            if held {
+                rest = &[];
+            } else if let Some((first, others)) = entries.split_first() {
+                outbox::rewrite(self.tx, first.seq, mutation.op, &mutation.fields)?;
+                rest = others;
+            }
+            captured::write_base(self.tx, names.0, names.1, theirs)?;
+        } else {
+            captured::delete_base(self.tx, names.0, names.1)?;
+        }
+        let detail = serde_json::json!({ "reason": "resolved", "rule": rebased.rule });
+        for entry in rest {
+            outbox::settle(self.tx, entry, "superseded", &detail, self.now)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a remote state cannot be kept here, if it cannot.
+fn unstorable(fields: &Fields) -> Option<String> {
+    fields.iter().find_map(|(name, value)| {
+        value
+            .validate()
+            .err()
+            .map(|error| format!("{name}: {error}"))
+    })
+}
+
+/// What came of bringing a dirty entity and a remote state together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reconciled {
+    /// Decided and written.
+    Settled,
+    /// A conflict is open.
+    Waits,
+    /// The decided row cannot be written; nothing was changed.
+    NoPlace(Written),
+}
+
+/// The state of an entity after a mutation, as far as it is known without asking the server.
+pub(crate) fn after_mutation(
+    base: Option<Fields>,
+    op: Operation,
+    payload: Option<Fields>,
+) -> Option<Fields> {
+    match op {
+        Operation::Create => Some(payload.unwrap_or_default()),
+        Operation::Delete => None,
+        Operation::Update => base.map(|mut fields| {
+            fields.patch(&payload.unwrap_or_default());
+            fields
+        }),
+    }
+}

@@ -1,0 +1,198 @@
+//! Attaching a database: metadata, capture triggers, and what to do with the rows it already has.
+//!
+//! Works without a network, and leaves the app's own schema as it is.
+
+use crate::capture;
+use crate::error::StoreError;
+use crate::meta;
+use crate::row;
+use crate::store::{EntityTypes, RegisteredType};
+use crate::sweep;
+use crate::table::{self, Table};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use syncline_core::{Now, Policy};
+use syncline_protocol::ClientId;
+
+/// What is attached, and to what.
+#[derive(Debug, Clone)]
+pub struct AttachRequest {
+    /// The remote's address.
+    pub remote: String,
+    /// Which tables.
+    pub tables: Tables,
+    /// What to do with the rows that are there.
+    pub existing: Existing,
+    /// How conflicts are decided.
+    pub policy: Policy,
+    /// The id of this installation, used if the file has none yet.
+    pub client: ClientId,
+}
+
+/// Which tables are attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tables {
+    /// Every ordinary table.
+    All,
+    /// These.
+    Named(Vec<String>),
+}
+
+/// What happens with rows that a table has when it is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// They are new to the server: each becomes a create, parents first.
+    Upload,
+    /// The server has them already: its state is taken over; rows that it lacks are uploaded after
+    /// the first complete pull.
+    Adopt,
+}
+
+/// What attaching did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct AttachReport {
+    /// The tables attached now, parents first.
+    pub tables: Vec<String>,
+    /// Rows recorded as creates.
+    pub uploads: u64,
+    /// Rows that can never be synced as they are (a NULL or REAL key, for example), with the reason.
+    pub unsyncable: Vec<String>,
+    /// Tables that are referenced but not attached: their rows will not follow.
+    pub references_outside: Vec<String>,
+}
+
+/// Attaches tables of the database, all or none.
+pub fn attach(
+    conn: &mut Connection,
+    request: &AttachRequest,
+    now: Now,
+) -> Result<AttachReport, StoreError> {
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    meta::migrate(conn)?;
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let report = attach_in(&tx, request, now)?;
+    tx.commit()?;
+    Ok(report)
+}
+
+fn attach_in(
+    tx: &Transaction<'_>,
+    request: &AttachRequest,
+    now: Now,
+) -> Result<AttachReport, StoreError> {
+    match meta::get::<String>(tx, meta::key::REMOTE)? {
+        Some(other) if other != request.remote => return Err(StoreError::AttachedElsewhere(other)),
+        _ => meta::set(tx, meta::key::REMOTE, &request.remote)?,
+    }
+    if meta::get::<String>(tx, meta::key::CLIENT_ID)?.is_none() {
+        meta::set(tx, meta::key::CLIENT_ID, request.client.as_str())?;
+    }
+    let names = match &request.tables {
+        Tables::All => table::list_tables(tx)?,
+        Tables::Named(names) => names.clone(),
+    };
+    let mut tables = Vec::new();
+    for name in &names {
+        tables.push(Table::read(tx, name)?);
+    }
+    let known = EntityTypes::load(tx)?;
+    let mut report = AttachReport::default();
+    for table in table::topological_order(&tables) {
+        if known.of_table(&table.name).is_none() {
+            attach_table(tx, table, request, now, &mut report)?;
+        }
+    }
+    if report.tables.is_empty() && names.is_empty() {
+        return Err(StoreError::Refused(
+            "the database has no table that could be synced".to_owned(),
+        ));
+    }
+    report.references_outside = references_outside(&EntityTypes::load(tx)?);
+    Ok(report)
+}
+
+fn attach_table(
+    tx: &Transaction<'_>,
+    table: &Table,
+    request: &AttachRequest,
+    now: Now,
+    report: &mut AttachReport,
+) -> Result<(), StoreError> {
+    let name = &table.name;
+    tx.execute(
+        "INSERT INTO syncline_entity_type (name, table_name, policy) VALUES (?1, ?1, ?2)",
+        params![name, request.policy.as_str()],
+    )?;
+    capture::install(tx, table, name)?;
+    match request.existing {
+        Existing::Adopt => meta::set(tx, &format!("{}{name}", meta::key::ADOPT), 1)?,
+        Existing::Upload => row::for_each(tx, table, |id, fields| {
+            match id {
+                Ok(id) => {
+                    sweep::record_create(tx, name, &id, &fields, now.unix_ms)?;
+                    report.uploads += 1;
+                }
+                Err(why) => report.unsyncable.push(format!("{name}: {why}")),
+            }
+            Ok(())
+        })?,
+    }
+    report.tables.push(name.clone());
+    Ok(())
+}
+
+fn references_outside(types: &EntityTypes) -> Vec<String> {
+    let mut outside: Vec<String> = types
+        .iter()
+        .flat_map(|entity_type| &entity_type.table.references)
+        .filter(|reference| types.of_table(&reference.table).is_none())
+        .map(|reference| reference.table.clone())
+        .collect();
+    outside.sort();
+    outside.dedup();
+    outside
+}
+
+/// What happens to work that was not synced when a database is detached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced {
+    /// Detaching is refused while there is some.
+    Refuse,
+    /// It is dropped.
+    Drop,
+}
+
+/// Removes every trigger, view and table of the engine. The app's rows stay as they are.
+pub fn detach(conn: &mut Connection, unsynced: Unsynced) -> Result<(), StoreError> {
+    if meta::schema_version(conn)?.is_none() {
+        return Err(StoreError::NotAttached);
+    }
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let pending: i64 = tx.query_row(
+        "SELECT (SELECT count(*) FROM syncline_outbox)
+              + (SELECT count(*) FROM syncline_conflict WHERE resolved_at IS NULL)",
+        [],
+        |row| row.get(0),
+    )?;
+    if pending > 0 && unsynced == Unsynced::Refuse {
+        return Err(StoreError::WorkPending(pending));
+    }
+    for RegisteredType { name, .. } in EntityTypes::load(&tx)?.iter() {
+        capture::remove(&tx, name)?;
+    }
+    let objects: Vec<(String, String)> = tx
+        .prepare(
+            "SELECT type, name FROM sqlite_schema
+              WHERE type IN ('trigger', 'view', 'table') AND name LIKE 'syncline\\_%' ESCAPE '\\'
+              ORDER BY CASE type WHEN 'trigger' THEN 0 WHEN 'view' THEN 1 ELSE 2 END",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (kind, name) in objects {
+        tx.execute_batch(&format!(
+            "DROP {kind} IF EXISTS {}",
+            table::quote_ident(&name)
+        ))?;
+    }
+    tx.commit()?;
+    Ok(())
+}

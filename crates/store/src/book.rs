@@ -1,0 +1,309 @@
+//! Push, second half: writing down what became of a batch, with everything that follows (A3).
+
+use crate::apply::{Applier, Reconciled, after_mutation};
+use crate::captured::{self, BaseState, CapturedError};
+use crate::error::{StoreError, to_json};
+use crate::meta;
+use crate::outbox::{self, Entry};
+use crate::page;
+use crate::row;
+use crate::state::{self, Sides};
+use crate::store::RegisteredType;
+use rusqlite::params;
+use syncline_core::{
+    BookSummary, Booking, ConflictCause, Counted, EntityRef, MutationError, Notice, PageSummary,
+    Verdict,
+};
+use syncline_protocol::{ConflictReason, Fields, Operation, RemoteState, ServerVersion};
+
+/// Books a whole batch.
+pub(crate) fn book(
+    applier: &mut Applier<'_>,
+    bookings: &[Booking],
+) -> Result<BookSummary, StoreError> {
+    let mut summary = BookSummary::default();
+    for booking in bookings {
+        // An entry that is not there any more was booked before: nothing to do twice.
+        if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
+            book_one(applier, &entry, &booking.verdict, &mut summary)?;
+        }
+    }
+    let mut pulled = PageSummary::default();
+    page::retry_waiting(applier, &mut pulled)?;
+    if summary.applied > 0 {
+        meta::set(applier.tx, meta::key::LAST_PUSH_AT, applier.now.unix_ms)?;
+    }
+    outbox::trim_log(applier.tx)?;
+    summary.notices.append(&mut applier.notices);
+    Ok(summary)
+}
+
+fn book_one(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    verdict: &Verdict,
+    summary: &mut BookSummary,
+) -> Result<(), StoreError> {
+    let Ok(entity) = entry.entity() else {
+        return Ok(());
+    };
+    match verdict {
+        Verdict::Applied {
+            version,
+            position,
+            fields,
+            duplicate,
+        } => {
+            summary.applied += 1;
+            summary.duplicates += u64::from(*duplicate);
+            let applied = Applied {
+                version,
+                position: *position,
+                fields: fields.as_ref(),
+                duplicate: *duplicate,
+            };
+            book_applied(applier, entry, &entity, &applied)
+        }
+        Verdict::Conflict { reason, remote } => {
+            book_conflict(applier, entry, &entity, *reason, remote.as_ref())
+        }
+        Verdict::Failed(error) => {
+            outbox::fail(applier.tx, entry, error, applier.now)?;
+            tell_failed(applier, entry, &entity, error);
+            apply_waiting(applier, &entity)
+        }
+        Verdict::Later {
+            not_before_unix_ms,
+            counted,
+            error,
+        } => release(applier, entry, *not_before_unix_ms, *counted, error),
+        Verdict::Dead(error) => {
+            let detail = to_json(error);
+            applier
+                .tx
+                .prepare_cached(
+                    "UPDATE syncline_outbox SET state = 'dead', attempts = attempts + 1, last_error = ?2,
+                            lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+                )?
+                .execute(params![entry.seq, detail])?;
+            outbox::log(applier.tx, entry, "dead", &detail, applier.now)?;
+            let (mutation, error) = (entry.mutation.clone(), error.clone());
+            applier.notices.push(Notice::MutationDead {
+                mutation,
+                entity,
+                error,
+            });
+            Ok(())
+        }
+    }
+}
+
+fn tell_failed(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    error: &MutationError,
+) {
+    applier.notices.push(Notice::MutationFailed {
+        mutation: entry.mutation.clone(),
+        entity: entity.clone(),
+        error: error.clone(),
+    });
+}
+
+fn release(
+    applier: &Applier<'_>,
+    entry: &Entry,
+    not_before: i64,
+    counted: Counted,
+    error: &MutationError,
+) -> Result<(), StoreError> {
+    applier
+        .tx
+        .prepare_cached(
+            "UPDATE syncline_outbox SET state = 'pending', not_before = ?2, attempts = attempts + ?3,
+                    last_error = ?4, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+        )?
+        .execute(params![entry.seq, not_before, counted == Counted::Yes, to_json(error)])?;
+    Ok(())
+}
+
+struct Applied<'a> {
+    version: &'a ServerVersion,
+    position: i64,
+    fields: Option<&'a Fields>,
+    duplicate: bool,
+}
+
+fn book_applied(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    applied: &Applied<'_>,
+) -> Result<(), StoreError> {
+    let (tx, names) = (
+        applier.tx,
+        (entity.entity_type.as_str(), entity.id.as_str()),
+    );
+    let payload = captured::fields_of_mutation(tx, entry.seq)?;
+    let detail = serde_json::json!({
+        "version": applied.version, "position": applied.position, "duplicate": applied.duplicate,
+    });
+    outbox::settle(tx, entry, "applied", &detail, applier.now)?;
+    state::set_known(
+        tx,
+        entity,
+        applied.version,
+        applied.position,
+        entry.op == Operation::Delete,
+    )?;
+    let rest = outbox::of_entity(tx, names.0, names.1)?;
+    if rest.is_empty() {
+        captured::delete_base(tx, names.0, names.1)?;
+    } else {
+        // An edit made while this one was in flight survives, on the new base (E4).
+        let base = match captured::base_of(tx, names.0, names.1)? {
+            BaseState::Present(fields) => Some(fields),
+            BaseState::None | BaseState::Absent => None,
+        };
+        let after = applied
+            .fields
+            .cloned()
+            .or_else(|| after_mutation(base, entry.op, payload));
+        captured::write_base(tx, names.0, names.1, after.as_ref())?;
+    }
+    if let (Some(fields), Some(entity_type)) = (applied.fields, applier.types.get(names.0)) {
+        write_server_fields(applier, entity_type, entity, fields, &rest)?;
+    }
+    match state::unpark(tx, entity)? {
+        Some(waiting) if waiting.remote.position > applied.position => applier
+            .change(&waiting.scope, &waiting.change())
+            .map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+/// What the server made of the entity is written back, but never over what was edited since.
+fn write_server_fields(
+    applier: &Applier<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    fields: &Fields,
+    rest: &[Entry],
+) -> Result<(), StoreError> {
+    let mut wanted = fields.clone();
+    for entry in rest {
+        if entry.op == Operation::Delete {
+            return Ok(());
+        }
+        let newer = captured::fields_of_mutation(applier.tx, entry.seq)?.unwrap_or_default();
+        newer.names().for_each(|name| {
+            wanted.remove(name);
+        });
+    }
+    if !wanted.is_empty() {
+        row::write(applier.tx, &entity_type.table, &entity.id, &wanted)?;
+    }
+    Ok(())
+}
+
+/// The key is final now, so whatever waited for it can be looked at.
+fn apply_waiting(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+    if let Some(waiting) = state::unpark(applier.tx, entity)? {
+        applier.change(&waiting.scope, &waiting.change())?;
+    }
+    Ok(())
+}
+
+fn book_conflict(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    reason: ConflictReason,
+    remote: Option<&RemoteState>,
+) -> Result<(), StoreError> {
+    let (tx, types) = (applier.tx, applier.types);
+    let Some(entity_type) = types.get(entity.entity_type.as_str()) else {
+        return Ok(());
+    };
+    // The final answer of this key is "no effect": nothing of the entry counts as sent any more.
+    tx.prepare_cached(
+        "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, idempotency_key = NULL,
+                lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+    )?
+    .execute([entry.seq])?;
+    let waiting = state::unpark(tx, entity)?;
+    let newest = match (&waiting, remote) {
+        (Some(waiting), Some(remote)) if waiting.remote.position > remote.position => {
+            Some(&waiting.remote)
+        }
+        (Some(waiting), None) => Some(&waiting.remote),
+        _ => remote,
+    };
+    let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
+    let cause = ConflictCause::Push(reason);
+    let reconciled = match applier.reconcile(entity_type, entity, &entries, newest, cause) {
+        Err(StoreError::Captured(error @ CapturedError::Unsyncable { .. })) => {
+            Reconciled::NoPlace(row::Written::Refused(error.to_string()))
+        }
+        reconciled => reconciled?,
+    };
+    match (&reconciled, newest) {
+        (Reconciled::Waits, _) | (_, None) => {}
+        (_, Some(state)) => {
+            state::set_known(
+                tx,
+                entity,
+                &state.version,
+                state.position,
+                state.fields.is_none(),
+            )?;
+        }
+    }
+    if let (Reconciled::NoPlace(written), Some(state)) = (&reconciled, newest) {
+        open_for_constraint(applier, entity, &entries, state, written)?;
+    }
+    Ok(())
+}
+
+/// The decided row cannot be written here: a person has to look at it.
+fn open_for_constraint(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+    entries: &[Entry],
+    remote: &RemoteState,
+    written: &row::Written,
+) -> Result<(), StoreError> {
+    let reason = match written {
+        row::Written::NoParent(parent) => {
+            format!("the merged row references {parent}, which is not here")
+        }
+        row::Written::Refused(why) => format!("the merged row cannot be stored: {why}"),
+        row::Written::Done => return Ok(()),
+    };
+    let mutation = entries.first().map(|entry| entry.mutation.as_str());
+    let sides = Sides {
+        base: None,
+        local: None,
+        remote: remote.fields.as_ref(),
+    };
+    let error = state::ConflictError {
+        side: "push".to_owned(),
+        reason: reason.clone(),
+        remote: Some(remote.clone()),
+    };
+    state::record_conflict(
+        applier.tx,
+        entity,
+        mutation,
+        &sides,
+        &error,
+        None,
+        applier.now,
+    )?;
+    applier.notices.push(Notice::ConflictOpened {
+        entity: entity.clone(),
+        reason,
+    });
+    Ok(())
+}

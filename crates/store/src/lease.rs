@@ -1,0 +1,77 @@
+//! Who is the engine of this file: a lease with a fencing token.
+//!
+//! Time decides only when someone may try to take over; whether a write is safe is decided by the
+//! token alone, in the same transaction as the write (S2).
+
+use crate::error::StoreError;
+use rusqlite::{Connection, OptionalExtension, params};
+use syncline_core::Now;
+
+/// What came of asking for the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lease {
+    /// It is ours, under this token.
+    Ours(i64),
+    /// Another process has it for at most this much longer.
+    Theirs { remaining_ms: u64 },
+}
+
+/// Takes or prolongs the lease.
+pub(crate) fn acquire(
+    conn: &Connection,
+    holder: &str,
+    ttl_ms: u64,
+    now: Now,
+) -> Result<Lease, StoreError> {
+    let row: Option<(String, i64, i64)> = conn
+        .query_row(
+            "SELECT holder, token, until FROM syncline_lease WHERE id = 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()?;
+    let until = now.unix_after_ms(ttl_ms);
+    let token = match row {
+        None => {
+            conn.execute(
+                "INSERT INTO syncline_lease (id, holder, token, until) VALUES (1, ?1, 1, ?2)",
+                params![holder, until],
+            )?;
+            return Ok(Lease::Ours(1));
+        }
+        Some((current, token, _)) if current == holder => token,
+        // A lease that ends beyond now + TTL was written under another clock: it counts as expired.
+        Some((_, token, theirs)) if theirs <= now.unix_ms || theirs > until => token + 1,
+        Some((_, _, theirs)) => {
+            let remaining_ms = u64::try_from(theirs - now.unix_ms).unwrap_or(0);
+            return Ok(Lease::Theirs { remaining_ms });
+        }
+    };
+    conn.execute(
+        "UPDATE syncline_lease SET holder = ?1, token = ?2, until = ?3 WHERE id = 1",
+        params![holder, token, until],
+    )?;
+    Ok(Lease::Ours(token))
+}
+
+/// Checks that the token is still the newest.
+pub(crate) fn check(conn: &Connection, token: i64) -> Result<(), StoreError> {
+    let current: Option<i64> = conn
+        .prepare_cached("SELECT token FROM syncline_lease WHERE id = 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    if current == Some(token) {
+        Ok(())
+    } else {
+        Err(StoreError::Fenced)
+    }
+}
+
+/// Gives the lease back, if it is still ours, so that another process need not wait for its end.
+pub(crate) fn release(conn: &Connection, holder: &str) -> Result<(), StoreError> {
+    conn.execute(
+        "UPDATE syncline_lease SET until = 0 WHERE id = 1 AND holder = ?1",
+        [holder],
+    )?;
+    Ok(())
+}

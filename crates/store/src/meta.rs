@@ -1,0 +1,89 @@
+//! The key-value row of settings and facts, and the migrations of the engine's own tables.
+
+use crate::error::StoreError;
+use rusqlite::types::{FromSql, ToSql};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+/// The migrations of the metadata tables, in order; applied in one transaction.
+const MIGRATIONS: [&str; 1] = [include_str!("schema/0001_initial.sql")];
+
+/// Keys of `syncline_meta`.
+pub(crate) mod key {
+    pub(crate) const SCHEMA_VERSION: &str = "schema_version";
+    pub(crate) const CLIENT_ID: &str = "client_id";
+    pub(crate) const REMOTE: &str = "remote";
+    pub(crate) const TENANT: &str = "account_tenant";
+    pub(crate) const SUBJECT: &str = "account_subject";
+    pub(crate) const EPOCH: &str = "epoch";
+    pub(crate) const LAST_PUSH_AT: &str = "last_push_at";
+    pub(crate) const LAST_PULL_AT: &str = "last_pull_at";
+    pub(crate) const SWEEPING: &str = "sweeping";
+    pub(crate) const ENGINE_STATE: &str = "engine_state";
+    pub(crate) const LAST_ERROR: &str = "last_error";
+    /// Prefix: types whose existing rows were adopted and are still to be compared.
+    pub(crate) const ADOPT: &str = "adopt:";
+    /// Prefix: rows of a type whose removal waits for confirmation (I3).
+    pub(crate) const SWEEP_HELD: &str = "sweep_held:";
+}
+
+/// Reads a value.
+pub(crate) fn get<T: FromSql>(conn: &Connection, key: &str) -> rusqlite::Result<Option<T>> {
+    conn.prepare_cached("SELECT value FROM syncline_meta WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()
+        .map(Option::flatten)
+}
+
+/// Writes a value.
+pub(crate) fn set(conn: &Connection, key: &str, value: impl ToSql) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO syncline_meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )?
+    .execute(params![key, value])?;
+    Ok(())
+}
+
+/// Removes a value.
+pub(crate) fn clear(conn: &Connection, key: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached("DELETE FROM syncline_meta WHERE key = ?1")?
+        .execute([key])?;
+    Ok(())
+}
+
+/// The schema version in the file; `None` when there are no metadata tables.
+pub(crate) fn schema_version(conn: &Connection) -> rusqlite::Result<Option<i64>> {
+    let exists: bool = conn.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'syncline_meta')",
+        [],
+        |row| row.get(0),
+    )?;
+    if exists {
+        get(conn, key::SCHEMA_VERSION)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Brings the metadata tables to the newest version, in one transaction: old or new, never half.
+pub(crate) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    migrate_in(&tx)?;
+    tx.commit()?;
+    Ok(())
+}
+
+fn migrate_in(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    let found = schema_version(tx)?.unwrap_or(0);
+    let known = MIGRATIONS.len() as i64;
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        tx.execute_batch(migration)?;
+    }
+    if found < known {
+        set(tx, key::SCHEMA_VERSION, known)?;
+    }
+    Ok(())
+}

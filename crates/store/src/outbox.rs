@@ -1,0 +1,231 @@
+//! The outbox as rows: reading entries, settling them, and what is remembered of settled ones.
+
+use crate::captured;
+use crate::error::{StoreError, to_json};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::Serialize;
+use syncline_core::{EntityRef, MutationError, Now};
+use syncline_protocol::{EntityId, EntityType, Fields, MutationId, Operation};
+
+/// How many settled mutations `syncline_log` remembers.
+const LOG_ROWS: i64 = 10_000;
+
+/// One outbox entry without its payload.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) seq: i64,
+    pub(crate) mutation: MutationId,
+    pub(crate) entity_type: EntityType,
+    /// As recorded; checked only when the entry is about to be sent.
+    pub(crate) entity_id: String,
+    pub(crate) op: Operation,
+    pub(crate) state: EntryState,
+    pub(crate) not_before: i64,
+    pub(crate) attempts: u32,
+    pub(crate) key: Option<String>,
+    pub(crate) frozen: Option<String>,
+}
+
+/// The states of an entry that is still in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryState {
+    /// Waits to be sent.
+    Pending,
+    /// Sent, or about to be; no answer yet.
+    InFlight,
+    /// The server's final no.
+    Failed,
+    /// Given up after too many failures.
+    Dead,
+}
+
+impl EntryState {
+    /// The word for it in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EntryState::Pending => "pending",
+            EntryState::InFlight => "in_flight",
+            EntryState::Failed => "failed",
+            EntryState::Dead => "dead",
+        }
+    }
+
+    pub(crate) fn parse(word: &str) -> Self {
+        match word {
+            "in_flight" => EntryState::InFlight,
+            "failed" => EntryState::Failed,
+            "dead" => EntryState::Dead,
+            _ => EntryState::Pending,
+        }
+    }
+}
+
+const COLUMNS: &str = "seq, mutation, entity_type, entity_id, op, state, not_before, attempts, \
+                       idempotency_key, frozen";
+
+pub(crate) fn op_word(op: Operation) -> &'static str {
+    match op {
+        Operation::Create => "create",
+        Operation::Update => "update",
+        Operation::Delete => "delete",
+    }
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let op: String = row.get(4)?;
+    let state: String = row.get(5)?;
+    Ok(Entry {
+        seq: row.get(0)?,
+        mutation: MutationId::new(row.get::<_, String>(1)?),
+        entity_type: EntityType::new(row.get::<_, String>(2)?),
+        entity_id: row.get(3)?,
+        op: match op.as_str() {
+            "create" => Operation::Create,
+            "delete" => Operation::Delete,
+            _ => Operation::Update,
+        },
+        state: EntryState::parse(&state),
+        not_before: row.get(6)?,
+        attempts: row.get(7)?,
+        key: row.get(8)?,
+        frozen: row.get(9)?,
+    })
+}
+
+impl Entry {
+    /// The entity by name, when its id is one that can be synced.
+    pub(crate) fn entity(&self) -> Result<EntityRef, String> {
+        let id = EntityId::parse(self.entity_id.clone()).map_err(|error| error.to_string())?;
+        Ok(EntityRef {
+            entity_type: self.entity_type.clone(),
+            id,
+        })
+    }
+}
+
+/// Up to `limit` entries after `seq`, in local order.
+pub(crate) fn after(conn: &Connection, seq: i64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM syncline_outbox WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![seq, limit], entry)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// All entries of an entity, in local order.
+pub(crate) fn of_entity(
+    conn: &Connection,
+    entity_type: &str,
+    entity_id: &str,
+) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM syncline_outbox WHERE entity_type = ?1 AND entity_id = ?2 ORDER BY seq"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map([entity_type, entity_id], entry)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// One entry.
+pub(crate) fn get(conn: &Connection, seq: i64) -> Result<Option<Entry>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM syncline_outbox WHERE seq = ?1");
+    Ok(conn
+        .prepare_cached(&sql)?
+        .query_row([seq], entry)
+        .optional()?)
+}
+
+/// Whether an entity has an unsettled create: what references it has to wait (O3).
+pub(crate) fn has_create(conn: &Connection, entity: &EntityRef) -> Result<bool, StoreError> {
+    Ok(conn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM syncline_outbox
+                             WHERE entity_type = ?1 AND entity_id = ?2 AND op = 'create')",
+        )?
+        .query_row([entity.entity_type.as_str(), entity.id.as_str()], |row| {
+            row.get(0)
+        })?)
+}
+
+/// Takes a settled entry out of the outbox and remembers its outcome.
+pub(crate) fn settle(
+    conn: &Transaction<'_>,
+    entry: &Entry,
+    kind: &str,
+    detail: &impl Serialize,
+    now: Now,
+) -> Result<(), StoreError> {
+    captured::delete_reals(conn, entry.seq)?;
+    conn.prepare_cached("DELETE FROM syncline_outbox WHERE seq = ?1")?
+        .execute([entry.seq])?;
+    log(conn, entry, kind, &to_json(detail), now)
+}
+
+/// Remembers an outcome.
+pub(crate) fn log(
+    conn: &Connection,
+    entry: &Entry,
+    kind: &str,
+    detail: &str,
+    now: Now,
+) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO syncline_log (at, kind, mutation, idempotency_key, entity_type, entity_id, op, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        now.unix_ms,
+        kind,
+        entry.mutation.as_str(),
+        entry.key,
+        entry.entity_type.as_str(),
+        entry.entity_id,
+        op_word(entry.op),
+        detail
+    ])?;
+    Ok(())
+}
+
+/// Keeps the log within its bound.
+pub(crate) fn trim_log(conn: &Connection) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "DELETE FROM syncline_log WHERE id <= (SELECT max(id) FROM syncline_log) - ?1",
+    )?
+    .execute([LOG_ROWS])?;
+    Ok(())
+}
+
+/// Marks an entry with its final no. Its key is spent, so nothing of it counts as sent any more.
+pub(crate) fn fail(
+    conn: &Connection,
+    entry: &Entry,
+    error: &MutationError,
+    now: Now,
+) -> Result<(), StoreError> {
+    let detail = to_json(error);
+    conn.prepare_cached(
+        "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, last_error = ?2,
+                lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+    )?
+    .execute(params![entry.seq, detail])?;
+    log(conn, entry, "failed", &detail, now)
+}
+
+/// Makes a never-sent entry do something else: a fresh key will be made for it when it is claimed.
+pub(crate) fn rewrite(
+    conn: &Transaction<'_>,
+    seq: i64,
+    op: Operation,
+    fields: &Fields,
+) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "UPDATE syncline_outbox SET op = ?2, state = 'pending', idempotency_key = NULL, frozen = NULL,
+                attempts = 0, not_before = 0, last_error = NULL, lease_token = NULL, lease_until = NULL
+          WHERE seq = ?1",
+    )?
+    .execute(params![seq, op_word(op)])?;
+    let payload = (op != Operation::Delete).then_some(fields);
+    captured::write_payload(conn, seq, payload)?;
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! Rows of the app's tables as entities: read, write, remove, find parents.
+
+use crate::error::{StoreError, is_rows_fault};
+use crate::table::{Reference, Table, quote_ident};
+use rusqlite::types::{Value as SqlValue, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use syncline_protocol::{EntityId, Fields, KeyPart, Value};
+
+/// What came of writing a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is there.
+    Done,
+    /// The row it references is not.
+    NoParent(String),
+    /// A constraint, a column's type or a trigger of the app's does not let it in.
+    Refused(String),
+}
+
+fn key_values(id: &EntityId) -> impl Iterator<Item = SqlValue> {
+    id.parts().into_iter().map(|part| match part {
+        KeyPart::Integer(integer) => SqlValue::Integer(integer),
+        KeyPart::Text(text) => SqlValue::Text(text),
+        KeyPart::Blob(bytes) => SqlValue::Blob(bytes),
+    })
+}
+
+fn to_sql(value: &Value) -> SqlValue {
+    match value {
+        Value::Null => SqlValue::Null,
+        Value::Integer(integer) => SqlValue::Integer(*integer),
+        Value::Real(real) => SqlValue::Real(*real),
+        Value::Text(text) => SqlValue::Text(text.clone()),
+        Value::Blob(bytes) => SqlValue::Blob(bytes.clone()),
+    }
+}
+
+fn from_sql(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => Value::Integer(integer),
+        ValueRef::Real(real) => Value::Real(real),
+        // Text that is no UTF-8 cannot be synced; a replacement character shows where it was.
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+    }
+}
+
+fn where_key(table: &Table) -> String {
+    // The second comparison keeps keys apart that a NOCASE column calls equal.
+    let same = |(index, column): (usize, &crate::table::Column)| {
+        let (name, n) = (quote_ident(&column.name), index + 1);
+        format!("{name} = ?{n} AND {name} COLLATE BINARY = ?{n}")
+    };
+    table
+        .key
+        .iter()
+        .enumerate()
+        .map(same)
+        .collect::<Vec<_>>()
+        .join(" AND ")
+}
+
+/// The synced fields of a row.
+pub(crate) fn read(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+) -> Result<Option<Fields>, StoreError> {
+    let columns = column_list(table);
+    let sql = format!(
+        "SELECT {columns} FROM {} WHERE {}",
+        quote_ident(&table.name),
+        where_key(table)
+    );
+    Ok(conn
+        .prepare_cached(&sql)?
+        .query_row(params_from_iter(key_values(id)), |row| {
+            fields_from(table, row, 0)
+        })
+        .optional()?)
+}
+
+fn column_list(table: &Table) -> String {
+    if table.columns.is_empty() {
+        return "1".to_owned();
+    }
+    table
+        .columns
+        .iter()
+        .map(|column| quote_ident(&column.name))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn fields_from(table: &Table, row: &Row<'_>, offset: usize) -> rusqlite::Result<Fields> {
+    let mut fields = Fields::new();
+    for (index, column) in table.columns.iter().enumerate() {
+        fields.insert(column.name.clone(), from_sql(row.get_ref(offset + index)?));
+    }
+    Ok(fields)
+}
+
+/// Every row of a table in key order: its id (or why its key cannot be one) and its fields.
+pub(crate) fn for_each(
+    conn: &Connection,
+    table: &Table,
+    each: impl FnMut(Result<EntityId, String>, Fields) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    for_each_where(conn, table, "1", each)
+}
+
+/// Every row whose referenced row is not there.
+pub(crate) fn for_each_orphan(
+    conn: &Connection,
+    table: &Table,
+    reference: &Reference,
+    each: impl FnMut(Result<EntityId, String>, Fields) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let child = quote_ident(&table.name);
+    let column = |name: &String| format!("{child}.{}", quote_ident(name));
+    let known = |name: &String| format!("{} IS NOT NULL", column(name));
+    let same =
+        |(to, from): (&String, &String)| format!("parent.{} = {}", quote_ident(to), column(from));
+    let pairs = reference.to_columns.iter().zip(&reference.columns);
+    let filter = format!(
+        "{} AND NOT EXISTS (SELECT 1 FROM {} AS parent WHERE {})",
+        reference
+            .columns
+            .iter()
+            .map(known)
+            .collect::<Vec<_>>()
+            .join(" AND "),
+        quote_ident(&reference.table),
+        pairs.map(same).collect::<Vec<_>>().join(" AND ")
+    );
+    for_each_where(conn, table, &filter, each)
+}
+
+fn for_each_where(
+    conn: &Connection,
+    table: &Table,
+    filter: &str,
+    mut each: impl FnMut(Result<EntityId, String>, Fields) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let keys: Vec<String> = table
+        .key
+        .iter()
+        .map(|column| quote_ident(&column.name))
+        .collect();
+    let keys = keys.join(", ");
+    let sql = format!(
+        "SELECT {keys}, {} FROM {} WHERE {filter} ORDER BY {keys}",
+        column_list(table),
+        quote_ident(&table.name)
+    );
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = id_from(table, row)?;
+        each(id, fields_from(table, row, table.key.len())?)?;
+    }
+    Ok(())
+}
+
+fn id_from(table: &Table, row: &Row<'_>) -> rusqlite::Result<Result<EntityId, String>> {
+    let mut parts = Vec::with_capacity(table.key.len());
+    for index in 0..table.key.len() {
+        parts.push(match from_sql(row.get_ref(index)?) {
+            Value::Integer(integer) => KeyPart::Integer(integer),
+            Value::Text(text) => KeyPart::Text(text),
+            Value::Blob(bytes) => KeyPart::Blob(bytes),
+            Value::Null => return Ok(Err("its key is NULL".to_owned())),
+            Value::Real(_) => return Ok(Err("its key is a REAL".to_owned())),
+        });
+    }
+    Ok(EntityId::from_parts(&parts).map_err(|error| error.to_string()))
+}
+
+/// Writes a row: inserts it, or sets the given fields. Fields that the table does not have are left
+/// out; columns that are not given keep their value or take their default.
+pub(crate) fn write(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+    fields: &Fields,
+) -> Result<Written, StoreError> {
+    let given: Vec<(&str, &Value)> = table
+        .columns
+        .iter()
+        .filter_map(|column| {
+            fields
+                .get(&column.name)
+                .map(|value| (column.name.as_str(), value))
+        })
+        .collect();
+    let sql = upsert_sql(table, &given);
+    let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
+    run(conn, &sql, values)
+}
+
+fn upsert_sql(table: &Table, given: &[(&str, &Value)]) -> String {
+    let keys: Vec<String> = table
+        .key
+        .iter()
+        .map(|column| quote_ident(&column.name))
+        .collect();
+    let names: Vec<String> = given.iter().map(|(name, _)| quote_ident(name)).collect();
+    let all = keys
+        .iter()
+        .chain(&names)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let marks = (1..=keys.len() + names.len())
+        .map(|n| format!("?{n}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let then = if names.is_empty() {
+        "DO NOTHING".to_owned()
+    } else {
+        let sets: Vec<String> = names
+            .iter()
+            .map(|name| format!("{name} = excluded.{name}"))
+            .collect();
+        format!("DO UPDATE SET {}", sets.join(", "))
+    };
+    let (table, keys) = (quote_ident(&table.name), keys.join(", "));
+    format!("INSERT INTO {table} ({all}) VALUES ({marks}) ON CONFLICT ({keys}) {then}")
+}
+
+/// Removes a row, if it is there.
+pub(crate) fn remove(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+) -> Result<Written, StoreError> {
+    let sql = format!(
+        "DELETE FROM {} WHERE {}",
+        quote_ident(&table.name),
+        where_key(table)
+    );
+    run(conn, &sql, key_values(id))
+}
+
+fn run(
+    conn: &Connection,
+    sql: &str,
+    values: impl Iterator<Item = SqlValue>,
+) -> Result<Written, StoreError> {
+    match conn.prepare_cached(sql)?.execute(params_from_iter(values)) {
+        Ok(_) => Ok(Written::Done),
+        // A trigger's RAISE(ROLLBACK) took the whole transaction along: not only this row's matter.
+        Err(error) if is_rows_fault(&error) && !conn.is_autocommit() => {
+            Ok(Written::Refused(error.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The value of a column of an entity, whether it is a key column or a field.
+fn column_value(table: &Table, id: &EntityId, fields: &Fields, column: &str) -> Option<SqlValue> {
+    match table
+        .key
+        .iter()
+        .position(|key| key.name.eq_ignore_ascii_case(column))
+    {
+        Some(index) => key_values(id).nth(index),
+        None => {
+            let named = |(name, value): (&String, &Value)| {
+                name.eq_ignore_ascii_case(column).then(|| to_sql(value))
+            };
+            fields.iter().find_map(named)
+        }
+    }
+}
+
+/// The values with which an entity references a parent; `None` when one of them is NULL or unknown.
+pub(crate) fn reference_values(
+    table: &Table,
+    reference: &Reference,
+    id: &EntityId,
+    fields: &Fields,
+) -> Option<Vec<SqlValue>> {
+    let value = |column: &String| {
+        column_value(table, id, fields, column).filter(|value| *value != SqlValue::Null)
+    };
+    if reference.to_columns.is_empty() {
+        return None;
+    }
+    reference.columns.iter().map(value).collect()
+}
+
+/// Whether the referenced row is there.
+pub(crate) fn parent_exists(
+    conn: &Connection,
+    reference: &Reference,
+    values: &[SqlValue],
+) -> Result<bool, StoreError> {
+    let same =
+        |(index, column): (usize, &String)| format!("{} = ?{}", quote_ident(column), index + 1);
+    let matches: Vec<String> = reference.to_columns.iter().enumerate().map(same).collect();
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM {} WHERE {})",
+        quote_ident(&reference.table),
+        matches.join(" AND ")
+    );
+    Ok(conn
+        .prepare_cached(&sql)?
+        .query_row(params_from_iter(values), |row| row.get(0))?)
+}
+
+/// The entity id that reference values name in the parent's table, when they are its primary key.
+pub(crate) fn parent_id(
+    parent: &Table,
+    reference: &Reference,
+    values: &[SqlValue],
+) -> Option<EntityId> {
+    let part = |key: &crate::table::Column| {
+        let at = reference
+            .to_columns
+            .iter()
+            .position(|to| to.eq_ignore_ascii_case(&key.name))?;
+        match &values[at] {
+            SqlValue::Integer(integer) => Some(KeyPart::Integer(*integer)),
+            SqlValue::Text(text) => Some(KeyPart::Text(text.clone())),
+            SqlValue::Blob(bytes) => Some(KeyPart::Blob(bytes.clone())),
+            _ => None,
+        }
+    };
+    let parts: Option<Vec<KeyPart>> = parent.key.iter().map(part).collect();
+    EntityId::from_parts(&parts?).ok()
+}

@@ -1,0 +1,455 @@
+//! The store: one SQLite file, seen by the engine. Every unit of work is one transaction that
+//! checks the fencing token first (S2) and is rolled back as a whole on any error (A5).
+
+use crate::apply::{Applier, Parents};
+use crate::capture::{self, CaptureState};
+use crate::claim::Claimer;
+use crate::error::StoreError;
+use crate::lease::{self, Lease};
+use crate::meta;
+use crate::table::Table;
+use crate::{book, page, remedy, status};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use syncline_core::{Config, Dice, Now, Policy, StoreAnswer, StoreWork};
+use syncline_protocol::{ClientId, EntityType, Hello, Principal};
+
+/// How long a statement waits for another writer.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A table that is synced.
+#[derive(Debug, Clone)]
+pub struct RegisteredType {
+    /// The entity type.
+    pub name: String,
+    /// Its table.
+    pub table: Table,
+    /// How its conflicts are decided.
+    pub policy: Policy,
+}
+
+impl RegisteredType {
+    pub(crate) fn entity_type(&self) -> EntityType {
+        EntityType::new(self.name.clone())
+    }
+}
+
+/// All registered types, by name.
+#[derive(Debug, Clone, Default)]
+pub struct EntityTypes(BTreeMap<String, RegisteredType>);
+
+impl EntityTypes {
+    /// Reads them, each with its table as it is now. A table that is gone is left out.
+    pub(crate) fn load(conn: &Connection) -> Result<Self, StoreError> {
+        let rows: Vec<(String, String, String)> = conn
+            .prepare("SELECT name, table_name, policy FROM syncline_entity_type")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut types = BTreeMap::new();
+        for (name, table, policy) in rows {
+            match Table::read(conn, &table) {
+                Ok(table) => {
+                    let policy = policy.parse().unwrap_or_default();
+                    types.insert(
+                        name.clone(),
+                        RegisteredType {
+                            name,
+                            table,
+                            policy,
+                        },
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(entity_type = name, %error, "the table cannot be synced now")
+                }
+            }
+        }
+        Ok(Self(types))
+    }
+
+    /// A type by name.
+    pub fn get(&self, name: &str) -> Option<&RegisteredType> {
+        self.0.get(name)
+    }
+
+    /// The type of a table; SQLite's table names do not tell case apart.
+    pub fn of_table(&self, table: &str) -> Option<&RegisteredType> {
+        self.0
+            .values()
+            .find(|entity_type| entity_type.table.name.eq_ignore_ascii_case(table))
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &RegisteredType> {
+        self.0.values()
+    }
+}
+
+/// Moments of a unit of work, for those who watch (crash tests above all).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Its transaction is about to begin.
+    Before,
+    /// Everything is written, nothing is committed.
+    Written,
+    /// It is committed.
+    Committed,
+}
+
+/// Told the name of each unit of work and its moments.
+pub type Watcher = Arc<dyn Fn(&'static str, Moment) + Send + Sync>;
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Names this engine among processes; random.
+    pub holder: String,
+    /// For keys.
+    pub seed: u64,
+    /// How long the lease lasts.
+    pub lease_ttl_ms: u64,
+    /// Who watches units of work.
+    pub watcher: Option<Watcher>,
+}
+
+impl StoreOptions {
+    /// Options for an engine of this name.
+    pub fn new(holder: impl Into<String>, seed: u64) -> Self {
+        let lease_ttl_ms = Config::default().lease_ttl_ms;
+        Self {
+            holder: holder.into(),
+            seed,
+            lease_ttl_ms,
+            watcher: None,
+        }
+    }
+}
+
+/// The engine's side of one attached database.
+pub struct Store {
+    conn: Connection,
+    types: EntityTypes,
+    /// `PRAGMA schema_version` when the types were loaded.
+    schema_cookie: i64,
+    token: i64,
+    dice: Dice,
+    options: StoreOptions,
+}
+
+impl Store {
+    /// Opens an attached database and renews its capture triggers where the app changed its schema.
+    pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let mut conn = connect(path)?;
+        if meta::schema_version(&conn)?.is_none() {
+            return Err(StoreError::NotAttached);
+        }
+        meta::migrate(&mut conn)?;
+        let mut store = Self {
+            conn,
+            types: EntityTypes::default(),
+            schema_cookie: -1,
+            token: 0,
+            dice: Dice::seeded(options.seed),
+            options,
+        };
+        store.follow_schema()?;
+        Ok(store)
+    }
+
+    /// The installation's id.
+    pub fn client_id(&self) -> Result<ClientId, StoreError> {
+        let id: Option<String> = meta::get(&self.conn, meta::key::CLIENT_ID)?;
+        id.map(ClientId::new).ok_or(StoreError::NotAttached)
+    }
+
+    /// The remote's address, as attached.
+    pub fn remote(&self) -> Result<String, StoreError> {
+        meta::get(&self.conn, meta::key::REMOTE)?.ok_or(StoreError::NotAttached)
+    }
+
+    /// The registered types.
+    pub fn types(&self) -> &EntityTypes {
+        &self.types
+    }
+
+    /// A read-only look at everything that the status tells.
+    pub fn status(&self, now: Now) -> Result<status::Status, StoreError> {
+        status::read(&self.conn, now)
+    }
+
+    /// Does one unit of work. An error is an answer too: nothing was changed.
+    pub fn perform(&mut self, work: &StoreWork, now: Now) -> StoreAnswer {
+        match self.try_perform(work, now) {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(work = name(work), %error, "store work failed and was rolled back");
+                StoreAnswer::Failed(error.to_fault())
+            }
+        }
+    }
+
+    fn try_perform(&mut self, work: &StoreWork, now: Now) -> Result<StoreAnswer, StoreError> {
+        self.follow_schema()?;
+        let name = name(work);
+        self.watch(name, Moment::Before);
+        let (token, watcher) = (self.token, self.options.watcher.clone());
+        let (types, dice, options) = (&self.types, &mut self.dice, &self.options);
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut session = Session {
+            tx: &tx,
+            types,
+            dice,
+            options,
+            now,
+            token,
+        };
+        let answer = match session.work(work) {
+            Ok(answer) => answer,
+            Err(error) => {
+                tx.rollback()?;
+                return Err(error);
+            }
+        };
+        let token = session.token;
+        if let Some(watcher) = &watcher {
+            watcher(name, Moment::Written);
+        }
+        tx.commit()?;
+        self.token = token;
+        self.watch(name, Moment::Committed);
+        Ok(answer)
+    }
+
+    fn watch(&self, name: &'static str, moment: Moment) {
+        if let Some(watcher) = &self.options.watcher {
+            watcher(name, moment);
+        }
+    }
+
+    /// Renews types and capture triggers when the app changed its schema.
+    fn follow_schema(&mut self) -> Result<(), StoreError> {
+        let cookie = schema_cookie(&self.conn)?;
+        if cookie == self.schema_cookie {
+            return Ok(());
+        }
+        let types = EntityTypes::load(&self.conn)?;
+        let stale = |entity_type: &&RegisteredType| {
+            capture::verify(&self.conn, &entity_type.table, &entity_type.name)
+                .map(|state| state != CaptureState::Current)
+        };
+        let mut renew = Vec::new();
+        for entity_type in types.iter() {
+            if stale(&entity_type)? {
+                renew.push(entity_type);
+            }
+        }
+        if !renew.is_empty() {
+            let tx = self.conn.unchecked_transaction()?;
+            for entity_type in renew {
+                tracing::warn!(
+                    entity_type = entity_type.name,
+                    "the schema changed: capture triggers are renewed"
+                );
+                capture::remove(&tx, &entity_type.name)?;
+                capture::install(&tx, &entity_type.table, &entity_type.name)?;
+            }
+            tx.commit()?;
+        }
+        self.types = types;
+        self.schema_cookie = schema_cookie(&self.conn)?;
+        Ok(())
+    }
+
+    /// Gives the lease back.
+    pub fn release(&mut self) -> Result<(), StoreError> {
+        lease::release(&self.conn, &self.options.holder)
+    }
+
+    /// Remembers the engine's state for status readers in other processes.
+    pub fn note_state(&mut self, state: &str, error: Option<&str>) -> Result<(), StoreError> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        lease::check(&tx, self.token)?;
+        meta::set(&tx, meta::key::ENGINE_STATE, state)?;
+        match error {
+            Some(error) => meta::set(&tx, meta::key::LAST_ERROR, error)?,
+            None => meta::clear(&tx, meta::key::LAST_ERROR)?,
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Lets a dead letter be sent again.
+    pub fn retry(&mut self, seq: i64, now: Now) -> Result<(), StoreError> {
+        self.remedy(now, |applier| remedy::retry(applier, seq))
+    }
+
+    /// Gives a mutation up and takes its row back to its base; returns everything that was given up.
+    pub fn discard(&mut self, seq: i64, now: Now) -> Result<Vec<i64>, StoreError> {
+        self.remedy(now, |applier| remedy::discard(applier, seq))
+    }
+
+    /// A local act of the app's: guarded like the engine's work, but not fenced.
+    fn remedy<T>(
+        &mut self,
+        now: Now,
+        act: impl FnOnce(&mut Applier<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.follow_schema()?;
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut applier = applier(&tx, &self.types, now);
+        let done = guarded(&tx, || act(&mut applier))?;
+        tx.commit()?;
+        Ok(done)
+    }
+}
+
+/// One unit of work inside its transaction.
+struct Session<'a> {
+    tx: &'a Transaction<'a>,
+    types: &'a EntityTypes,
+    dice: &'a mut Dice,
+    options: &'a StoreOptions,
+    now: Now,
+    token: i64,
+}
+
+impl Session<'_> {
+    fn work(&mut self, work: &StoreWork) -> Result<StoreAnswer, StoreError> {
+        if !matches!(work, StoreWork::Acquire) {
+            lease::check(self.tx, self.token)?;
+        }
+        let (tx, types, now) = (self.tx, self.types, self.now);
+        Ok(match work {
+            StoreWork::Acquire => self.acquire()?,
+            StoreWork::Renew => {
+                lease::acquire(tx, &self.options.holder, self.options.lease_ttl_ms, now)?;
+                StoreAnswer::Renewed
+            }
+            StoreWork::Greet(hello) => greet(tx, hello)?,
+            StoreWork::Claim(limits) => {
+                let until = now.unix_after_ms(self.options.lease_ttl_ms);
+                let claimer = Claimer::new(tx, types, limits, self.dice, now, (self.token, until))?;
+                let (batch, notices) = claimer.claim()?;
+                StoreAnswer::Claimed { batch, notices }
+            }
+            StoreWork::Book(bookings) => {
+                let mut applier = applier(tx, types, now);
+                StoreAnswer::Booked(guarded(tx, || book::book(&mut applier, bookings))?)
+            }
+            StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
+            StoreWork::ApplyPage { scope, from, page } => {
+                let apply = || page::apply(tx, types, scope, from.as_deref(), page, now);
+                StoreAnswer::PageApplied(guarded(tx, apply)?)
+            }
+            StoreWork::ForgetCursor(scope) => {
+                page::forget_cursor(tx, scope)?;
+                StoreAnswer::CursorForgotten
+            }
+            StoreWork::Survey => StoreAnswer::Surveyed(status::survey(tx, now)?),
+        })
+    }
+
+    fn acquire(&mut self) -> Result<StoreAnswer, StoreError> {
+        let options = self.options;
+        Ok(
+            match lease::acquire(self.tx, &options.holder, options.lease_ttl_ms, self.now)? {
+                Lease::Ours(token) => {
+                    self.token = token;
+                    StoreAnswer::Acquired
+                }
+                Lease::Theirs { remaining_ms } => StoreAnswer::HeldByOther { remaining_ms },
+            },
+        )
+    }
+}
+
+fn applier<'a>(tx: &'a Transaction<'a>, types: &'a EntityTypes, now: Now) -> Applier<'a> {
+    Applier {
+        tx,
+        types,
+        now,
+        plain: false,
+        parents: Parents::Checked,
+        notices: Vec::new(),
+    }
+}
+
+/// Runs work during which the capture triggers record nothing (P3).
+fn guarded<T>(
+    tx: &Transaction<'_>,
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    tx.execute("INSERT INTO syncline_guard (held) VALUES (1)", [])?;
+    let done = work()?;
+    tx.execute("DELETE FROM syncline_guard", [])?;
+    Ok(done)
+}
+
+fn greet(tx: &Transaction<'_>, hello: &Hello) -> Result<StoreAnswer, StoreError> {
+    let tenant: Option<String> = meta::get(tx, meta::key::TENANT)?;
+    let subject: Option<String> = meta::get(tx, meta::key::SUBJECT)?;
+    match (tenant, subject) {
+        (Some(tenant), Some(subject)) => {
+            let recorded = Principal { tenant, subject };
+            if recorded != hello.principal {
+                return Ok(StoreAnswer::OtherAccount { recorded });
+            }
+        }
+        _ => {
+            meta::set(tx, meta::key::TENANT, &hello.principal.tenant)?;
+            meta::set(tx, meta::key::SUBJECT, &hello.principal.subject)?;
+        }
+    }
+    let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
+    let epoch_changed = epoch
+        .as_deref()
+        .is_some_and(|known| known != hello.epoch.as_str());
+    if epoch_changed {
+        // Positions, cursors and versions of the old history mean nothing (S16); work is kept.
+        tx.execute_batch("DELETE FROM syncline_cursor; DELETE FROM syncline_entity_state;")?;
+    }
+    if epoch_changed || epoch.is_none() {
+        meta::set(tx, meta::key::EPOCH, hello.epoch.as_str())?;
+    }
+    Ok(StoreAnswer::Greeted { epoch_changed })
+}
+
+fn name(work: &StoreWork) -> &'static str {
+    match work {
+        StoreWork::Acquire => "acquire",
+        StoreWork::Renew => "renew",
+        StoreWork::Greet(_) => "greet",
+        StoreWork::Claim(_) => "claim",
+        StoreWork::Book(_) => "book",
+        StoreWork::ReadCursor(_) => "read-cursor",
+        StoreWork::ApplyPage { .. } => "apply-page",
+        StoreWork::ForgetCursor(_) => "forget-cursor",
+        StoreWork::Survey => "survey",
+    }
+}
+
+fn schema_cookie(conn: &Connection) -> Result<i64, StoreError> {
+    Ok(conn.pragma_query_value(None, "schema_version", |row| row.get(0))?)
+}
+
+/// Opens the engine's connection to an existing file. References are checked by the engine itself:
+/// a cascade under the guard would delete rows that a user created offline.
+pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.set_prepared_statement_cache_capacity(256);
+    Ok(conn)
+}

@@ -1,0 +1,192 @@
+//! Mark and sweep: after a snapshot, what is clean here and was not met is gone on the server.
+//!
+//! Marks are kept only when the tables were not empty before. Rows with unsettled mutations, with
+//! something waiting, or pushed since the snapshot began are spared. Removing all rows of a type,
+//! or very many, is not done but told (I3): an empty, reset or shrunken feed never means "delete
+//! all". Rows of tables attached with *adopt* that the server lacks are recorded as creates.
+
+use crate::apply::Applier;
+use crate::captured;
+use crate::error::StoreError;
+use crate::meta;
+use crate::row;
+use crate::state;
+use crate::store::{EntityTypes, RegisteredType};
+use rusqlite::{Transaction, params};
+use syncline_core::{EntityRef, Notice, PageSummary, WaitsFor};
+use syncline_protocol::{Change, EntityId, EntityType, Fields, Scope};
+
+/// More rows of a type than this, and more than a half of them, are not removed unasked.
+const SWEEP_FREELY: usize = 100;
+
+/// A snapshot begins: marks are needed when there are rows to compare with.
+pub(crate) fn begin(tx: &Transaction<'_>, types: &EntityTypes) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM syncline_seen", [])?;
+    for entity_type in types.iter() {
+        let table = crate::table::quote_ident(&entity_type.table.name);
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+        if tx.query_row(&sql, [], |row| row.get(0))? {
+            return Ok(meta::set(tx, meta::key::SWEEPING, 1)?);
+        }
+    }
+    Ok(meta::clear(tx, meta::key::SWEEPING)?)
+}
+
+pub(crate) fn is_under_way(tx: &Transaction<'_>) -> Result<bool, StoreError> {
+    Ok(meta::get::<i64>(tx, meta::key::SWEEPING)?.is_some())
+}
+
+/// The snapshot has this entity.
+pub(crate) fn mark(tx: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO syncline_seen (entity_type, entity_id) VALUES (?1, ?2)",
+    )?
+    .execute([change.entity_type.as_str(), change.id.as_str()])?;
+    Ok(())
+}
+
+/// The snapshot is complete: sweep, and look for rows whose parent did not come.
+pub(crate) fn finish(
+    applier: &mut Applier<'_>,
+    scope: &Scope,
+    sweeping: bool,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    let types = applier.types;
+    if sweeping {
+        for entity_type in types.iter() {
+            sweep_type(applier, entity_type, summary)?;
+        }
+        meta::clear(applier.tx, meta::key::SWEEPING)?;
+        applier.tx.execute("DELETE FROM syncline_seen", [])?;
+    }
+    for entity_type in types.iter() {
+        park_orphans(applier, entity_type, scope, summary)?;
+    }
+    Ok(())
+}
+
+fn sweep_type(
+    applier: &mut Applier<'_>,
+    entity_type: &RegisteredType,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    let tx = applier.tx;
+    let (mut rows, mut gone) = (0, Vec::new());
+    row::for_each(tx, &entity_type.table, |id, fields| {
+        rows += 1;
+        if let Ok(id) = id
+            && !is_spared(tx, &entity_type.name, &id)?
+        {
+            gone.push((id, fields));
+        }
+        Ok(())
+    })?;
+    let adopt = format!("{}{}", meta::key::ADOPT, entity_type.name);
+    if meta::get::<i64>(tx, &adopt)?.is_some() {
+        meta::clear(tx, &adopt)?;
+        for (id, fields) in &gone {
+            record_create(tx, &entity_type.name, id, fields, applier.now.unix_ms)?;
+        }
+        return Ok(());
+    }
+    let held = format!("{}{}", meta::key::SWEEP_HELD, entity_type.name);
+    let too_many = gone.len() == rows || (gone.len() > SWEEP_FREELY && gone.len() * 2 > rows);
+    if !gone.is_empty() && too_many {
+        let count = gone.len() as u64;
+        meta::set(tx, &held, i64::try_from(count).unwrap_or(i64::MAX))?;
+        let name = entity_type.name.clone();
+        applier.notices.push(Notice::SweepHeld {
+            entity_type: name,
+            rows: count,
+        });
+        return Ok(());
+    }
+    meta::clear(tx, &held)?;
+    for (id, _) in &gone {
+        row::remove(tx, &entity_type.table, id)?;
+        captured::delete_base(tx, &entity_type.name, id.as_str())?;
+        summary.deletes += 1;
+    }
+    Ok(())
+}
+
+fn is_spared(tx: &Transaction<'_>, name: &str, id: &EntityId) -> Result<bool, StoreError> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM syncline_seen WHERE entity_type = ?1 AND entity_id = ?2)
+                 OR EXISTS (SELECT 1 FROM syncline_outbox WHERE entity_type = ?1 AND entity_id = ?2)
+                 OR EXISTS (SELECT 1 FROM syncline_entity_state
+                             WHERE entity_type = ?1 AND entity_id = ?2 AND deleted = 0)
+                 OR EXISTS (SELECT 1 FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2)",
+        )?
+        .query_row([name, id.as_str()], |row| row.get(0))?)
+}
+
+/// Records an existing row as a create, as if it had just been inserted.
+pub(crate) fn record_create(
+    tx: &Transaction<'_>,
+    entity_type: &str,
+    id: &EntityId,
+    fields: &Fields,
+    unix_ms: i64,
+) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)
+         VALUES (lower(hex(randomblob(16))), ?1, ?2, 'create', ?3, ?4)",
+    )?
+    .execute(params![
+        entity_type,
+        id.as_str(),
+        crate::error::to_json(fields),
+        unix_ms
+    ])?;
+    captured::write_base(tx, entity_type, id.as_str(), None)?;
+    Ok(())
+}
+
+/// Clean rows whose parent is not there wait in the inbox for it.
+fn park_orphans(
+    applier: &mut Applier<'_>,
+    entity_type: &RegisteredType,
+    scope: &Scope,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    let (tx, table) = (applier.tx, &entity_type.table);
+    let mut orphans = Vec::new();
+    for reference in table
+        .references
+        .iter()
+        .filter(|reference| !reference.to_columns.is_empty())
+    {
+        row::for_each_orphan(tx, table, reference, |id, fields| {
+            orphans.extend(id.ok().map(|id| (id, fields, reference.table.clone())));
+            Ok(())
+        })?;
+    }
+    for (id, fields, parent) in orphans {
+        let name = EntityType::new(entity_type.name.clone());
+        let entity = EntityRef {
+            entity_type: name,
+            id,
+        };
+        let view = state::view(tx, &entity)?;
+        if view.dirty || view.conflict_open || view.reflects.is_some() {
+            continue;
+        }
+        let change = Change {
+            entity_type: entity.entity_type.clone(),
+            id: entity.id.clone(),
+            kind: syncline_protocol::ChangeKind::Upsert(fields),
+            version: syncline_protocol::ServerVersion::new("0"),
+            // Whatever the feed brings is newer.
+            position: 0,
+            key: None,
+        };
+        row::remove(tx, table, &entity.id)?;
+        state::park(tx, scope, &change, WaitsFor::Parent, &parent, applier.now)?;
+        summary.upserts = summary.upserts.saturating_sub(1);
+        summary.parked += 1;
+    }
+    Ok(())
+}
