@@ -1,1 +1,60 @@
-//! Placeholder.
+//! Syncline for apps: keep writing your own SQLite tables with your own SQL, and have them synced.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("app.db");
+//! use syncline::{Syncline, TokenSource};
+//!
+//! // Your tables, made by your own migrations.
+//! let app = syncline::rusqlite::Connection::open(&path)?;
+//! app.execute_batch("CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT, done INTEGER)")?;
+//!
+//! // Attach once, then run in the background. Nothing here waits for the network.
+//! let sync = Syncline::builder(&path)
+//!     .remote("http://127.0.0.1:8470")
+//!     .token(TokenSource::Static("a token from `syncline token`".into()))
+//!     .attach(["task"])
+//!     .open()?;
+//!
+//! // Plain SQL; the mutation is recorded in the same transaction.
+//! sync.write(|tx| tx.execute("INSERT INTO task VALUES ('t1', 'milk', 0)", []))?;
+//! // Any other connection, process or language is captured as well.
+//! app.execute("UPDATE task SET title = 'oat milk' WHERE id = 't1'", [])?;
+//!
+//! let status = sync.status()?;
+//! assert_eq!(status.outbox["pending"], 2);
+//! sync.close();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Engine`] is the synchronous, deterministic heart: state machine plus store. [`Syncline`] runs
+//! it on a thread of its own and moves requests and time; its methods may be called from any
+//! thread, in async code or not.
+
+mod builder;
+mod clock;
+mod driver;
+mod engine;
+mod error;
+mod handle;
+mod write;
+
+pub use builder::Builder;
+pub use clock::Clock;
+pub use engine::{Engine, Outgoing};
+pub use error::Error;
+pub use handle::{NoticeStream, StatusStream, SyncEnd, Syncline};
+
+pub use rusqlite;
+pub use syncline_core::{
+    Config, CycleEnd, Effect, EntityRef, Input, MutationError, Notice, Now, Policy, Reason, Remote,
+    RemoteAnswer, RemoteError, RemoteRequest, RequestId, State,
+};
+pub use syncline_protocol as protocol;
+#[cfg(feature = "http")]
+pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenSource};
+pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
+pub use syncline_store::status::{LastError, ScopeStatus, Status};
+pub use syncline_store::{EntryState, Moment, Store, StoreError, StoreOptions, Watcher};

@@ -1,0 +1,255 @@
+//! The async driver: it moves requests and time, and decides nothing.
+//!
+//! One thread, one single-threaded runtime, one loop: a command, an answer, a deadline or a write
+//! by somebody else becomes an input; what comes out is sent, told or waited for.
+
+use crate::handle::{SyncEnd, Told};
+use crate::{Clock, Engine, Error, Outgoing};
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use syncline_core::{Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError};
+use syncline_store::{Store, StoreError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// How often the file is asked whether someone else wrote to it; asking costs one small read.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the handle asks of the driver.
+pub(crate) enum Command {
+    Input(Input),
+    /// One full cycle; transient failures are ridden out until the moment given.
+    Sync {
+        until: Instant,
+        done: oneshot::Sender<SyncEnd>,
+    },
+    Retry {
+        seq: i64,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Discard {
+        seq: i64,
+        done: oneshot::Sender<Result<Vec<i64>, StoreError>>,
+    },
+    Stop {
+        done: oneshot::Sender<()>,
+    },
+}
+
+struct Waiter {
+    until: Instant,
+    done: oneshot::Sender<SyncEnd>,
+    started: bool,
+    last: Option<CycleEnd>,
+}
+
+pub(crate) struct Driver {
+    engine: Engine,
+    remote: Arc<dyn Remote>,
+    clock: Clock,
+    tasks: JoinSet<Input>,
+    waiters: Vec<Waiter>,
+    watch: Connection,
+    seen: (i64, i64),
+}
+
+impl Driver {
+    pub(crate) fn new(
+        store: Store,
+        remote: Arc<dyn Remote>,
+        config: Config,
+        path: &Path,
+    ) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let watch = Connection::open_with_flags(path, flags)?;
+        watch.busy_timeout(Duration::from_secs(1))?;
+        Ok(Self {
+            engine: Engine::new(store, config, random_seed()?)?,
+            remote,
+            clock: Clock::start(),
+            tasks: JoinSet::new(),
+            waiters: Vec::new(),
+            watch,
+            seen: (-1, 0),
+        })
+    }
+
+    /// Runs until told to stop or until nobody holds the handle any more.
+    pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, told: Told) {
+        let mut watching = tokio::time::interval(WATCH_INTERVAL);
+        watching.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let wake = self.next_wake();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Stop { done }) => {
+                        self.stop(&told);
+                        // Nobody waits for it any more if this fails.
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(command) => self.command(command, &told),
+                    None => return self.stop(&told),
+                },
+                Some(answer) = self.tasks.join_next() => {
+                    // A task that panicked has no answer: the request counts as lost, as any may.
+                    if let Ok(input) = answer {
+                        self.feed(input, &told);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {
+                    self.feed(Input::Tick, &told);
+                    self.expire_waiters();
+                }
+                _ = watching.tick() => self.look_for_writes(&told),
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let machine = self
+            .engine
+            .next_wakeup()
+            .map_or(far, |(at, _)| self.clock.instant(at));
+        self.waiters
+            .iter()
+            .map(|waiter| waiter.until)
+            .fold(machine, Instant::min)
+    }
+
+    fn stop(&mut self, told: &Told) {
+        self.tasks.abort_all();
+        self.engine.stop(self.clock.now());
+        told.state(self.engine.state());
+    }
+
+    fn command(&mut self, command: Command, told: &Told) {
+        let now = self.clock.now();
+        match command {
+            Command::Input(input) => self.feed(input, told),
+            Command::Sync { until, done } => {
+                self.waiters.push(Waiter {
+                    until,
+                    done,
+                    started: false,
+                    last: None,
+                });
+                self.feed(Input::Trigger(Reason::UserAsked), told);
+            }
+            Command::Retry { seq, done } => {
+                let _ = done.send(self.engine.store().retry(seq, now));
+                self.feed(Input::Trigger(Reason::Remediated), told);
+            }
+            Command::Discard { seq, done } => {
+                let _ = done.send(self.engine.store().discard(seq, now));
+                self.feed(Input::Trigger(Reason::Remediated), told);
+            }
+            Command::Stop { .. } => {}
+        }
+    }
+
+    fn feed(&mut self, input: Input, told: &Told) {
+        for outgoing in self.engine.handle(input, self.clock.now()) {
+            match outgoing {
+                Outgoing::Request(id, request) => {
+                    let remote = Arc::clone(&self.remote);
+                    self.tasks
+                        .spawn(async move { Input::Remote(id, remote.send(request).await) });
+                }
+                Outgoing::RefreshCredentials => {
+                    let remote = Arc::clone(&self.remote);
+                    self.tasks.spawn(async move {
+                        Input::Credentials(remote.refresh_credentials().await)
+                    });
+                }
+                Outgoing::Notice(notice) => {
+                    self.tell_waiters(&notice);
+                    told.notice(notice);
+                }
+            }
+        }
+        told.state(self.engine.state());
+    }
+
+    fn tell_waiters(&mut self, notice: &Notice) {
+        match notice {
+            Notice::CycleStarted { reasons } if reasons.contains(&Reason::UserAsked) => {
+                self.waiters
+                    .iter_mut()
+                    .for_each(|waiter| waiter.started = true);
+            }
+            Notice::CycleEnded(end) => {
+                let now = Instant::now();
+                let passing = matches!(
+                    end,
+                    CycleEnd::RemoteFailed(RemoteError::Transient { .. })
+                        | CycleEnd::RoundsUsedUp
+                        | CycleEnd::StoreFailed(_)
+                        | CycleEnd::Standby
+                );
+                for waiter in std::mem::take(&mut self.waiters) {
+                    if !waiter.started || (passing && now < waiter.until) {
+                        let last = waiter.started.then(|| end.clone());
+                        self.waiters.push(Waiter {
+                            last: last.or(waiter.last.clone()),
+                            ..waiter
+                        });
+                    } else {
+                        // Nobody waits for it any more if this fails.
+                        let _ = waiter.done.send(SyncEnd::Cycle(end.clone()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn expire_waiters(&mut self) {
+        let now = Instant::now();
+        for waiter in std::mem::take(&mut self.waiters) {
+            if now < waiter.until {
+                self.waiters.push(waiter);
+            } else {
+                let end = waiter.last.map_or(SyncEnd::TimedOut, SyncEnd::Cycle);
+                let _ = waiter.done.send(end);
+            }
+        }
+    }
+
+    /// Writes by other connections and processes: asks for a sync when the outbox has grown.
+    fn look_for_writes(&mut self, told: &Told) {
+        let version = self
+            .watch
+            .pragma_query_value(None, "data_version", |row| row.get(0));
+        let Ok(version) = version else { return };
+        if version == self.seen.0 {
+            return;
+        }
+        let newest = self
+            .watch
+            .prepare_cached(
+                "SELECT coalesce(max(seq), 0) FROM syncline_outbox WHERE state = 'pending'",
+            )
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)));
+        let Ok(newest) = newest else { return };
+        let grown = newest > self.seen.1;
+        self.seen = (version, newest);
+        told.changed();
+        if grown {
+            self.feed(Input::Trigger(Reason::MutationEnqueued), told);
+        }
+    }
+}
+
+/// A random seed.
+pub(crate) fn random_seed() -> Result<u64, Error> {
+    getrandom::u64().map_err(Error::Random)
+}
+
+/// 32 random hexadecimal digits.
+pub(crate) fn random_name() -> Result<String, Error> {
+    Ok(format!("{:016x}{:016x}", random_seed()?, random_seed()?))
+}

@@ -1,0 +1,120 @@
+//! Machine plus store: synchronous and deterministic. It does store work itself and hands
+//! everything else out. The driver and the simulator run this same engine.
+
+use std::collections::VecDeque;
+use syncline_core::{
+    Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteRequest, RequestId, State,
+    WakeReason,
+};
+use syncline_store::{Store, StoreError};
+
+/// What the engine cannot do itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Send this; feed the answer back as [`Input::Remote`].
+    Request(RequestId, RemoteRequest),
+    /// Get new credentials; feed the outcome back as [`Input::Credentials`].
+    RefreshCredentials,
+    /// Tell the app.
+    Notice(Notice),
+}
+
+/// The engine of one database.
+pub struct Engine {
+    machine: Machine,
+    store: Store,
+    /// The state and error last noted in the store for other processes.
+    noted: (State, Option<String>),
+    last_error: Option<String>,
+}
+
+impl Engine {
+    /// An engine at rest; `seed` should differ from start to start.
+    pub fn new(store: Store, config: Config, seed: u64) -> Result<Self, StoreError> {
+        let client = store.client_id()?;
+        Ok(Self {
+            machine: Machine::new(config, client, seed),
+            store,
+            noted: (State::Stopped, None),
+            last_error: None,
+        })
+    }
+
+    /// Takes one input, does all store work that follows from it, and hands out the rest in order.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Outgoing> {
+        let mut out = Vec::new();
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for effect in self.machine.handle(input, now) {
+                match effect {
+                    Effect::Store(work) => {
+                        inputs.push_back(Input::Store(self.store.perform(&work, now)));
+                    }
+                    Effect::Remote(id, request) => out.push(Outgoing::Request(id, request)),
+                    Effect::RefreshCredentials => out.push(Outgoing::RefreshCredentials),
+                    Effect::Notice(notice) => {
+                        self.remember_error(&notice);
+                        out.push(Outgoing::Notice(notice));
+                    }
+                }
+            }
+        }
+        self.note_state();
+        out
+    }
+
+    fn remember_error(&mut self, notice: &Notice) {
+        match notice {
+            Notice::CycleEnded(CycleEnd::Complete) => self.last_error = None,
+            Notice::BackingOff { error, .. } => self.last_error = Some(error.to_string()),
+            Notice::CredentialsNeeded { detail } => self.last_error = Some(detail.clone()),
+            Notice::OtherAccount { recorded, offered } => {
+                self.last_error = Some(format!(
+                    "the database belongs to {}/{}, the token to {}/{}",
+                    recorded.tenant, recorded.subject, offered.tenant, offered.subject
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    /// Where the machine rests is written down for `status` in other processes; passing states are not.
+    fn note_state(&mut self) {
+        let state = self.machine.state();
+        if matches!(state, State::Connecting | State::Pushing | State::Pulling) {
+            return;
+        }
+        let noting = (state, self.last_error.clone());
+        if noting != self.noted
+            && self
+                .store
+                .note_state(state.as_str(), noting.1.as_deref())
+                .is_ok()
+        {
+            self.noted = noting;
+        }
+    }
+
+    /// The one next moment at which [`Input::Tick`] is wanted (monotonic milliseconds), and why.
+    pub fn next_wakeup(&self) -> Option<(u64, WakeReason)> {
+        self.machine.next_wakeup()
+    }
+
+    /// Where the machine is.
+    pub fn state(&self) -> State {
+        self.machine.state()
+    }
+
+    /// The store, to read from and to remedy dead letters.
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Ends: nothing more is asked of the world, and another process may take over at once.
+    pub fn stop(&mut self, now: Now) {
+        self.handle(Input::Stop, now);
+        if let Err(error) = self.store.release() {
+            tracing::debug!(%error, "the lease could not be given back; it ends by itself");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What can go wrong when embedding.
+
+use std::path::PathBuf;
+use syncline_protocol::ValueError;
+use syncline_store::StoreError;
+
+/// An error of the embedding API. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// SQLite refused or failed.
+    #[error("SQLite: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The remote cannot be set up like this.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Remote(#[from] syncline_remote_http::HttpRemoteError),
+    /// No remote was named, neither to the builder nor when the database was attached.
+    #[error("no remote: name one with Builder::remote, or attach the database first")]
+    NoRemote,
+    /// The file does not exist; Syncline never creates an app's database.
+    #[error("there is no database at {}; create your tables first", .0.display())]
+    NoDatabase(PathBuf),
+    /// A written value can never be synced; the write was rolled back.
+    #[error("a written value cannot be synced: {0}; the write was rolled back")]
+    Unsyncable(String),
+    /// A value can never be synced.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The machine gives no randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The engine's thread could not be started or has ended.
+    #[error("the engine is not running{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    NotRunning(Option<String>),
+}

@@ -1,0 +1,251 @@
+//! The handle that apps hold.
+
+use crate::driver::{Command, Driver};
+use crate::{Builder, Clock, Error, write};
+use rusqlite::{Connection, Transaction};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use syncline_core::{CycleEnd, Input, Notice, Reason, State};
+use syncline_store::status::{self, Status};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Notices kept for a subscriber that is slow; older ones are dropped for it.
+const NOTICES_KEPT: usize = 1024;
+
+/// A running engine and the way to write. May be shared between threads.
+///
+/// Dropping it stops the engine, as [`Syncline::close`] does, without waiting for its end.
+pub struct Syncline {
+    commands: mpsc::UnboundedSender<Command>,
+    notices: broadcast::Sender<Notice>,
+    changes: watch::Receiver<(State, u64)>,
+    writer: Mutex<Connection>,
+    path: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How a sync that was asked for ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyncEnd {
+    /// A cycle ended like this.
+    Cycle(CycleEnd),
+    /// No cycle ended in time; it goes on.
+    TimedOut,
+}
+
+/// What the driver tells the handle's holders.
+pub(crate) struct Told {
+    notices: broadcast::Sender<Notice>,
+    changes: watch::Sender<(State, u64)>,
+}
+
+impl Told {
+    pub(crate) fn notice(&self, notice: Notice) {
+        // Without a subscriber nobody is told; that is no error.
+        let _ = self.notices.send(notice);
+        self.changed();
+    }
+
+    pub(crate) fn state(&self, state: State) {
+        self.changes
+            .send_if_modified(|(current, _)| std::mem::replace(current, state) != state);
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes
+            .send_modify(|(_, count)| *count = count.wrapping_add(1));
+    }
+}
+
+impl Syncline {
+    /// Starts describing an engine for the database at `path`, which must exist.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(path.as_ref())
+    }
+
+    pub(crate) fn start(driver: Driver, writer: Connection, path: &Path) -> Result<Self, Error> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (notices, _) = broadcast::channel(NOTICES_KEPT);
+        let (sender, changes) = watch::channel((State::Idle, 0));
+        let told = Told {
+            notices: notices.clone(),
+            changes: sender,
+        };
+        let not_running = |error: std::io::Error| Error::NotRunning(Some(error.to_string()));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(not_running)?;
+        let thread = std::thread::Builder::new()
+            .name("syncline".to_owned())
+            .spawn(move || runtime.block_on(driver.run(receiver, told)))
+            .map_err(not_running)?;
+        let handle = Self {
+            commands,
+            notices,
+            changes,
+            writer: Mutex::new(writer),
+            path: path.to_owned(),
+            thread: Some(thread),
+        };
+        handle.trigger_sync(Reason::AppStart);
+        Ok(handle)
+    }
+
+    /// Writes in one transaction of plain SQL, recorded with it; then asks for a sync. Never waits
+    /// for the network.
+    ///
+    /// # Errors
+    /// Whatever `write` returns; SQLite's errors; [`Error::Unsyncable`] when something was written
+    /// that no server could take. In each case everything is rolled back.
+    pub fn write<T, E: From<Error> + From<rusqlite::Error>>(
+        &self,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        // A panic in an earlier write rolled its transaction back; the connection is as good as new.
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = write::write(&mut writer, write)?;
+        drop(writer);
+        self.trigger_sync(Reason::MutationEnqueued);
+        Ok(done)
+    }
+
+    /// Asks for a sync and returns at once.
+    pub fn trigger_sync(&self, reason: Reason) {
+        self.input(Input::Trigger(reason));
+    }
+
+    /// Tells the engine that the network went away, so that it does not wait for an answer.
+    pub fn network_lost(&self) {
+        self.input(Input::NetworkLost);
+    }
+
+    fn input(&self, input: Input) {
+        // After close() there is nobody to tell.
+        let _ = self.commands.send(Command::Input(input));
+    }
+
+    /// One full cycle: everything that can be pushed is pushed, everything there is is pulled.
+    /// Transient failures are ridden out for as long as `patience`; an unreachable server or
+    /// refused credentials end it at once.
+    pub async fn sync(&self, patience: Duration) -> SyncEnd {
+        match self.ask_sync(patience) {
+            Some(done) => done.await.unwrap_or(SyncEnd::TimedOut),
+            None => SyncEnd::TimedOut,
+        }
+    }
+
+    /// As [`Syncline::sync`], blocking the calling thread. Not to be called in async code.
+    pub fn sync_blocking(&self, patience: Duration) -> SyncEnd {
+        match self.ask_sync(patience) {
+            Some(done) => done.blocking_recv().unwrap_or(SyncEnd::TimedOut),
+            None => SyncEnd::TimedOut,
+        }
+    }
+
+    fn ask_sync(&self, patience: Duration) -> Option<oneshot::Receiver<SyncEnd>> {
+        let (done, receiver) = oneshot::channel();
+        let until = Instant::now() + patience;
+        self.commands.send(Command::Sync { until, done }).ok()?;
+        Some(receiver)
+    }
+
+    /// Where everything stands, read from the file now.
+    pub fn status(&self) -> Result<Status, Error> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(status::read(&writer, Clock::start().now())?)
+    }
+
+    /// The machine's state at this moment.
+    pub fn state(&self) -> State {
+        self.changes.borrow().0
+    }
+
+    /// The status, again after every change of the engine's state and of the file.
+    pub fn status_stream(&self) -> Result<StatusStream, Error> {
+        Ok(StatusStream {
+            conn: write::connect(&self.path)?,
+            changes: self.changes.clone(),
+        })
+    }
+
+    /// Everything that the engine tells, from now on.
+    pub fn notices(&self) -> NoticeStream {
+        NoticeStream(self.notices.subscribe())
+    }
+
+    /// Lets a failed or dead mutation be sent again.
+    pub async fn retry(&self, seq: i64) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Command::Retry { seq, done }, answer)
+            .await?
+            .map_err(Error::from)
+    }
+
+    /// Gives a mutation up, with everything that depends on it, and takes the rows back.
+    pub async fn discard(&self, seq: i64) -> Result<Vec<i64>, Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Command::Discard { seq, done }, answer)
+            .await?
+            .map_err(Error::from)
+    }
+
+    async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, Error> {
+        self.commands
+            .send(command)
+            .map_err(|_| Error::NotRunning(None))?;
+        answer.await.map_err(|_| Error::NotRunning(None))
+    }
+
+    /// Stops the engine and waits until it has given the file back. What was sent and not answered
+    /// is settled at the next start.
+    pub fn close(mut self) {
+        let (done, _) = oneshot::channel();
+        let _ = self.commands.send(Command::Stop { done });
+        if let Some(thread) = self.thread.take() {
+            // A panic on the engine's thread was already reported there.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Syncline {
+    fn drop(&mut self) {
+        let (done, _) = oneshot::channel();
+        let _ = self.commands.send(Command::Stop { done });
+    }
+}
+
+/// The status after every change; see [`Syncline::status_stream`].
+pub struct StatusStream {
+    conn: Connection,
+    changes: watch::Receiver<(State, u64)>,
+}
+
+impl StatusStream {
+    /// Waits for a change and reads the status after it; changes in between are seen as one.
+    /// `None` once the engine has ended.
+    pub async fn next(&mut self) -> Option<Result<Status, Error>> {
+        self.changes.changed().await.ok()?;
+        Some(status::read(&self.conn, Clock::start().now()).map_err(Error::from))
+    }
+}
+
+/// Notices in order; see [`Syncline::notices`].
+pub struct NoticeStream(broadcast::Receiver<Notice>);
+
+impl NoticeStream {
+    /// The next notice; `None` once the engine has ended. A reader that fell far behind misses the
+    /// oldest ones.
+    pub async fn next(&mut self) -> Option<Notice> {
+        loop {
+            match self.0.recv().await {
+                Ok(notice) => return Some(notice),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
