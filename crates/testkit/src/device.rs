@@ -1,0 +1,77 @@
+//! One device: an app's database, an engine on it that can be stopped and started, and a link.
+
+use crate::link::Link;
+use rusqlite::Connection;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use syncline::{
+    Config, Engine, Existing, Notice, Now, Policy, RequestId, Store, StoreOptions, Watcher,
+};
+use syncline_core::RemoteRequest;
+use syncline_protocol::ClientId;
+use syncline_store::attach::{AttachRequest, Tables, attach};
+
+/// A named peer in a story.
+pub struct Device {
+    pub(crate) path: PathBuf,
+    pub(crate) engine: Option<Engine>,
+    /// The app's own connection: an ordinary one, without anything of Syncline's.
+    pub(crate) app: Connection,
+    pub(crate) link: Link,
+    /// Requests that the story holds back.
+    pub(crate) held: VecDeque<(RequestId, RemoteRequest)>,
+    /// Everything the engine told.
+    pub notices: Vec<Notice>,
+    pub(crate) starts: u64,
+}
+
+impl Device {
+    pub(crate) fn attach(path: PathBuf, schema: &str, seed: u64, policy: Policy, now: Now) -> Self {
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch(schema).unwrap();
+        app.pragma_update(None, "foreign_keys", true).unwrap();
+        let request = AttachRequest {
+            remote: "test:".to_owned(),
+            tables: Tables::All,
+            existing: Existing::Upload,
+            policy,
+            client: ClientId::new(format!("{seed:032x}")),
+        };
+        let mut conn = Connection::open(&path).unwrap();
+        attach(&mut conn, &request, now).unwrap();
+        Self {
+            path,
+            engine: None,
+            app,
+            link: Link {
+                online: true,
+                ..Link::default()
+            },
+            held: VecDeque::new(),
+            notices: Vec::new(),
+            starts: seed,
+        }
+    }
+
+    /// Starts the engine, as the app does after a crash or a restart.
+    pub(crate) fn start(&mut self, config: &Config, watcher: Option<Watcher>) {
+        self.starts += 1;
+        let mut options =
+            StoreOptions::new(format!("{:?}#{}", self.path, self.starts), self.starts);
+        options.watcher = watcher;
+        let store = Store::open(&self.path, options).unwrap();
+        self.engine = Some(Engine::new(store, config.clone(), self.starts).unwrap());
+    }
+
+    /// The engine.
+    pub fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("the device is running")
+    }
+}
+
+impl Device {
+    /// Whether no fault waits for a request.
+    pub fn link_is_clear(&self) -> bool {
+        self.link.faults.is_empty()
+    }
+}

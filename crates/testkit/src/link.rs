@@ -1,0 +1,222 @@
+//! The network between a device and the server: perfect unless told otherwise.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+use syncline_core::{Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_protocol::{
+    HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION, Problem, PullLine,
+};
+use syncline_server::{MemoryStorage, Now, Request, Response, Service};
+
+/// Something that goes wrong with one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The request never arrives.
+    LoseRequest,
+    /// The request arrives and is handled; its answer does not come back.
+    LoseAnswer,
+    /// The request arrives twice (a proxy repeated it); the second answer comes back.
+    Repeat,
+    /// A status of the server's instead of an answer; the request is not handled.
+    Status(u16, Option<Duration>),
+    /// Somebody else answers: a captive portal.
+    Portal,
+    /// The request arrives only when the story says so.
+    Hold,
+}
+
+/// What went over the link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests of any kind.
+    pub requests: u64,
+    /// Pushes among them.
+    pub pushes: u64,
+    /// Mutations in those pushes.
+    pub mutations: u64,
+}
+
+/// One device's link.
+#[derive(Default)]
+pub(crate) struct Link {
+    pub(crate) online: bool,
+    pub(crate) faults: VecDeque<Fault>,
+    pub(crate) token: String,
+    pub(crate) traffic: Traffic,
+    /// A push whose mutations mention this text is answered 500 as a whole.
+    pub(crate) poison: Option<String>,
+    /// A token expires with this many requests.
+    pub(crate) expire_after: Option<u64>,
+}
+
+/// What the link does with a request.
+pub(crate) enum Delivery {
+    Answer(RemoteAnswer),
+    Held,
+}
+
+impl Link {
+    pub(crate) fn deliver(
+        &mut self,
+        request: &RemoteRequest,
+        server: &Service<MemoryStorage>,
+        now: Now,
+    ) -> Delivery {
+        self.traffic.requests += 1;
+        if let RemoteRequest::Push { batch, .. } = request {
+            self.traffic.pushes += 1;
+            self.traffic.mutations += batch.entries.len() as u64;
+        }
+        let unreachable = |detail: &str| RemoteError::Unreachable {
+            detail: detail.to_owned(),
+        };
+        let failed = |error| Delivery::Answer(failure(request, error));
+        if !self.online {
+            return failed(unreachable("offline"));
+        }
+        if self.is_poisoned(request) {
+            return failed(status_error(500, None, "internal error"));
+        }
+        match self.faults.pop_front() {
+            None => Delivery::Answer(self.exchange(request, server, now)),
+            Some(Fault::LoseRequest) => failed(unreachable("connection reset")),
+            Some(Fault::LoseAnswer) => {
+                self.exchange(request, server, now);
+                failed(unreachable("timed out"))
+            }
+            Some(Fault::Repeat) => {
+                self.exchange(request, server, now);
+                Delivery::Answer(self.exchange(request, server, now))
+            }
+            Some(Fault::Status(status, after)) => failed(status_error(status, after, "told to")),
+            Some(Fault::Portal) => failed(unreachable("200 without the protocol's marks")),
+            Some(Fault::Hold) => Delivery::Held,
+        }
+    }
+
+    fn is_poisoned(&self, request: &RemoteRequest) -> bool {
+        match (request, &self.poison) {
+            (RemoteRequest::Push { batch, .. }, Some(poison)) => batch
+                .entries
+                .iter()
+                .any(|entry| entry.frozen.contains(poison)),
+            _ => false,
+        }
+    }
+
+    /// One honest exchange with the server.
+    pub(crate) fn exchange(
+        &mut self,
+        request: &RemoteRequest,
+        server: &Service<MemoryStorage>,
+        now: Now,
+    ) -> RemoteAnswer {
+        if let Some(left) = &mut self.expire_after {
+            if *left == 0 {
+                return failure(
+                    request,
+                    RemoteError::Auth {
+                        detail: "expired".to_owned(),
+                    },
+                );
+            }
+            *left -= 1;
+        }
+        let response = server.handle(&self.http(request), now);
+        read(request, &response)
+    }
+
+    fn http(&self, request: &RemoteRequest) -> Request {
+        let (client, http) = match request {
+            RemoteRequest::Hello { client } => (client, Request::new("GET", "/v1/hello")),
+            RemoteRequest::Push { client, batch } => {
+                let mutations: Vec<&str> = batch
+                    .entries
+                    .iter()
+                    .map(|entry| entry.frozen.as_str())
+                    .collect();
+                let body = format!(
+                    "{{\"client\":{:?},\"mutations\":[{}]}}",
+                    client.as_str(),
+                    mutations.join(",")
+                );
+                (client, Request::new("POST", "/v1/push").json(body))
+            }
+            RemoteRequest::Pull {
+                client,
+                scope,
+                cursor,
+                limit,
+            } => {
+                let cursor = cursor.as_ref().map(|cursor| format!("&cursor={cursor}"));
+                let cursor = cursor.unwrap_or_default();
+                let target = format!("/v1/pull?scope={scope}&limit={limit}{cursor}");
+                (client, Request::new("GET", &target))
+            }
+        };
+        http.header(HEADER_PROTOCOL, PROTOCOL_VERSION)
+            .header(HEADER_CLIENT, client.as_str())
+            .header(HEADER_REQUEST, self.traffic.requests.to_string())
+            .header("authorization", format!("Bearer {}", self.token))
+    }
+}
+
+fn read(request: &RemoteRequest, response: &Response) -> RemoteAnswer {
+    let body = std::str::from_utf8(&response.body).expect("the server speaks UTF-8");
+    if response.status != 200 {
+        let problem: Problem = serde_json::from_str(body).expect("errors are problems");
+        let detail = format!(
+            "{} {}",
+            problem.word(),
+            problem.detail.clone().unwrap_or_default()
+        );
+        return failure(request, status_error(response.status, None, &detail));
+    }
+    match request {
+        RemoteRequest::Hello { .. } => {
+            RemoteAnswer::Hello(Ok(serde_json::from_str(body).expect("a hello")))
+        }
+        RemoteRequest::Push { .. } => {
+            RemoteAnswer::Push(Ok(serde_json::from_str(body).expect("a push response")))
+        }
+        RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Ok(page(body))),
+    }
+}
+
+fn page(body: &str) -> Page {
+    let mut changes = Vec::new();
+    for line in body.lines() {
+        match serde_json::from_str(line).expect("a pull line") {
+            PullLine::Change(change) => changes.push(PageChange::Valid(change)),
+            PullLine::Page(end) => return Page { changes, end },
+        }
+    }
+    panic!("a page without an end")
+}
+
+pub(crate) fn failure(request: &RemoteRequest, error: RemoteError) -> RemoteAnswer {
+    match request {
+        RemoteRequest::Hello { .. } => RemoteAnswer::Hello(Err(error)),
+        RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
+        RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
+    }
+}
+
+fn status_error(status: u16, retry_after: Option<Duration>, detail: &str) -> RemoteError {
+    let detail = detail.to_owned();
+    match status {
+        401 => RemoteError::Auth { detail },
+        410 => RemoteError::CursorGone { detail },
+        413 => RemoteError::TooLarge { detail },
+        400..=499 if status != 429 => RemoteError::Misconfigured { status, detail },
+        _ => {
+            let overloaded = matches!(status, 429 | 503);
+            RemoteError::Transient {
+                status,
+                detail,
+                retry_after,
+                overloaded,
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The world of a story.
+
+use crate::device::Device;
+use crate::link::{Delivery, Fault, Traffic};
+use rusqlite::types::Value as SqlValue;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use syncline::{Config, Engine, Input, Outgoing, Policy, Reason, State, Status};
+use syncline_core::Now;
+use syncline_protocol::{Access, Fields, Principal, PullLine};
+use syncline_server::{
+    Authenticator, Identity, MemoryStorage, Now as ServerNow, Request, ServerConfig, Service,
+    issue_token,
+};
+use tempfile::TempDir;
+
+const SECRET: &[u8] = b"a secret of exactly enough bytes";
+
+/// Devices, a server, links and a clock.
+pub struct World {
+    folder: TempDir,
+    schema: String,
+    server: Service<MemoryStorage>,
+    devices: BTreeMap<String, Device>,
+    config: Config,
+    now: Now,
+}
+
+impl World {
+    /// A world in which every device has tables of this schema, and a server that takes anything.
+    pub fn new(schema: &str) -> Self {
+        Self::with_server(schema, ServerConfig::default())
+    }
+
+    /// A world with rules on the server.
+    pub fn with_server(schema: &str, config: ServerConfig) -> Self {
+        let authenticator = Authenticator::hs256(SECRET).unwrap();
+        let server = Service::new(MemoryStorage::new("epoch-1"), authenticator, config).unwrap();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            schema: schema.to_owned(),
+            server,
+            devices: BTreeMap::new(),
+            config: Config::default(),
+            now: Now {
+                monotonic_ms: 1_000,
+                unix_ms: 1_800_000_000_000,
+            },
+        }
+    }
+
+    /// Other settings for engines started from here on.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
+    /// Adds a device with the default policy and starts its engine.
+    pub fn device(&mut self, name: &str) {
+        self.device_with(name, Policy::default());
+    }
+
+    /// Adds a device with a policy and starts its engine.
+    pub fn device_with(&mut self, name: &str, policy: Policy) {
+        let path = self.folder.path().join(format!("{name}.db"));
+        let seed = 1_000 * (self.devices.len() as u64 + 1);
+        let mut device = Device::attach(path, &self.schema, seed, policy, self.now);
+        device.link.token = self.token("somebody");
+        device.start(&self.config, None);
+        self.devices.insert(name.to_owned(), device);
+    }
+
+    /// A token for a subject of the one tenant, valid for a year.
+    pub fn token(&self, subject: &str) -> String {
+        let principal = Principal {
+            tenant: "default".to_owned(),
+            subject: subject.to_owned(),
+        };
+        let identity = Identity {
+            principal,
+            access: Access::Write,
+        };
+        let now = ServerNow::from_unix_ms(self.now.unix_ms);
+        issue_token(SECRET, &identity, now, 31_000_000).unwrap()
+    }
+
+    /// A device by name.
+    pub fn get(&mut self, name: &str) -> &mut Device {
+        self.devices
+            .get_mut(name)
+            .unwrap_or_else(|| panic!("no device {name}"))
+    }
+
+    /// Where a device's database is.
+    pub fn path(&mut self, name: &str) -> PathBuf {
+        self.get(name).path.clone()
+    }
+
+    /// The app on a device runs plain SQL on a connection of its own.
+    pub fn sql(&mut self, name: &str, sql: &str) {
+        self.get(name)
+            .app
+            .execute_batch(sql)
+            .unwrap_or_else(|error| panic!("{name}: {sql}: {error}"));
+    }
+
+    /// The first column of a query on a device, as text.
+    pub fn rows(&mut self, name: &str, sql: &str) -> Vec<String> {
+        let app = &self.get(name).app;
+        let mut statement = app.prepare(sql).unwrap();
+        let rows = statement
+            .query_map([], |row| row.get::<_, SqlValue>(0))
+            .unwrap();
+        rows.map(|value| text(&value.unwrap())).collect()
+    }
+
+    /// The next request of a device goes wrong like this; several faults wait in line.
+    pub fn fault(&mut self, name: &str, fault: Fault) {
+        self.get(name).link.faults.push_back(fault);
+    }
+
+    /// Every push that contains `text` is answered 500 as a whole.
+    pub fn poison(&mut self, name: &str, text: &str) {
+        self.get(name).link.poison = Some(text.to_owned());
+    }
+
+    /// The device's token is refused after this many more requests.
+    pub fn expire_token_after(&mut self, name: &str, requests: u64) {
+        self.get(name).link.expire_after = Some(requests);
+    }
+
+    /// Takes a device off the network.
+    pub fn offline(&mut self, name: &str) {
+        self.get(name).link.online = false;
+    }
+
+    /// Brings it back and tells its engine.
+    pub fn online(&mut self, name: &str) {
+        self.get(name).link.online = true;
+        self.feed(name, Input::Trigger(Reason::NetworkAvailable));
+    }
+
+    /// What went over a device's link so far.
+    pub fn traffic(&mut self, name: &str) -> Traffic {
+        self.get(name).link.traffic
+    }
+
+    /// The user asks for a sync; everything that follows without the passing of time is done.
+    pub fn sync(&mut self, name: &str) {
+        self.feed(name, Input::Trigger(Reason::UserAsked));
+    }
+
+    /// Feeds one input to a device's engine and everything that follows from it.
+    pub fn feed(&mut self, name: &str, input: Input) {
+        let now = self.now;
+        let server_now = ServerNow::from_unix_ms(now.unix_ms);
+        let device = self
+            .devices
+            .get_mut(name)
+            .unwrap_or_else(|| panic!("no device {name}"));
+        let Some(engine) = device.engine.as_mut() else {
+            return;
+        };
+        let mut inputs = VecDeque::from([input]);
+        for _ in 0..100_000 {
+            let Some(input) = inputs.pop_front() else {
+                return;
+            };
+            for outgoing in engine.handle(input, now) {
+                match outgoing {
+                    Outgoing::Notice(notice) => device.notices.push(notice),
+                    Outgoing::RefreshCredentials => {
+                        device.link.expire_after = None;
+                        inputs.push_back(Input::Credentials(Ok(())));
+                    }
+                    Outgoing::Request(id, request) => {
+                        match device.link.deliver(&request, &self.server, server_now) {
+                            Delivery::Answer(answer) => inputs.push_back(Input::Remote(id, answer)),
+                            Delivery::Held => device.held.push_back((id, request)),
+                        }
+                    }
+                }
+            }
+        }
+        panic!("{name} never comes to rest")
+    }
+
+    /// Lets the requests that were held back arrive, and feeds their answers.
+    pub fn release(&mut self, name: &str) {
+        while let Some((id, request)) = self.get(name).held.pop_front() {
+            let now = ServerNow::from_unix_ms(self.now.unix_ms);
+            let device = self
+                .devices
+                .get_mut(name)
+                .unwrap_or_else(|| panic!("no device {name}"));
+            let answer = device.link.exchange(&request, &self.server, now);
+            self.feed(name, Input::Remote(id, answer));
+        }
+    }
+
+    /// Stops a device's engine without warning, as a crash does, and forgets what was under way.
+    pub fn crash(&mut self, name: &str) {
+        let device = self.get(name);
+        device.engine = None;
+        device.held.clear();
+    }
+
+    /// Starts a device's engine again. The clock moves on beyond the old engine's lease.
+    pub fn restart(&mut self, name: &str) {
+        self.pass(self.config.lease_ttl_ms + 1);
+        let config = self.config.clone();
+        self.get(name).start(&config, None);
+    }
+
+    /// Time passes; deadlines are not looked at.
+    pub fn pass(&mut self, ms: u64) {
+        self.now.monotonic_ms += ms;
+        self.now.unix_ms += i64::try_from(ms).unwrap();
+    }
+
+    /// The moment it is.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Lets time pass from deadline to deadline until every running device is at rest with
+    /// nothing more to do, then has everyone pull once more.
+    pub fn run_until_quiet(&mut self) {
+        let names: Vec<String> = self.devices.keys().cloned().collect();
+        for _ in 0..2 {
+            for name in &names {
+                self.sync(name);
+                self.settle(name);
+            }
+        }
+    }
+
+    /// Lets time pass for one device until it has nothing more to do by itself.
+    pub fn settle(&mut self, name: &str) {
+        for _ in 0..500 {
+            let device = self.get(name);
+            let Some(engine) = device.engine.as_mut() else {
+                return;
+            };
+            let status = engine_status(engine, Now::default());
+            let busy = engine.state() == State::Backoff
+                || (status.outbox["pending"] + status.outbox["in_flight"] > 0
+                    && is_waiting(engine));
+            let wake = engine.next_wakeup();
+            let (true, Some((at, _))) = (busy, wake) else {
+                return;
+            };
+            self.pass(at.saturating_sub(self.now.monotonic_ms));
+            self.feed(name, Input::Tick);
+        }
+        panic!("{name} is never quiet: {:?}", self.status(name))
+    }
+
+    /// A device's status.
+    pub fn status(&mut self, name: &str) -> Status {
+        let now = self.now;
+        engine_status(self.get(name).engine(), now)
+    }
+
+    /// What the server has of a type, read like any client would: id to fields.
+    pub fn on_server(&self, entity_type: &str) -> BTreeMap<String, Fields> {
+        let mut found = BTreeMap::new();
+        let mut cursor = String::new();
+        for _ in 0..10_000 {
+            let request = Request::new("GET", &format!("/v1/pull?scope=default{cursor}"))
+                .header("syncline-protocol", syncline_protocol::PROTOCOL_VERSION)
+                .header(
+                    "authorization",
+                    format!("Bearer {}", self.token("somebody")),
+                );
+            let answer = self
+                .server
+                .handle(&request, ServerNow::from_unix_ms(self.now.unix_ms));
+            assert_eq!(
+                answer.status,
+                200,
+                "{}",
+                String::from_utf8_lossy(&answer.body)
+            );
+            for line in String::from_utf8(answer.body).unwrap().lines() {
+                match serde_json::from_str(line).unwrap() {
+                    PullLine::Change(change) if change.entity_type.as_str() == entity_type => {
+                        match change.kind {
+                            syncline_protocol::ChangeKind::Upsert(fields) => {
+                                found.insert(change.id.to_string(), fields);
+                            }
+                            syncline_protocol::ChangeKind::Delete => {
+                                found.remove(change.id.as_str());
+                            }
+                        }
+                    }
+                    PullLine::Change(_) => {}
+                    PullLine::Page(end) if end.at_head => return found,
+                    PullLine::Page(end) => cursor = format!("&cursor={}", end.cursor),
+                }
+            }
+        }
+        panic!("the server's feed has no head")
+    }
+
+    /// The server, to ask it directly.
+    pub fn server(&self) -> &Service<MemoryStorage> {
+        &self.server
+    }
+
+    /// All devices have the same rows in every table, and nothing is left to sync.
+    pub fn assert_converged(&mut self) {
+        let names: Vec<String> = self.devices.keys().cloned().collect();
+        let mut first: Option<(String, Vec<String>)> = None;
+        for name in names {
+            let status = self.status(&name);
+            let left = status.outbox["pending"] + status.outbox["in_flight"] + status.inbox;
+            assert_eq!(left, 0, "{name} has work left: {status:?}");
+            let dump = self.dump(&name);
+            match &first {
+                None => first = Some((name, dump)),
+                Some((other, expected)) => {
+                    assert_eq!(&dump, expected, "{name} differs from {other}")
+                }
+            }
+        }
+    }
+
+    /// Every row of every app table of a device, as text.
+    pub fn dump(&mut self, name: &str) -> Vec<String> {
+        let tables = self.rows(
+            name,
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'syncline%'
+                AND name NOT LIKE 'sqlite%' ORDER BY name",
+        );
+        let app = &self.get(name).app;
+        let mut lines = Vec::new();
+        for table in tables {
+            let mut statement = app.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
+            let columns = statement.column_count();
+            let rows = statement.query_map([], |row| {
+                (0..columns)
+                    .map(|index| row.get::<_, SqlValue>(index).map(|v| text(&v)))
+                    .collect()
+            });
+            let rows: Vec<Vec<String>> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+            lines.extend(
+                rows.into_iter()
+                    .map(|row| format!("{table}: {}", row.join(" | "))),
+            );
+        }
+        lines.sort();
+        lines
+    }
+}
+
+fn engine_status(engine: &mut Engine, now: Now) -> Status {
+    engine.store().status(now).unwrap()
+}
+
+fn is_waiting(engine: &Engine) -> bool {
+    use syncline_core::WakeReason::{Backoff, Debounce, EntryDue};
+    engine
+        .next_wakeup()
+        .is_some_and(|(_, why)| matches!(why, Backoff | Debounce | EntryDue))
+}
+
+fn text(value: &SqlValue) -> String {
+    match value {
+        SqlValue::Null => "NULL".to_owned(),
+        SqlValue::Integer(integer) => integer.to_string(),
+        SqlValue::Real(real) => format!("{real:?}"),
+        SqlValue::Text(text) => text.clone(),
+        SqlValue::Blob(bytes) => format!("{bytes:02x?}"),
+    }
+}
