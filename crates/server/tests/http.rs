@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use syncline_protocol::{Problem, PushResponse};
 use syncline_server::{
@@ -380,5 +381,65 @@ async fn a_stop_does_not_wait_for_those_who_say_nothing() {
     let mut answer = [0; 12];
     idle.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
+    running.stop().await;
+}
+
+/// A storage that takes its time and counts who is in it at once.
+#[derive(Default)]
+struct Slow {
+    inside: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Storage for Slow {
+    fn write<T>(
+        &self,
+        _: impl FnMut(&mut dyn WriteTx) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        Err(StorageError::internal("nothing writes here"))
+    }
+
+    fn read<T>(
+        &self,
+        _: impl FnMut(&dyn ReadTx) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(inside, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(200));
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        Err(StorageError::internal("slow"))
+    }
+
+    fn cursor_secret(&self) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_requests_are_worked_on_at_once_and_none_waits_for_ever() {
+    let http = HttpConfig {
+        concurrency: 2,
+        queue_timeout: Duration::from_millis(300),
+        ..HttpConfig::default()
+    };
+    let running = start_over(Slow::default(), http).await;
+    let requests: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(running.get("/v1/pull").send()))
+        .collect();
+    let mut statuses = Vec::new();
+    for request in requests {
+        let response = within(5, request).await.unwrap().unwrap();
+        let status = response.status().as_u16();
+        assert_eq!(
+            response.headers().contains_key("retry-after"),
+            status == 503
+        );
+        statuses.push(status);
+    }
+    assert_eq!(running.service.storage().most.load(Ordering::SeqCst), 2);
+    assert!(
+        statuses.contains(&500) && statuses.contains(&503),
+        "{statuses:?}"
+    );
     running.stop().await;
 }

@@ -39,3 +39,39 @@ pub(super) async fn read(mut body: Body, declared: u64, limit: usize) -> Result<
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::body::{Bytes, Frame};
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    /// A sender who never stops; counts what was taken from it.
+    struct Endless<'a>(&'a std::sync::atomic::AtomicUsize);
+
+    impl hyper::body::Body for Endless<'static> {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            self.0.fetch_add(1000, std::sync::atomic::Ordering::SeqCst);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b' '; 1000])))))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_is_not_read_for_ever() {
+        static TAKEN: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        for declared in [0, u64::MAX] {
+            let body = Body::new(Endless(&TAKEN));
+            let refused = read(body, declared, 10_000).await.unwrap_err();
+            assert_eq!(refused.status(), 413);
+        }
+        let taken = TAKEN.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(taken <= 50_000, "{taken} bytes were taken");
+    }
+}

@@ -120,3 +120,27 @@ fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.write_all(body)?;
     encoder.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoding_stops_at_the_limit() {
+        struct Endless(usize);
+        impl Read for Endless {
+            fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+                self.0 += into.len();
+                assert!(self.0 < 100_000, "it goes on beyond the limit");
+                into.fill(0);
+                Ok(into.len())
+            }
+        }
+        assert_eq!(
+            read_bounded(Endless(0).take(10_000), 10_000).unwrap().len(),
+            10_000
+        );
+        let refused = read_bounded(Endless(0), 10_000).unwrap_err();
+        assert_eq!(refused.status(), 413);
+    }
+}

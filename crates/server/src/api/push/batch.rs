@@ -5,20 +5,19 @@
 //! by the number of its effect.
 
 use super::parse::Incoming;
+use super::record::{Numbered, applied, conflict, read_record};
 use super::rules::{self, Current, Decision, Hold, Place};
-use super::validate::rejected;
 use crate::schema::Schemas;
-use crate::{Entity, EntityKey, Identity, KeyRecord, StorageError, WriteTx};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::{Entity, EntityKey, Identity, StorageError, WriteTx};
+use std::collections::BTreeMap;
 use syncline_protocol::{
-    Access, Base, ClientId, ConflictReason, EntityType, Epoch, Fields, IdempotencyKey, Outcome,
-    PushResponse, PushResult, RemoteState, Scope, ServerVersion,
+    Access, Base, ClientId, ConflictReason, Epoch, Fields, IdempotencyKey, Outcome, PushResponse,
+    Scope,
 };
 
 type Result<T> = std::result::Result<T, StorageError>;
 /// (type, id)
-type Name<'a> = (&'a str, &'a str);
+pub(super) type Name<'a> = (&'a str, &'a str);
 
 /// On whose behalf a batch runs, and when.
 pub(super) struct Caller<'a> {
@@ -36,17 +35,8 @@ pub(super) enum Verdict {
     Decided(PushResponse),
 }
 
-/// What is recorded for a key.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Recorded {
-    #[serde(rename = "type")]
-    entity_type: String,
-    id: String,
-    pub(crate) outcome: Outcome,
-}
-
 /// A result whose positions may not be known yet.
-enum Draft {
+pub(super) enum Draft {
     /// As it will be sent; recorded if it is final.
     Fresh(Outcome),
     /// Recorded by an earlier request.
@@ -66,27 +56,20 @@ enum Draft {
 }
 
 /// An effect on one entity.
-struct Effect<'a> {
-    name: Name<'a>,
-    key: &'a IdempotencyKey,
-    fields: Option<Fields>,
+pub(super) struct Effect<'a> {
+    pub(super) name: Name<'a>,
+    pub(super) key: &'a IdempotencyKey,
+    pub(super) fields: Option<Fields>,
     /// The stored version that it follows, if it is the entity's first effect in the batch.
-    follows: i64,
-}
-
-/// Version and position of an effect.
-#[derive(Clone, Copy)]
-struct Numbered {
-    version: i64,
-    seq: i64,
+    pub(super) follows: i64,
 }
 
 /// See the module.
 pub(super) struct Batch<'a> {
-    tx: &'a mut dyn WriteTx,
-    caller: &'a Caller<'a>,
+    pub(super) tx: &'a mut dyn WriteTx,
+    pub(super) caller: &'a Caller<'a>,
     schemas: &'a Schemas,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     head: i64,
     /// Entities as the batch sees them.
     seen: BTreeMap<Name<'a>, Option<Current>>,
@@ -94,8 +77,8 @@ pub(super) struct Batch<'a> {
     blocked: BTreeMap<Name<'a>, IdempotencyKey>,
     /// Where a key stands first in the batch.
     keys: BTreeMap<&'a IdempotencyKey, usize>,
-    drafts: Vec<Draft>,
-    effects: Vec<Effect<'a>>,
+    pub(super) drafts: Vec<Draft>,
+    pub(super) effects: Vec<Effect<'a>>,
 }
 
 impl<'a> Batch<'a> {
@@ -353,105 +336,6 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Takes the positions, then writes rows and outcomes.
-    fn commit(mut self, mutations: &'a [Incoming]) -> Result<Verdict> {
-        let numbers = self.write_effects()?;
-        let drafts = std::mem::take(&mut self.drafts);
-        let mut results: Vec<PushResult> = Vec::with_capacity(drafts.len());
-        for (incoming, draft) in mutations.iter().zip(drafts) {
-            let (outcome, duplicate) = match draft {
-                Draft::Fresh(outcome) => (outcome, false),
-                Draft::Replay(outcome) => (outcome, true),
-                Draft::KeyReused => (key_reused(), false),
-                Draft::SameAs(index) => match results.get(index) {
-                    Some(first) => (first.outcome.clone(), first.outcome.is_final()),
-                    None => return Err(StorageError::internal("a result refers to a later one")),
-                },
-                Draft::Applied(effect) => (applied(number(&numbers, effect)?), false),
-                Draft::Conflict {
-                    reason,
-                    with,
-                    fields,
-                } => (conflict(reason, number(&numbers, with)?, fields), false),
-            };
-            let reused = matches!(&outcome, Outcome::Rejected { code, .. } if code == KEY_REUSED);
-            if outcome.is_final() && !duplicate && !reused {
-                self.record(incoming, &outcome)?;
-            }
-            results.push(PushResult {
-                key: incoming.key.clone(),
-                outcome,
-                duplicate,
-            });
-        }
-        Ok(Verdict::Decided(PushResponse {
-            epoch: self.epoch,
-            results,
-        }))
-    }
-
-    fn write_effects(&mut self) -> Result<Vec<Numbered>> {
-        if self.effects.is_empty() {
-            return Ok(Vec::new());
-        }
-        let tenant = &self.caller.identity.principal.tenant;
-        let types: BTreeSet<&str> = self.effects.iter().map(|effect| effect.name.0).collect();
-        for entity_type in types {
-            let entity_type = EntityType::from(entity_type);
-            self.tx
-                .register_entity_type(tenant, &entity_type, self.caller.now_ms)?;
-        }
-        let count = i64::try_from(self.effects.len()).map_err(StorageError::internal)?;
-        let mut seq = self.tx.bump_head(tenant, &self.caller.scope, count)? - count;
-        let mut versions: BTreeMap<Name<'a>, i64> = BTreeMap::new();
-        let mut last: BTreeMap<Name<'a>, usize> = BTreeMap::new();
-        let mut numbers = Vec::with_capacity(self.effects.len());
-        for (index, effect) in self.effects.iter().enumerate() {
-            seq += 1;
-            let before = versions.get(&effect.name).unwrap_or(&effect.follows);
-            let version = seq.max(before + 1);
-            versions.insert(effect.name, version);
-            last.insert(effect.name, index);
-            numbers.push(Numbered { version, seq });
-        }
-        for (index, (effect, number)) in self.effects.iter().zip(&numbers).enumerate() {
-            if last.get(&effect.name) != Some(&index) {
-                continue; // a later effect of the batch replaces it; no reader ever sees it
-            }
-            let fields = effect.fields.as_ref().map(serde_json::to_string);
-            let entity = Entity {
-                scope: self.caller.scope.clone(),
-                version: number.version,
-                seq: number.seq,
-                fields: fields.transpose().map_err(StorageError::internal)?,
-                key: Some(effect.key.clone()),
-            };
-            let key = EntityKey {
-                tenant,
-                entity_type: effect.name.0,
-                id: effect.name.1,
-            };
-            self.tx.put_entity(key, &entity)?;
-        }
-        Ok(numbers)
-    }
-
-    fn record(&mut self, incoming: &Incoming, outcome: &Outcome) -> Result<()> {
-        let recorded = Recorded {
-            entity_type: incoming.entity_type.clone(),
-            id: incoming.id.clone(),
-            outcome: outcome.clone(),
-        };
-        let record = KeyRecord {
-            fingerprint: incoming.fingerprint,
-            outcome: serde_json::to_string(&recorded).map_err(StorageError::internal)?,
-        };
-        let tenant = &self.caller.identity.principal.tenant;
-        let Caller { client, now_ms, .. } = self.caller;
-        self.tx
-            .record_outcome(tenant, client, &incoming.key, &record, *now_ms)
-    }
-
     fn entity_key(&self, (entity_type, id): Name<'a>) -> EntityKey<'a> {
         EntityKey {
             tenant: &self.caller.identity.principal.tenant,
@@ -461,21 +345,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-const KEY_REUSED: &str = "key-reused";
-
-fn key_reused() -> Outcome {
-    rejected(
-        KEY_REUSED,
-        "the key was used before for a mutation with other content",
-    )
-}
-
 fn name(incoming: &Incoming) -> Name<'_> {
     (&incoming.entity_type, &incoming.id)
-}
-
-pub(crate) fn read_record(record: &KeyRecord) -> Result<Recorded> {
-    serde_json::from_str(&record.outcome).map_err(StorageError::internal)
 }
 
 fn read_entity(entity: Entity) -> Result<Current> {
@@ -495,29 +366,5 @@ fn is_place_of(outcome: &Outcome, place: Option<Place>) -> bool {
             version.as_str() == now.to_string()
         }
         _ => false,
-    }
-}
-
-fn number(numbers: &[Numbered], effect: usize) -> Result<Numbered> {
-    let found = numbers.get(effect).copied();
-    found.ok_or_else(|| StorageError::internal("a result refers to an effect that is not there"))
-}
-
-fn applied(Numbered { version, seq }: Numbered) -> Outcome {
-    Outcome::Applied {
-        version: ServerVersion::new(version.to_string()),
-        position: seq,
-        fields: None,
-    }
-}
-
-fn conflict(reason: ConflictReason, number: Numbered, fields: Option<Fields>) -> Outcome {
-    Outcome::Conflict {
-        reason,
-        remote: Some(RemoteState {
-            version: ServerVersion::new(number.version.to_string()),
-            position: number.seq,
-            fields,
-        }),
     }
 }

@@ -4,7 +4,7 @@
 //!  parse ──> transaction: bind the client
 //!             per mutation: claim the key or replay ─> authorize ─> validate ─> precondition
 //!                           ─> planned effect, in memory                         (batch, rules)
-//!             take the positions ─> write the rows ─> record the outcomes ─> commit
+//!             take the positions ─> write the rows ─> record the outcomes            (commit, record)
 //! ```
 //!
 //! The key comes before every check: a success that is sent again is repeated, even if its
@@ -13,11 +13,13 @@
 //! not applied leaves nothing behind.
 
 mod batch;
+mod commit;
 mod parse;
+mod record;
 mod rules;
 mod validate;
 
-pub(super) use batch::read_record;
+pub(super) use record::read_record;
 
 use super::{check_client, default_scope, json};
 use crate::problems::Refusal;

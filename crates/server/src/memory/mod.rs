@@ -3,40 +3,21 @@
 //! One lock over everything makes each transaction run alone. A transaction that fails is undone
 //! from a list of what it replaced, so nothing is copied up front. Never used to serve people.
 
+mod state;
+
+use state::{RecordKey, RowKey, ScopeKey, State, record_key, row_key, scope_key};
+
 use crate::{Entity, EntityKey, EntityRef, KeyRecord, ReadTx, Storage, StorageError, WriteTx};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, ControlFlow};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use syncline_protocol::{ClientId, EntityType, Epoch, IdempotencyKey, Scope};
 
 type Result<T> = std::result::Result<T, StorageError>;
-/// (tenant, type, id)
-type RowKey = (String, String, String);
-/// (tenant, scope, seq)
-type FeedKey = (String, String, i64);
-/// (tenant, scope)
-type ScopeKey = (String, String);
-/// (tenant, client, key)
-type RecordKey = (String, String, String);
-
 /// See the module.
 #[derive(Debug)]
 pub struct MemoryStorage {
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    epoch: String,
-    entities: BTreeMap<RowKey, Entity>,
-    feed: BTreeMap<FeedKey, (String, String)>,
-    heads: BTreeMap<ScopeKey, i64>,
-    horizons: BTreeMap<ScopeKey, i64>,
-    records: BTreeMap<RecordKey, KeyRecord>,
-    clients: BTreeMap<(String, String), String>,
-    types: BTreeSet<(String, String)>,
-    /// Write operations that still succeed before the planned failure.
-    failure: Option<(usize, StorageError)>,
 }
 
 enum Undo {
@@ -52,10 +33,8 @@ enum Undo {
 impl MemoryStorage {
     /// An empty storage whose history has this identity.
     pub fn new(epoch: &str) -> Self {
-        let state = State {
-            epoch: epoch.to_owned(),
-            ..State::default()
-        };
+        let mut state = State::default();
+        epoch.clone_into(&mut state.epoch);
         Self {
             state: Mutex::new(state),
         }
@@ -91,161 +70,6 @@ impl Storage for MemoryStorage {
 
     fn cursor_secret(&self) -> [u8; 32] {
         [7; 32]
-    }
-}
-
-fn row_key(key: EntityKey<'_>) -> RowKey {
-    (
-        key.tenant.to_owned(),
-        key.entity_type.to_owned(),
-        key.id.to_owned(),
-    )
-}
-
-fn scope_key(tenant: &str, scope: &Scope) -> ScopeKey {
-    (tenant.to_owned(), scope.as_str().to_owned())
-}
-
-fn record_key(tenant: &str, client: &ClientId, key: &IdempotencyKey) -> RecordKey {
-    (
-        tenant.to_owned(),
-        client.as_str().to_owned(),
-        key.as_str().to_owned(),
-    )
-}
-
-impl State {
-    fn put(&mut self, key: &RowKey, entity: Option<Entity>) -> Option<Entity> {
-        match entity {
-            Some(entity) => {
-                let place = (key.0.clone(), entity.scope.as_str().to_owned(), entity.seq);
-                let previous = self.entities.insert(key.clone(), entity);
-                self.forget_place(&key.0, previous.as_ref());
-                self.feed.insert(place, (key.1.clone(), key.2.clone()));
-                previous
-            }
-            None => {
-                let previous = self.entities.remove(key);
-                self.forget_place(&key.0, previous.as_ref());
-                previous
-            }
-        }
-    }
-
-    fn forget_place(&mut self, tenant: &str, entity: Option<&Entity>) {
-        if let Some(entity) = entity {
-            let place = (
-                tenant.to_owned(),
-                entity.scope.as_str().to_owned(),
-                entity.seq,
-            );
-            self.feed.remove(&place);
-        }
-    }
-}
-
-fn show<'a>(entity_type: &'a str, id: &'a str, entity: &'a Entity) -> EntityRef<'a> {
-    EntityRef {
-        entity_type,
-        id,
-        version: entity.version,
-        seq: entity.seq,
-        fields: entity.fields.as_deref(),
-        key: entity.key.as_ref().map(IdempotencyKey::as_str),
-    }
-}
-
-impl ReadTx for State {
-    fn epoch(&self) -> Result<Epoch> {
-        Ok(Epoch::new(self.epoch.clone()))
-    }
-
-    fn head(&self, tenant: &str, scope: &Scope) -> Result<i64> {
-        Ok(self
-            .heads
-            .get(&scope_key(tenant, scope))
-            .copied()
-            .unwrap_or(0))
-    }
-
-    fn horizon(&self, tenant: &str, scope: &Scope) -> Result<i64> {
-        Ok(self
-            .horizons
-            .get(&scope_key(tenant, scope))
-            .copied()
-            .unwrap_or(0))
-    }
-
-    fn entity(&self, key: EntityKey<'_>) -> Result<Option<Entity>> {
-        Ok(self.entities.get(&row_key(key)).cloned())
-    }
-
-    fn key_record(
-        &self,
-        tenant: &str,
-        client: &ClientId,
-        key: &IdempotencyKey,
-    ) -> Result<Option<KeyRecord>> {
-        Ok(self.records.get(&record_key(tenant, client, key)).cloned())
-    }
-
-    fn client_subject(&self, tenant: &str, client: &ClientId) -> Result<Option<String>> {
-        let client = (tenant.to_owned(), client.as_str().to_owned());
-        Ok(self.clients.get(&client).cloned())
-    }
-
-    fn entity_types(&self, tenant: &str) -> Result<Vec<EntityType>> {
-        let own = self.types.iter().filter(|(owner, _)| owner == tenant);
-        Ok(own.map(|(_, name)| EntityType::new(name.clone())).collect())
-    }
-
-    fn feed(
-        &self,
-        tenant: &str,
-        scope: &Scope,
-        after: i64,
-        limit: usize,
-        visit: &mut dyn FnMut(EntityRef<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let (tenant, scope) = scope_key(tenant, scope);
-        let from = Bound::Excluded((tenant.clone(), scope.clone(), after));
-        let to = Bound::Included((tenant.clone(), scope, i64::MAX));
-        if after == i64::MAX {
-            return Ok(());
-        }
-        for (_, (entity_type, id)) in self.feed.range((from, to)).take(limit) {
-            let key = (tenant.clone(), entity_type.clone(), id.clone());
-            let Some(entity) = self.entities.get(&key) else {
-                continue;
-            };
-            if visit(show(entity_type, id, entity)).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn snapshot(
-        &self,
-        tenant: &str,
-        scope: &Scope,
-        after: Option<(&str, &str)>,
-        limit: usize,
-        visit: &mut dyn FnMut(EntityRef<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let (entity_type, id) = after.unwrap_or(("", ""));
-        let from = Bound::Excluded((tenant.to_owned(), entity_type.to_owned(), id.to_owned()));
-        let own = self
-            .entities
-            .range((from, Bound::Unbounded))
-            .take_while(|((owner, _, _), _)| owner == tenant)
-            .filter(|(_, entity)| &entity.scope == scope && entity.fields.is_some());
-        for ((_, entity_type, id), entity) in own.take(limit) {
-            if visit(show(entity_type, id, entity)).is_break() {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 
