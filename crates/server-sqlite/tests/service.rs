@@ -70,14 +70,11 @@ fn the_same_push_from_many_threads_takes_effect_once() {
     assert_eq!((page.end.position, page.end.count), (40, 20));
 }
 
-#[test]
-fn a_pull_beside_writers_ends_with_their_rows() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = open(directory.path());
-    server.push(&ann(), &batch());
-    let requests: Vec<_> = (0..3)
+/// Three writers, each making rows and editing them.
+fn requests_of_writers(server: &Server<SqliteStorage>) -> Vec<Vec<Request>> {
+    (0..3)
         .map(|writer| {
-            let requests: Vec<_> = (0..15)
+            (0..15)
                 .map(|nth| {
                     let (key, id) = (
                         format!("w{writer}-{nth}"),
@@ -92,10 +89,17 @@ fn a_pull_beside_writers_ends_with_their_rows() {
                         .request(&ann(), "POST", "/v1/push")
                         .json(body.to_string())
                 })
-                .collect();
-            requests
+                .collect()
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn a_pull_beside_writers_ends_with_their_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = open(directory.path());
+    server.push(&ann(), &batch());
+    let requests = requests_of_writers(&server);
     let service = &server.service;
     let done = AtomicBool::new(false);
     let mut rows = BTreeMap::new();

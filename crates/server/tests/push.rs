@@ -442,9 +442,8 @@ fn what_became_of_a_key() {
     }
 }
 
-#[test]
-fn schemas_judge_the_whole_entity() {
-    let schema = json!({
+fn task_schema() -> serde_json::Value {
+    json!({
         "type": "object",
         "required": ["title"],
         "additionalProperties": false,
@@ -453,30 +452,36 @@ fn schemas_judge_the_whole_entity() {
             "done": {"type": "integer", "enum": [0, 1]},
             "a/b": {"type": "null"}
         }
-    });
+    })
+}
+
+/// The fields that were refused and why; no value may be repeated.
+fn errors(outcome: &Outcome) -> Vec<(String, String)> {
+    let Outcome::Rejected { code, errors, .. } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(code, "validation");
+    let told = format!("{outcome:?}");
+    assert!(!told.contains("canary"), "a value was repeated: {told}");
+    errors
+        .iter()
+        .map(|error| (error.field.clone(), error.code.clone()))
+        .collect()
+}
+
+#[test]
+fn schemas_judge_the_whole_entity() {
     let config = ServerConfig {
         types: [(
             "task".to_owned(),
             TypeConfig {
-                schema: Some(schema),
+                schema: Some(task_schema()),
             },
         )]
         .into(),
         ..ServerConfig::default()
     };
     let server = Server::new(syncline_server::MemoryStorage::new(EPOCH), config);
-    let errors = |outcome: &Outcome| -> Vec<(String, String)> {
-        let Outcome::Rejected { code, errors, .. } = outcome else {
-            panic!("{outcome:?}");
-        };
-        assert_eq!(code, "validation");
-        let told = format!("{outcome:?}");
-        assert!(!told.contains("canary"), "a value was repeated: {told}");
-        errors
-            .iter()
-            .map(|error| (error.field.clone(), error.code.clone()))
-            .collect()
-    };
     for (nth, (fields, field)) in [
         (json!({"done": 1}), "title"),
         (json!({"title": "canary canary"}), "title"),
