@@ -12,7 +12,7 @@ use crate::row;
 use crate::state;
 use crate::store::EntityTypes;
 use rusqlite::{OptionalExtension, Transaction, params};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
     Batch, BatchEntry, ClaimLimits, Dice, EntityRef, Folded, Intent, MutationError, Notice, Now,
     fold,
@@ -40,8 +40,8 @@ pub(crate) struct Claimer<'a> {
     held: BTreeSet<(String, String)>,
     /// Rows that an earlier unsettled entry references: not to be deleted yet.
     referenced: BTreeSet<EntityRef>,
-    /// The first entry that waits only for a parent created after it: the way out of a cycle.
-    waits_for_later: Option<i64>,
+    /// Entities that wait for parents that are not created yet: their entry and those parents.
+    waits: BTreeMap<EntityRef, (i64, Vec<EntityRef>)>,
     /// Entries that this claim took out of the outbox.
     gone: BTreeSet<i64>,
     batch: Batch,
@@ -83,7 +83,7 @@ impl<'a> Claimer<'a> {
             until,
             held: BTreeSet::new(),
             referenced: BTreeSet::new(),
-            waits_for_later: None,
+            waits: BTreeMap::new(),
             gone: BTreeSet::new(),
             batch: Batch::default(),
             bytes: 0,
@@ -94,13 +94,39 @@ impl<'a> Claimer<'a> {
     /// Fills a batch, in one transaction with marking it in flight.
     pub(crate) fn claim(mut self) -> Result<(Batch, Vec<Notice>), StoreError> {
         self.scan(None)?;
-        if let (true, Some(seq)) = (self.batch.entries.is_empty(), self.waits_for_later.take()) {
-            // Only a cycle of references is left: its first entry goes without its parent.
+        if let (true, Some(seq)) = (self.batch.entries.is_empty(), self.first_in_a_cycle()) {
+            // They wait for each other: one goes without its parents.
             self.held.clear();
             self.referenced.clear();
             self.scan(Some(seq))?;
         }
         Ok((self.batch, self.notices))
+    }
+
+    /// The first entry whose parents, every one of them, wait in turn for it.
+    fn first_in_a_cycle(&self) -> Option<i64> {
+        let waits_for = |from: &EntityRef, to: &EntityRef| {
+            let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+            while let Some(entity) = next.pop() {
+                if entity == to {
+                    return true;
+                }
+                if seen.insert(entity) {
+                    next.extend(
+                        self.waits
+                            .get(entity)
+                            .into_iter()
+                            .flat_map(|(_, parents)| parents),
+                    );
+                }
+            }
+            false
+        };
+        self.waits
+            .iter()
+            .filter(|(entity, (_, parents))| parents.iter().all(|parent| waits_for(parent, entity)))
+            .map(|(_, (seq, _))| *seq)
+            .min()
     }
 
     fn scan(&mut self, without_parent: Option<i64>) -> Result<(), StoreError> {
@@ -273,7 +299,7 @@ impl<'a> Claimer<'a> {
                     return Ok(None);
                 }
                 Folded::One(one) => {
-                    if self.references_unsettled(entity, &second.fields)? {
+                    if !self.uncreated_parents(entity, &second.fields)?.is_empty() {
                         break;
                     }
                     self.supersede(later, "coalesced into an earlier mutation")?;
@@ -322,18 +348,19 @@ impl<'a> Claimer<'a> {
         Ok(())
     }
 
-    /// Whether one of the rows that these fields reference is not created on the server yet.
-    fn references_unsettled(
+    /// The rows that these fields reference and that are not created on the server yet.
+    fn uncreated_parents(
         &self,
         entity: &EntityRef,
         fields: &Fields,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Vec<EntityRef>, StoreError> {
+        let mut uncreated = Vec::new();
         for parent in self.parents(entity, fields) {
             if parent != *entity && outbox::has_create(self.tx, &parent)? {
-                return Ok(true);
+                uncreated.push(parent);
             }
         }
-        Ok(false)
+        Ok(uncreated)
     }
 
     fn waits_for_parent(
@@ -342,10 +369,14 @@ impl<'a> Claimer<'a> {
         entity: &EntityRef,
         fields: &Fields,
     ) -> Result<bool, StoreError> {
-        if entry.op == Operation::Delete || !self.references_unsettled(entity, fields)? {
+        if entry.op == Operation::Delete {
             return Ok(false);
         }
-        self.waits_for_later.get_or_insert(entry.seq);
+        let parents = self.uncreated_parents(entity, fields)?;
+        if parents.is_empty() {
+            return Ok(false);
+        }
+        self.waits.insert(entity.clone(), (entry.seq, parents));
         Ok(true)
     }
 

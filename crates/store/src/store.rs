@@ -8,14 +8,14 @@ use crate::error::StoreError;
 use crate::lease::{self, Lease};
 use crate::meta;
 use crate::table::Table;
-use crate::{book, page, remedy, status};
+use crate::{book, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline_core::{Config, Dice, Now, Policy, StoreAnswer, StoreWork};
-use syncline_protocol::{ClientId, EntityType, Hello, Principal};
+use syncline_protocol::{ClientId, EntityType, Fields, Hello, Principal};
 
 /// How long a statement waits for another writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -173,6 +173,19 @@ impl Store {
     /// The registered types.
     pub fn types(&self) -> &EntityTypes {
         &self.types
+    }
+
+    /// Every row of a type: entity id to fields. Rows whose key cannot be synced are left out.
+    pub fn entities(
+        &self,
+        entity_type: &RegisteredType,
+    ) -> Result<BTreeMap<String, Fields>, StoreError> {
+        let mut entities = BTreeMap::new();
+        row::for_each(&self.conn, &entity_type.table, |id, fields| {
+            entities.extend(id.ok().map(|id| (id.to_string(), fields)));
+            Ok(())
+        })?;
+        Ok(entities)
     }
 
     /// A read-only look at everything that the status tells.

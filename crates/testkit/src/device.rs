@@ -30,6 +30,8 @@ impl Device {
         let app = Connection::open(&path).unwrap();
         app.execute_batch(schema).unwrap();
         app.pragma_update(None, "foreign_keys", true).unwrap();
+        // No power fails in a story, and some write thousands of times.
+        app.pragma_update(None, "synchronous", "OFF").unwrap();
         let request = AttachRequest {
             remote: "test:".to_owned(),
             tables: Tables::All,

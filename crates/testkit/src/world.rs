@@ -237,19 +237,21 @@ impl World {
     /// Lets time pass for one device until it has nothing more to do by itself.
     pub fn settle(&mut self, name: &str) {
         for _ in 0..500 {
+            let now = self.now;
             let device = self.get(name);
-            let Some(engine) = device.engine.as_mut() else {
+            let put_off = "SELECT EXISTS (SELECT 1 FROM syncline_outbox WHERE state = 'pending' AND not_before > ?1)";
+            let due_later: bool = device
+                .app
+                .query_row(put_off, [now.unix_ms], |row| row.get(0))
+                .unwrap();
+            let Some(engine) = device.engine.as_ref() else {
                 return;
             };
-            let status = engine_status(engine, Now::default());
-            let busy = engine.state() == State::Backoff
-                || (status.outbox["pending"] + status.outbox["in_flight"] > 0
-                    && is_waiting(engine));
-            let wake = engine.next_wakeup();
-            let (true, Some((at, _))) = (busy, wake) else {
+            let more = due_later || engine.state() == State::Backoff || is_waiting(engine);
+            let (true, Some((at, _))) = (more, engine.next_wakeup()) else {
                 return;
             };
-            self.pass(at.saturating_sub(self.now.monotonic_ms));
+            self.pass(at.saturating_sub(now.monotonic_ms));
             self.feed(name, Input::Tick);
         }
         panic!("{name} is never quiet: {:?}", self.status(name))
@@ -307,6 +309,35 @@ impl World {
         &self.server
     }
 
+    /// Ends everything bad: the device is online, no fault waits, nothing is held back.
+    pub fn heal(&mut self, name: &str) {
+        let link = &mut self.get(name).link;
+        link.faults.clear();
+        link.poison = None;
+        link.expire_after = None;
+        self.release(name);
+        self.online(name);
+    }
+
+    /// A device's rows are the server's, field by field.
+    pub fn assert_equals_server(&mut self, name: &str) {
+        let types = self.get(name).engine().store().types().clone();
+        for entity_type in types.iter() {
+            let here = self
+                .get(name)
+                .engine()
+                .store()
+                .entities(entity_type)
+                .unwrap();
+            assert_eq!(
+                here,
+                self.on_server(&entity_type.name),
+                "{name}: {}",
+                entity_type.name
+            );
+        }
+    }
+
     /// All devices have the same rows in every table, and nothing is left to sync.
     pub fn assert_converged(&mut self) {
         let names: Vec<String> = self.devices.keys().cloned().collect();
@@ -358,10 +389,10 @@ fn engine_status(engine: &mut Engine, now: Now) -> Status {
 }
 
 fn is_waiting(engine: &Engine) -> bool {
-    use syncline_core::WakeReason::{Backoff, Debounce, EntryDue};
+    use syncline_core::WakeReason::{Debounce, EntryDue};
     engine
         .next_wakeup()
-        .is_some_and(|(_, why)| matches!(why, Backoff | Debounce | EntryDue))
+        .is_some_and(|(_, why)| matches!(why, Debounce | EntryDue))
 }
 
 fn text(value: &SqlValue) -> String {

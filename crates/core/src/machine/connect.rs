@@ -10,7 +10,7 @@ impl Machine {
             StoreAnswer::Acquired => {
                 self.waiting.lease_renewed(&self.config, now);
                 if self.session.is_some() {
-                    self.start_pushing(out);
+                    self.start_pushing(now, out);
                 } else {
                     self.ask(
                         RemoteRequest::Hello {
@@ -30,7 +30,7 @@ impl Machine {
                 if epoch_changed {
                     out.notice(Notice::EpochChanged);
                 }
-                self.start_pushing(out);
+                self.start_pushing(now, out);
             }
             StoreAnswer::OtherAccount { recorded } => {
                 let offered = self.session.take().map(|hello| hello.principal);

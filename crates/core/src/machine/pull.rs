@@ -90,13 +90,19 @@ impl Machine {
 
     fn after_survey(&mut self, survey: Survey, now: Now, out: &mut Effects) {
         self.waiting.succeeded();
-        if survey.claimable && self.cycle.rounds < self.config.rounds {
-            return self.start_pushing(out);
+        let paused = self.pusher.paused_until(now).is_some();
+        let more = survey.claimable && self.cycle.progress && !paused;
+        if more && self.cycle.rounds < self.config.rounds {
+            return self.start_pushing(now, out);
         }
-        let end = if survey.claimable {
+        let end = if more {
             CycleEnd::RoundsUsedUp
         } else {
             CycleEnd::Complete
+        };
+        let survey = Survey {
+            claimable: more,
+            ..survey
         };
         self.finish(survey, end, now, out);
     }

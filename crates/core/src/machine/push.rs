@@ -3,6 +3,7 @@
 //! A batch that fails as a whole (a 500, a garbled answer) is halved until the culprit stands
 //! alone. A failure counts against a mutation only when it failed alone although another push
 //! went through since it was first suspected; so an outage kills nothing, however long it lasts.
+//! While it is not known whose fault it is, pushing pauses with growing delays and pulling goes on.
 
 use super::{Booking, ClaimLimits, Effects, Machine, Notice, State, StoreAnswer, StoreWork};
 use crate::{
@@ -21,12 +22,25 @@ pub(super) struct Pusher {
     limit: usize,
     /// Pushes that the server answered.
     answered: u64,
-    /// Entries that were in a failed batch → `answered` at that time.
-    suspects: BTreeMap<i64, u64>,
+    /// Entries that were in a failed batch.
+    suspects: BTreeMap<i64, Suspect>,
     /// Entries that failed alone: they are only sent alone.
     alone: BTreeSet<i64>,
+    /// Failures of entries alone that nobody can be blamed for, since the last answered push.
+    unexplained: u32,
+    /// No push before this moment (monotonic milliseconds), after an unexplained failure.
+    paused_until: Option<u64>,
     /// What happens once the booking is through.
     then: Then,
+}
+
+/// What speaks against an entry.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    /// `answered` when it was first part of a failure.
+    since: u64,
+    /// How often it failed alone.
+    alone: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -35,6 +49,8 @@ enum Then {
     /// Wait briefly, then go on with a smaller batch.
     Halve(RemoteError),
     Fail(RemoteError),
+    /// Pushing pauses; changes are received all the same (O4).
+    Pull,
     /// The server's history is another one: greet it anew.
     Reconnect,
 }
@@ -47,6 +63,8 @@ impl Pusher {
             answered: 0,
             suspects: BTreeMap::new(),
             alone: BTreeSet::new(),
+            unexplained: 0,
+            paused_until: None,
             then: Then::ClaimMore,
         }
     }
@@ -55,18 +73,24 @@ impl Pusher {
         self.batch = Batch::default();
     }
 
-    /// Whether failures of this entry are its own: it was suspected before another push went through.
-    fn is_culprit(&self, seq: i64) -> bool {
-        self.suspects
-            .get(&seq)
-            .is_some_and(|at| self.answered > *at)
+    /// When pushing may go on, if it pauses now.
+    pub(super) fn paused_until(&self, now: Now) -> Option<u64> {
+        self.paused_until.filter(|until| *until > now.monotonic_ms)
+    }
+
+    /// Somebody does not want to wait.
+    pub(super) fn end_pause(&mut self) {
+        self.paused_until = None;
     }
 }
 
 impl Machine {
-    pub(super) fn start_pushing(&mut self, out: &mut Effects) {
-        self.enter(State::Pushing, out);
+    pub(super) fn start_pushing(&mut self, now: Now, out: &mut Effects) {
         self.cycle.progress = false;
+        if self.pusher.paused_until(now).is_some() {
+            return self.start_pulling(out);
+        }
+        self.enter(State::Pushing, out);
         self.claim(out);
     }
 
@@ -127,6 +151,7 @@ impl Machine {
                 self.session = None;
                 self.resume_cycle(now, out);
             }
+            Then::Pull => self.start_pulling(out),
             Then::Fail(error) => self.remote_failed(error, now, out),
             Then::Halve(error) => {
                 let delay_ms = self
@@ -157,6 +182,8 @@ impl Machine {
         self.waiting.succeeded();
         self.refreshed = false;
         self.pusher.answered += 1;
+        self.pusher.unexplained = 0;
+        self.pusher.paused_until = None;
         self.pusher.limit = (self.pusher.limit * 2).min(self.config.push_mutations);
         let same_epoch = self
             .session
@@ -207,10 +234,9 @@ impl Machine {
             _ if suspicious || too_large => {
                 self.pusher.limit = (batch.entries.len() / 2).max(1);
                 for entry in &batch.entries {
-                    self.pusher
-                        .suspects
-                        .entry(entry.seq)
-                        .or_insert(self.pusher.answered);
+                    let since = self.pusher.answered;
+                    let fresh = Suspect { since, alone: 0 };
+                    self.pusher.suspects.entry(entry.seq).or_insert(fresh);
                 }
                 self.pusher.then = if too_large {
                     Then::ClaimMore
@@ -234,24 +260,30 @@ impl Machine {
         now: Now,
     ) -> Vec<Booking> {
         let why = MutationError::new("request-failed", error.to_string());
-        let verdict = if self.pusher.is_culprit(entry.seq) {
+        let answered = self.pusher.answered;
+        self.pusher.alone.insert(entry.seq);
+        let fresh = Suspect {
+            since: answered,
+            alone: 0,
+        };
+        let suspect = self.pusher.suspects.entry(entry.seq).or_insert(fresh);
+        suspect.alone = suspect.alone.saturating_add(1);
+        let Suspect { since, alone } = *suspect;
+        let verdict = if answered > since {
             self.pusher.then = Then::ClaimMore;
             count_failure(entry, why, None, &self.config, now, &mut self.dice)
         } else {
-            self.pusher.then = Then::Fail(error.clone());
-            let delay = backoff_ms(
-                &self.config,
-                entry.attempts.saturating_add(2),
-                &mut self.dice,
-            );
+            self.pusher.then = Then::Pull;
+            self.pusher.unexplained = self.pusher.unexplained.saturating_add(1);
+            let pause = backoff_ms(&self.config, self.pusher.unexplained, &mut self.dice);
+            self.pusher.paused_until = Some(now.after_ms(pause));
+            let delay = backoff_ms(&self.config, alone.saturating_add(1), &mut self.dice);
             Verdict::Later {
-                not_before_unix_ms: now.unix_after_ms(delay),
+                not_before_unix_ms: now.unix_after_ms(delay.max(pause)),
                 counted: Counted::No,
                 error: why,
             }
         };
-        self.pusher.alone.insert(entry.seq);
-        self.pusher.suspects.insert(entry.seq, self.pusher.answered);
         vec![Booking {
             seq: entry.seq,
             verdict,

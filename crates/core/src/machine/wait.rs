@@ -111,13 +111,24 @@ impl Waiting {
         self.debounce = Some((first, due));
     }
 
-    pub(super) fn rest(&mut self, config: &Config, survey: Survey, now: Now, dice: &mut Dice) {
+    /// Sets the deadlines of rest; pushing may pause until a given moment.
+    fn rest(
+        &mut self,
+        config: &Config,
+        survey: Survey,
+        paused: Option<u64>,
+        now: Now,
+        dice: &mut Dice,
+    ) {
         let fifth = config.poll_interval_ms / 5;
         self.poll = Some(now.after_ms(config.poll_interval_ms - fifth + dice.up_to(fifth * 2)));
         self.entry_due = survey.due_unix_ms.map(|due| {
             let delay = u64::try_from(due.saturating_sub(now.unix_ms)).unwrap_or(0);
             now.after_ms(delay.min(config.backoff_cap_ms))
         });
+        if let Some(until) = paused {
+            self.entry_due = Some(self.entry_due.map_or(until, |due| due.max(until)));
+        }
     }
 }
 
@@ -170,6 +181,12 @@ impl Machine {
     pub(super) fn on_trigger(&mut self, reason: Reason, now: Now, out: &mut Effects) {
         self.wanted.insert(reason);
         let patient = matches!(reason, Reason::MutationEnqueued | Reason::Timer);
+        if matches!(
+            reason,
+            Reason::UserAsked | Reason::NetworkAvailable | Reason::Remediated
+        ) {
+            self.pusher.end_pause();
+        }
         match self.state {
             // A new write never shortens or resets a back-off (O5); what runs will see it.
             _ if patient && self.state.is_busy() => {}
@@ -245,7 +262,9 @@ impl Machine {
 
     /// The cycle is through.
     pub(super) fn finish(&mut self, survey: Survey, end: CycleEnd, now: Now, out: &mut Effects) {
-        self.waiting.rest(&self.config, survey, now, &mut self.dice);
+        let paused = self.pusher.paused_until(now);
+        self.waiting
+            .rest(&self.config, survey, paused, now, &mut self.dice);
         let waits_for_person = survey.open_conflicts > 0
             && survey.unsettled > 0
             && !survey.claimable

@@ -1,0 +1,121 @@
+//! Random histories: whatever is written, lost, repeated, crashed and in whatever order, in the end
+//! everybody has the same, and every mutation is accounted for.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use proptest::prelude::*;
+use syncline_testkit::{Fault, World};
+
+const SCHEMA: &str = "
+    CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT, budget REAL);
+    CREATE TABLE task (project INTEGER NOT NULL REFERENCES project(id) ON DELETE CASCADE,
+                       number INTEGER NOT NULL, title TEXT, note TEXT, data BLOB,
+                       PRIMARY KEY (project, number)) WITHOUT ROWID;";
+
+const DEVICES: [&str; 3] = ["Alice", "Bob", "Carol"];
+
+#[derive(Debug, Clone)]
+enum Act {
+    Write(usize, String),
+    Sync(usize),
+    Fault(usize, Fault),
+    Offline(usize),
+    Online(usize),
+    Crash(usize),
+    Release(usize),
+    Pass(u64),
+}
+
+/// Ids of rows made by one device are its own, so that no two devices create the same row.
+fn any_sql(device: usize) -> impl Strategy<Value = String> {
+    let own = (0..4i64).prop_map(move |n| n * 3 + i64::try_from(device).unwrap());
+    let any = 0..12i64;
+    prop_oneof![
+        (own.clone(), 0..9i64).prop_map(|(id, n)| format!(
+            "INSERT OR IGNORE INTO project VALUES ({id}, 'made {n}', {n} / 3.0)"
+        )),
+        (own, 0..2i64, 0..9i64).prop_map(|(id, number, n)| format!(
+            "INSERT OR REPLACE INTO task SELECT id, {number}, 'task {n}', NULL, x'0{n}' FROM project WHERE id = {id}"
+        )),
+        (any.clone(), 0..9i64).prop_map(|(id, n)| format!("UPDATE project SET name = 'name {n}' WHERE id = {id}")),
+        (any.clone(), 0..9i64).prop_map(|(id, n)| format!("UPDATE project SET budget = {n} * 0.1 WHERE id = {id}")),
+        (any.clone(), 0..9i64).prop_map(|(id, n)| format!("UPDATE task SET title = 'title {n}' WHERE project = {id}")),
+        (any.clone(), 0..9i64).prop_map(|(id, n)| format!("UPDATE task SET note = 'note {n}', data = NULL WHERE project = {id}")),
+        any.clone().prop_map(|id| format!("DELETE FROM task WHERE project = {id} AND number = 1")),
+        any.prop_map(|id| format!(
+            "DELETE FROM project WHERE id = {id} AND NOT EXISTS (SELECT 1 FROM task WHERE project = {id})"
+        )),
+    ]
+}
+
+fn any_fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        Just(Fault::LoseRequest),
+        Just(Fault::LoseAnswer),
+        Just(Fault::Repeat),
+        Just(Fault::Portal),
+        Just(Fault::Hold),
+        Just(Fault::Status(500, None)),
+        Just(Fault::Status(503, Some(std::time::Duration::from_secs(2)))),
+    ]
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    (0..DEVICES.len()).prop_flat_map(|device| {
+        prop_oneof![
+            8 => any_sql(device).prop_map(move |sql| Act::Write(device, sql)),
+            4 => Just(Act::Sync(device)),
+            2 => any_fault().prop_map(move |fault| Act::Fault(device, fault)),
+            1 => Just(Act::Offline(device)),
+            1 => Just(Act::Online(device)),
+            1 => Just(Act::Crash(device)),
+            1 => Just(Act::Release(device)),
+            1 => (1..5_000u64).prop_map(Act::Pass),
+        ]
+    })
+}
+
+fn play(acts: &[Act]) -> World {
+    let mut world = World::new(SCHEMA);
+    world.configure(|config| {
+        config.push_mutations = 3;
+        config.page_changes = 2;
+    });
+    DEVICES.iter().for_each(|name| world.device(name));
+    for act in acts {
+        match act {
+            Act::Write(device, sql) => world.sql(DEVICES[*device], sql),
+            Act::Sync(device) => world.sync(DEVICES[*device]),
+            Act::Fault(device, fault) => world.fault(DEVICES[*device], fault.clone()),
+            Act::Offline(device) => world.offline(DEVICES[*device]),
+            Act::Online(device) => world.online(DEVICES[*device]),
+            Act::Crash(device) => {
+                world.crash(DEVICES[*device]);
+                world.restart(DEVICES[*device]);
+            }
+            Act::Release(device) => world.release(DEVICES[*device]),
+            Act::Pass(ms) => world.pass(*ms),
+        }
+    }
+    for name in DEVICES {
+        world.heal(name);
+    }
+    world.run_until_quiet();
+    world.run_until_quiet();
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everybody_ends_with_the_same(acts in proptest::collection::vec(any_act(), 1..60)) {
+        let mut world = play(&acts);
+        world.assert_converged();
+        for name in DEVICES {
+            let status = world.status(name);
+            prop_assert_eq!(status.outbox["failed"] + status.outbox["dead"], 0);
+            prop_assert_eq!(status.open_conflicts, 0);
+            world.assert_equals_server(name);
+        }
+    }
+}
