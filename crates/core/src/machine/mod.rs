@@ -226,6 +226,3 @@ impl Machine {
         out.notice(Notice::CycleEnded(end));
     }
 }
-
-#[cfg(test)]
-mod tests;

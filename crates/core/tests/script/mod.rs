@@ -1,0 +1,276 @@
+//! Drives a machine by hand and writes down what it is told and what it asks for.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)] // a test tool
+
+use std::fmt::Write;
+use std::path::Path;
+use syncline_core::{
+    Batch, BatchEntry, BookSummary, Config, CycleEnd, Effect, EntityRef, Input, Machine, Notice,
+    Now, Page, PageSummary, Reason, RemoteAnswer, RemoteError, RemoteRequest, RequestId,
+    StoreAnswer, StoreWork, Survey,
+};
+use syncline_protocol::{
+    Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, Limits,
+    MutationId, Operation, Outcome, PageEnd, PagePhase, Principal, PushResponse, PushResult, Scope,
+    ServerVersion,
+};
+
+/// A machine, the time, and the transcript so far.
+pub(crate) struct Script {
+    machine: Machine,
+    now: Now,
+    text: String,
+    asked: Option<(RequestId, RemoteRequest)>,
+}
+
+impl Script {
+    pub(crate) fn new() -> Self {
+        Self {
+            machine: Machine::new(Config::default(), ClientId::new("client"), 7),
+            now: Now {
+                monotonic_ms: 0,
+                unix_ms: 1_800_000_000_000,
+            },
+            text: String::new(),
+            asked: None,
+        }
+    }
+
+    fn feed(&mut self, label: &str, input: Input) {
+        writeln!(self.text, "{:>6} > {label}", self.now.monotonic_ms).unwrap();
+        for effect in self.machine.handle(input, self.now) {
+            writeln!(self.text, "         {}", say(&effect)).unwrap();
+            if let Effect::Remote(id, request) = effect {
+                self.asked = Some((id, request));
+            }
+        }
+    }
+
+    pub(crate) fn trigger(&mut self, reason: Reason) {
+        self.feed(&format!("trigger {reason:?}"), Input::Trigger(reason));
+    }
+
+    pub(crate) fn answer(&mut self, answer: StoreAnswer) {
+        let label = format!("store {answer:?}");
+        let label: String = label
+            .chars()
+            .take_while(|c| *c != '{' && *c != '(')
+            .collect();
+        self.feed(label.trim(), Input::Store(answer));
+    }
+
+    fn remote(&mut self, label: &str, answer: impl FnOnce(&RemoteRequest) -> RemoteAnswer) {
+        let (id, request) = self.asked.clone().expect("a request is under way");
+        self.feed(
+            &format!("remote {label}"),
+            Input::Remote(id, answer(&request)),
+        );
+    }
+
+    /// Acquires the lease, says hello, greets.
+    pub(crate) fn connect(&mut self) {
+        self.answer(StoreAnswer::Acquired);
+        self.remote("hello", |_| RemoteAnswer::Hello(Ok(hello())));
+        self.answer(StoreAnswer::Greeted {
+            epoch_changed: false,
+        });
+    }
+
+    pub(crate) fn claim(&mut self, seqs: &[i64]) {
+        let entries = seqs.iter().map(|seq| entry(*seq)).collect();
+        self.answer(StoreAnswer::Claimed {
+            batch: Batch { entries },
+            notices: Vec::new(),
+        });
+    }
+
+    pub(crate) fn push_applied(&mut self) {
+        self.remote("push applied", |request| {
+            RemoteAnswer::Push(Ok(applied(request)))
+        });
+    }
+
+    /// The same answer once more, when nobody waits for it.
+    pub(crate) fn push_applied_late(&mut self) {
+        self.push_applied();
+    }
+
+    pub(crate) fn fail(&mut self, error: RemoteError) {
+        let label = format!("failed: {error}");
+        self.remote(&label, |request| match request {
+            RemoteRequest::Hello { .. } => RemoteAnswer::Hello(Err(error)),
+            RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
+            RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
+        });
+    }
+
+    pub(crate) fn booked(&mut self) {
+        self.answer(StoreAnswer::Booked(BookSummary::default()));
+    }
+
+    pub(crate) fn cursor(&mut self, cursor: Option<&str>) {
+        self.answer(StoreAnswer::Cursor(cursor.map(str::to_owned)));
+    }
+
+    pub(crate) fn page(&mut self, cursor: &str, at_head: bool) {
+        let end = PageEnd {
+            cursor: cursor.to_owned(),
+            position: 1,
+            count: 0,
+            phase: PagePhase::Feed,
+            at_head,
+        };
+        let page = Page {
+            changes: Vec::new(),
+            end,
+        };
+        self.remote("page", |_| RemoteAnswer::Pull(Ok(page)));
+    }
+
+    pub(crate) fn applied(&mut self) {
+        let summary = PageSummary {
+            upserts: 1,
+            ..PageSummary::default()
+        };
+        self.answer(StoreAnswer::PageApplied(summary));
+    }
+
+    pub(crate) fn survey(&mut self, survey: Survey) {
+        self.answer(StoreAnswer::Surveyed(survey));
+    }
+
+    pub(crate) fn credentials(&mut self, refresh: Result<(), String>) {
+        self.feed("credentials", Input::Credentials(refresh));
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.feed("tick", Input::Tick);
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now.monotonic_ms += ms;
+        self.now.unix_ms += i64::try_from(ms).unwrap();
+    }
+
+    pub(crate) fn pass_to_wakeup(&mut self) {
+        let (at, why) = self.machine.next_wakeup().expect("a deadline");
+        writeln!(self.text, "         (until {why:?})").unwrap();
+        self.pass(at - self.now.monotonic_ms);
+        self.tick();
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+
+    /// Compares with the golden file of this name.
+    pub(crate) fn matches(mut self, name: &str) {
+        let wakeup = self.machine.next_wakeup();
+        let (state, wakeup) = (
+            self.machine.state(),
+            wakeup.map(|(at, why)| format!("{why:?} at {at}")),
+        );
+        writeln!(self.text, "rests in {state}, wakes: {wakeup:?}").unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+        let path = folder.join(format!("{name}.txt"));
+        if std::env::var_os("UPDATE_TRANSCRIPTS").is_some() {
+            std::fs::write(&path, &self.text).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(self.text, golden, "the transcript {name} has changed");
+    }
+}
+
+fn say(effect: &Effect) -> String {
+    match effect {
+        Effect::Store(work) => match work {
+            StoreWork::Claim(limits) => format!("store claim up to {}", limits.mutations),
+            StoreWork::Book(bookings) => {
+                let verdict = |b: &syncline_core::Booking| {
+                    let verdict = format!("{:?}", b.verdict);
+                    let word: String = verdict.chars().take_while(|c| c.is_alphabetic()).collect();
+                    format!("{}:{word}", b.seq)
+                };
+                let verdicts: Vec<String> = bookings.iter().map(verdict).collect();
+                format!("store book {}", verdicts.join(" "))
+            }
+            StoreWork::ApplyPage { from, .. } => format!("store apply page after {from:?}"),
+            StoreWork::Greet(_) => "store greet".to_owned(),
+            other => format!("store {other:?}"),
+        },
+        Effect::Remote(id, request) => match request {
+            RemoteRequest::Hello { .. } => format!("remote #{} hello", id.0),
+            RemoteRequest::Push { batch, .. } => {
+                let seqs: Vec<i64> = batch.entries.iter().map(|entry| entry.seq).collect();
+                format!("remote #{} push {seqs:?}", id.0)
+            }
+            RemoteRequest::Pull { cursor, .. } => format!("remote #{} pull after {cursor:?}", id.0),
+        },
+        Effect::RefreshCredentials => "refresh credentials".to_owned(),
+        Effect::Notice(notice) => match notice {
+            Notice::StateChanged { from, to } => format!("{from} -> {to}"),
+            Notice::BackingOff { delay_ms, .. } => format!("notice: backing off for {delay_ms} ms"),
+            Notice::CycleEnded(CycleEnd::RemoteFailed(error)) => {
+                format!("notice: cycle ended, {error}")
+            }
+            other => format!("notice: {other:?}"),
+        },
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol_versions: vec!["2026-11-01".to_owned()],
+        server: "test".to_owned(),
+        epoch: Epoch::new("e"),
+        server_time_ms: 0,
+        principal: Principal {
+            tenant: "t".to_owned(),
+            subject: "s".to_owned(),
+        },
+        scopes: vec![Grant {
+            scope: Scope::new("default"),
+            access: Access::Write,
+        }],
+        limits: Limits::default(),
+        key_retention_ms: 0,
+    }
+}
+
+fn entry(seq: i64) -> BatchEntry {
+    BatchEntry {
+        seq,
+        mutation: MutationId::new(format!("m{seq}")),
+        key: IdempotencyKey::new(format!("k{seq}")),
+        entity: EntityRef {
+            entity_type: EntityType::new("task"),
+            id: EntityId::from(seq),
+        },
+        op: Operation::Create,
+        attempts: 0,
+        frozen: "{}".to_owned(),
+    }
+}
+
+fn applied(request: &RemoteRequest) -> PushResponse {
+    let RemoteRequest::Push { batch, .. } = request else {
+        panic!("not a push")
+    };
+    let result = |entry: &BatchEntry| PushResult {
+        key: entry.key.clone(),
+        outcome: Outcome::Applied {
+            version: ServerVersion::new("1"),
+            position: 1,
+            fields: None,
+        },
+        duplicate: false,
+    };
+    PushResponse {
+        epoch: Epoch::new("e"),
+        results: batch.entries.iter().map(result).collect(),
+    }
+}

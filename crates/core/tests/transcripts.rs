@@ -1,0 +1,210 @@
+//! Golden transcripts: whole syncs as the state machine sees them, input by input and effect by
+//! effect, in `tests/transcripts/*.txt`. After a wanted change, run with `UPDATE_TRANSCRIPTS=1`
+//! and read the difference.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a test reads and writes its files
+
+mod script;
+
+use script::Script;
+use std::time::Duration;
+use syncline_core::{FaultKind, Reason, RemoteError, StoreAnswer, StoreFault, Survey};
+
+fn overloaded(seconds: u64) -> RemoteError {
+    RemoteError::Transient {
+        status: 503,
+        detail: "busy".to_owned(),
+        retry_after: Some(Duration::from_secs(seconds)),
+        overloaded: true,
+    }
+}
+
+fn broken() -> RemoteError {
+    RemoteError::Transient {
+        status: 500,
+        detail: "broken".to_owned(),
+        retry_after: None,
+        overloaded: false,
+    }
+}
+
+fn refused() -> RemoteError {
+    RemoteError::Auth {
+        detail: "token expired".to_owned(),
+    }
+}
+
+#[test]
+fn a_first_sync_pushes_then_pulls_to_the_head() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1, 2]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[]);
+    script.cursor(None);
+    script.page("c1", false);
+    script.applied();
+    script.cursor(Some("c1"));
+    script.page("c2", true);
+    script.applied();
+    script.survey(Survey::default());
+    script.matches("first_sync");
+}
+
+#[test]
+fn a_pull_that_leaves_work_is_followed_by_a_second_push() {
+    let mut script = Script::new();
+    script.trigger(Reason::RemoteHint);
+    script.connect();
+    script.claim(&[]);
+    script.cursor(Some("c1"));
+    script.page("c2", true);
+    script.applied();
+    script.survey(Survey {
+        claimable: true,
+        unsettled: 1,
+        ..Survey::default()
+    });
+    script.claim(&[1]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[]);
+    script.cursor(Some("c2"));
+    script.page("c3", true);
+    script.applied();
+    script.survey(Survey::default());
+    script.matches("second_push");
+}
+
+#[test]
+fn a_server_that_is_busy_is_left_alone_as_long_as_it_asked() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1]);
+    script.fail(overloaded(60));
+    script.booked();
+    script.trigger(Reason::MutationEnqueued);
+    script.trigger(Reason::UserAsked);
+    script.pass_to_wakeup();
+    script.matches("retry_after");
+}
+
+#[test]
+fn refused_credentials_are_refreshed_once() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1]);
+    script.fail(refused());
+    script.booked();
+    script.credentials(Ok(()));
+    script.connect();
+    script.claim(&[1]);
+    script.fail(refused());
+    script.booked();
+    script.trigger(Reason::MutationEnqueued);
+    script.trigger(Reason::AuthRefreshed);
+    script.matches("credentials");
+}
+
+#[test]
+fn a_batch_that_fails_as_a_whole_is_halved_until_the_culprit_stands_alone() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1, 2]);
+    script.fail(broken());
+    script.booked();
+    script.pass_to_wakeup();
+    script.answer(StoreAnswer::Acquired);
+    script.claim(&[1]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[2]);
+    script.fail(broken());
+    script.booked();
+    script.claim(&[]);
+    script.matches("bisection");
+}
+
+#[test]
+fn a_forgotten_position_means_to_greet_again_and_start_with_a_snapshot() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[]);
+    script.cursor(Some("old"));
+    script.fail(RemoteError::CursorGone {
+        detail: "expired".to_owned(),
+    });
+    script.answer(StoreAnswer::CursorForgotten);
+    script.connect();
+    script.claim(&[]);
+    script.cursor(None);
+    script.page("c1", true);
+    script.applied();
+    script.survey(Survey::default());
+    script.matches("cursor_gone");
+}
+
+#[test]
+fn work_that_waits_for_a_person_blocks_nothing_else() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[]);
+    script.cursor(None);
+    script.page("c1", true);
+    script.applied();
+    script.survey(Survey {
+        unsettled: 1,
+        open_conflicts: 1,
+        ..Survey::default()
+    });
+    script.trigger(Reason::RemoteHint);
+    script.matches("blocked_conflict");
+}
+
+#[test]
+fn an_engine_that_lost_its_lease_stands_back() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1]);
+    script.pass_to_wakeup();
+    script.answer(StoreAnswer::Failed(StoreFault {
+        kind: FaultKind::Fenced,
+        detail: "another process".to_owned(),
+    }));
+    script.push_applied_late();
+    script.pass_to_wakeup();
+    script.answer(StoreAnswer::HeldByOther { remaining_ms: 1000 });
+    script.matches("fenced");
+}
+
+#[test]
+fn writes_close_together_travel_together_within_the_longest_wait() {
+    let mut script = Script::new();
+    for _ in 0..24 {
+        script.trigger(Reason::MutationEnqueued);
+        script.pass(90);
+        script.tick();
+    }
+    script.matches("debounce");
+}
+
+#[test]
+fn the_same_inputs_give_the_same_effects() {
+    let play = || {
+        let mut script = Script::new();
+        script.trigger(Reason::AppStart);
+        script.connect();
+        script.claim(&[1]);
+        script.fail(broken());
+        script.booked();
+        script.into_text()
+    };
+    assert_eq!(play(), play());
+}
