@@ -66,12 +66,52 @@ pub fn attach(
     request: &AttachRequest,
     now: Now,
 ) -> Result<AttachReport, StoreError> {
+    check(conn, request)?;
+    // Not possible inside a transaction, hence the check before: a refusal leaves the file alone.
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    meta::migrate(conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    meta::migrate_in(&tx)?;
     let report = attach_in(&tx, request, now)?;
     tx.commit()?;
     Ok(report)
+}
+
+/// Refuses what can be seen to be impossible before anything is written.
+fn check(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
+    match meta::require_readable(conn) {
+        Ok(()) => refuse_other_remote(conn, request)?,
+        Err(StoreError::NotAttached) => {}
+        Err(error) => return Err(error),
+    }
+    tables(conn, request).map(drop)
+}
+
+fn refuse_other_remote(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
+    match meta::get::<String>(conn, meta::key::REMOTE)? {
+        Some(other) if other != request.remote => Err(StoreError::AttachedElsewhere(other)),
+        _ => Ok(()),
+    }
+}
+
+/// The tables asked for, each once.
+fn tables(conn: &Connection, request: &AttachRequest) -> Result<Vec<Table>, StoreError> {
+    let names = match &request.tables {
+        Tables::All => table::list_tables(conn)?,
+        Tables::Named(names) => names.clone(),
+    };
+    let mut tables: Vec<Table> = Vec::new();
+    for name in &names {
+        let table = Table::read(conn, name)?;
+        if tables.iter().all(|other| other.name != table.name) {
+            tables.push(table);
+        }
+    }
+    if tables.is_empty() {
+        return Err(StoreError::Refused(
+            "the database has no table that could be synced".to_owned(),
+        ));
+    }
+    Ok(tables)
 }
 
 fn attach_in(
@@ -79,32 +119,18 @@ fn attach_in(
     request: &AttachRequest,
     now: Now,
 ) -> Result<AttachReport, StoreError> {
-    match meta::get::<String>(tx, meta::key::REMOTE)? {
-        Some(other) if other != request.remote => return Err(StoreError::AttachedElsewhere(other)),
-        _ => meta::set(tx, meta::key::REMOTE, &request.remote)?,
-    }
+    refuse_other_remote(tx, request)?;
+    meta::set(tx, meta::key::REMOTE, &request.remote)?;
     if meta::get::<String>(tx, meta::key::CLIENT_ID)?.is_none() {
         meta::set(tx, meta::key::CLIENT_ID, request.client.as_str())?;
     }
-    let names = match &request.tables {
-        Tables::All => table::list_tables(tx)?,
-        Tables::Named(names) => names.clone(),
-    };
-    let mut tables = Vec::new();
-    for name in &names {
-        tables.push(Table::read(tx, name)?);
-    }
+    let tables = tables(tx, request)?;
     let known = EntityTypes::load(tx)?;
     let mut report = AttachReport::default();
     for table in table::topological_order(&tables) {
         if known.of_table(&table.name).is_none() {
             attach_table(tx, table, request, now, &mut report)?;
         }
-    }
-    if report.tables.is_empty() && names.is_empty() {
-        return Err(StoreError::Refused(
-            "the database has no table that could be synced".to_owned(),
-        ));
     }
     report.references_outside = references_outside(&EntityTypes::load(tx)?);
     Ok(report)
@@ -163,9 +189,7 @@ pub enum Unsynced {
 
 /// Removes every trigger, view and table of the engine. The app's rows stay as they are.
 pub fn detach(conn: &mut Connection, unsynced: Unsynced) -> Result<(), StoreError> {
-    if meta::schema_version(conn)?.is_none() {
-        return Err(StoreError::NotAttached);
-    }
+    meta::require_readable(conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let pending: i64 = tx.query_row(
         "SELECT (SELECT count(*) FROM syncline_outbox)

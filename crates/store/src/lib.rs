@@ -5,7 +5,9 @@
 //! same transaction as the write; everything the engine does is a unit of work of [`Store`], one
 //! transaction each. Decisions are made by `syncline-core`; this crate reads, asks it, and writes.
 
+mod app_triggers;
 mod apply;
+pub mod ask;
 pub mod attach;
 mod book;
 pub mod capture;
@@ -15,6 +17,7 @@ mod error;
 mod lease;
 mod meta;
 mod outbox;
+pub mod outbox_view;
 mod page;
 mod remedy;
 mod row;

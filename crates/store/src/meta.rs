@@ -65,6 +65,16 @@ pub(crate) fn schema_version(conn: &Connection) -> rusqlite::Result<Option<i64>>
     }
 }
 
+/// Fails unless the file is attached and its metadata is of a version that this program reads.
+pub(crate) fn require_readable(conn: &Connection) -> Result<(), StoreError> {
+    let known = MIGRATIONS.len() as i64;
+    match schema_version(conn)? {
+        None => Err(StoreError::NotAttached),
+        Some(found) if found > known => Err(StoreError::Newer { found, known }),
+        Some(_) => Ok(()),
+    }
+}
+
 /// Brings the metadata tables to the newest version, in one transaction: old or new, never half.
 pub(crate) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -73,7 +83,7 @@ pub(crate) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn migrate_in(tx: &Transaction<'_>) -> Result<(), StoreError> {
+pub(crate) fn migrate_in(tx: &Transaction<'_>) -> Result<(), StoreError> {
     let found = schema_version(tx)?.unwrap_or(0);
     let known = MIGRATIONS.len() as i64;
     if found > known {

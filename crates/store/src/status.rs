@@ -72,9 +72,7 @@ pub struct ScopeStatus {
 
 /// Reads the status; changes nothing. Fails with [`StoreError::NotAttached`] on other files.
 pub fn read(conn: &Connection, now: Now) -> Result<Status, StoreError> {
-    if meta::schema_version(conn)?.is_none() {
-        return Err(StoreError::NotAttached);
-    }
+    meta::require_readable(conn)?;
     let mut outbox: BTreeMap<String, u64> = ["pending", "in_flight", "failed", "dead"]
         .map(|state| (state.to_owned(), 0))
         .into();

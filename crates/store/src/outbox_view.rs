@@ -1,0 +1,348 @@
+//! The outbox for people: what is in it, what each entry waits for, what became of settled ones.
+//!
+//! Reads only; decides nothing. What an entry waits for is worked out as the claim would, without
+//! the cost of looking at the whole backlog.
+
+use crate::captured::{self, BaseState};
+use crate::error::{StoreError, json};
+use crate::outbox::{self, EntryState, op_word};
+use crate::store::EntityTypes;
+use crate::{meta, row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use syncline_core::{EntityRef, MutationError, Now};
+use syncline_protocol::{EntityId, EntityType, Fields};
+
+/// Which entries are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All that are not settled.
+    All,
+    /// Those that are not sent again without a person.
+    DeadLetters,
+}
+
+/// One outbox entry. Times in milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EntryView {
+    /// Local order; also its name for `retry` and `discard`.
+    pub seq: i64,
+    /// The mutation's correlation id.
+    pub mutation: String,
+    /// The entity's type.
+    pub entity_type: String,
+    /// The entity's id, as recorded.
+    pub entity_id: String,
+    /// `create`, `update` or `delete`.
+    pub op: String,
+    /// Where it stands.
+    pub state: EntryState,
+    /// Failures that count against it.
+    pub attempts: u32,
+    /// When it was recorded.
+    pub created_at: i64,
+    /// It may have been sent and has no final answer yet.
+    pub may_have_been_sent: bool,
+    /// What it waits for; `None`: for the next sync.
+    pub waits_for: Option<WaitsFor>,
+    /// Its last failure.
+    pub last_error: Option<MutationError>,
+}
+
+/// What an outbox entry waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "for", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WaitsFor {
+    /// A person: it is a dead letter.
+    Person,
+    /// The server's answer.
+    Answer,
+    /// A person, to decide an open conflict of its entity.
+    Conflict,
+    /// A change of its entity that waits in the inbox, for this reason.
+    Inbox {
+        /// Why the change waits.
+        because: String,
+    },
+    /// An earlier entry of the same entity.
+    Earlier {
+        /// That entry.
+        seq: i64,
+    },
+    /// The create of an entity that it references.
+    Parent {
+        /// That entry.
+        seq: i64,
+        /// The type of what it references.
+        entity_type: String,
+        /// The id of what it references.
+        entity_id: String,
+    },
+    /// A moment.
+    Time {
+        /// Milliseconds since 1970.
+        until: i64,
+    },
+}
+
+/// An entry with everything that is recorded of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EntryDetail {
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: EntryView,
+    /// The key under which it is or was sent, once it has one.
+    pub idempotency_key: Option<String>,
+    /// What it writes; `None` for a delete.
+    pub payload: Option<Fields>,
+    /// Why the payload cannot be shown and never be sent, if that is so.
+    pub unsyncable: Option<String>,
+    /// The entity's last agreed state; `None`: it did not exist.
+    pub base: Option<Fields>,
+}
+
+/// What became of a settled mutation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SettledView {
+    /// When it was settled, in milliseconds since 1970.
+    pub at: i64,
+    /// `applied` or `superseded`.
+    pub outcome: String,
+    /// The mutation's correlation id.
+    pub mutation: String,
+    /// The entity's type.
+    pub entity_type: String,
+    /// The entity's id.
+    pub entity_id: String,
+    /// `create`, `update` or `delete`.
+    pub op: String,
+    /// The outcome's circumstances.
+    pub detail: serde_json::Value,
+}
+
+/// The first `limit` entries, in local order, and how many there are.
+pub fn list(
+    conn: &Connection,
+    which: Which,
+    limit: usize,
+    now: Now,
+) -> Result<(Vec<EntryView>, u64), StoreError> {
+    meta::require_readable(conn)?;
+    let states = match which {
+        Which::All => "'pending', 'in_flight', 'failed', 'dead'",
+        Which::DeadLetters => "'failed', 'dead'",
+    };
+    let count = format!("SELECT count(*) FROM syncline_outbox WHERE state IN ({states})");
+    let total = conn.query_row(&count, [], |row| row.get(0))?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM syncline_outbox WHERE state IN ({states}) ORDER BY seq LIMIT ?1"
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let raw: Vec<RawEntry> = conn
+        .prepare(&sql)?
+        .query_map([limit], raw_entry)?
+        .collect::<Result<_, _>>()?;
+    let types = EntityTypes::load(conn)?;
+    let entries = raw.into_iter().map(|raw| view(conn, &types, raw, now));
+    Ok((entries.collect::<Result<_, _>>()?, total))
+}
+
+/// One entry in full.
+pub fn show(conn: &Connection, seq: i64, now: Now) -> Result<EntryDetail, StoreError> {
+    meta::require_readable(conn)?;
+    let sql = format!("SELECT {COLUMNS} FROM syncline_outbox WHERE seq = ?1");
+    let raw = conn.query_row(&sql, [seq], raw_entry).optional()?;
+    let raw = raw.ok_or(StoreError::NoSuchEntry(seq))?;
+    let entry = view(conn, &EntityTypes::load(conn)?, raw, now)?;
+    let (payload, unsyncable) = match captured::fields_of_mutation(conn, seq) {
+        Ok(payload) => (payload, None),
+        Err(error @ captured::CapturedError::Unsyncable { .. }) => (None, Some(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    let base = match captured::base_of(conn, &entry.entity_type, &entry.entity_id)? {
+        BaseState::Present(fields) => Some(fields),
+        BaseState::None | BaseState::Absent => None,
+    };
+    let idempotency_key = outbox::get(conn, seq)?.and_then(|entry| entry.key);
+    Ok(EntryDetail {
+        entry,
+        idempotency_key,
+        payload,
+        unsyncable,
+        base,
+    })
+}
+
+/// The newest `limit` settled mutations, newest first.
+pub fn settled(conn: &Connection, limit: usize) -> Result<Vec<SettledView>, StoreError> {
+    meta::require_readable(conn)?;
+    let mut statement = conn.prepare(
+        "SELECT at, kind, coalesce(mutation, ''), coalesce(entity_type, ''), coalesce(entity_id, ''),
+                coalesce(op, ''), coalesce(detail, 'null')
+           FROM syncline_log WHERE kind IN ('applied', 'superseded') ORDER BY id DESC LIMIT ?1",
+    )?;
+    let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+        let detail: String = row.get(6)?;
+        Ok(SettledView {
+            at: row.get(0)?,
+            outcome: row.get(1)?,
+            mutation: row.get(2)?,
+            entity_type: row.get(3)?,
+            entity_id: row.get(4)?,
+            op: row.get(5)?,
+            detail: serde_json::from_str(&detail).unwrap_or(serde_json::Value::String(detail)),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// When the next entry that was put off is due, in milliseconds since 1970.
+pub fn next_due(conn: &Connection, now: Now) -> Result<Option<i64>, StoreError> {
+    meta::require_readable(conn)?;
+    Ok(conn.query_row(
+        "SELECT min(not_before) FROM syncline_outbox WHERE state = 'pending' AND not_before > ?1",
+        [now.unix_ms],
+        |row| row.get(0),
+    )?)
+}
+
+const COLUMNS: &str = "seq, mutation, entity_type, entity_id, op, state, attempts, created_at, \
+                       not_before, frozen IS NOT NULL, last_error";
+
+struct RawEntry {
+    view: EntryView,
+    not_before: i64,
+    last_error: Option<String>,
+}
+
+fn raw_entry(row: &Row<'_>) -> rusqlite::Result<RawEntry> {
+    let state: String = row.get(5)?;
+    Ok(RawEntry {
+        view: EntryView {
+            seq: row.get(0)?,
+            mutation: row.get(1)?,
+            entity_type: row.get(2)?,
+            entity_id: row.get(3)?,
+            op: row.get(4)?,
+            state: EntryState::parse(&state),
+            attempts: row.get(6)?,
+            created_at: row.get(7)?,
+            may_have_been_sent: row.get(9)?,
+            waits_for: None,
+            last_error: None,
+        },
+        not_before: row.get(8)?,
+        last_error: row.get(10)?,
+    })
+}
+
+fn view(
+    conn: &Connection,
+    types: &EntityTypes,
+    raw: RawEntry,
+    now: Now,
+) -> Result<EntryView, StoreError> {
+    let mut view = raw.view;
+    view.last_error = match raw.last_error {
+        Some(text) => Some(json("mutation error", &text)?),
+        None => None,
+    };
+    view.waits_for = match view.state {
+        EntryState::Failed | EntryState::Dead => Some(WaitsFor::Person),
+        EntryState::InFlight => Some(WaitsFor::Answer),
+        EntryState::Pending => pending_waits_for(conn, types, &view, raw.not_before, now)?,
+    };
+    Ok(view)
+}
+
+fn pending_waits_for(
+    conn: &Connection,
+    types: &EntityTypes,
+    entry: &EntryView,
+    not_before: i64,
+    now: Now,
+) -> Result<Option<WaitsFor>, StoreError> {
+    let names = params![entry.entity_type, entry.entity_id];
+    let conflict: bool = conn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM syncline_conflict
+                             WHERE entity_type = ?1 AND entity_id = ?2 AND resolved_at IS NULL)",
+        )?
+        .query_row(names, |row| row.get(0))?;
+    if conflict {
+        return Ok(Some(WaitsFor::Conflict));
+    }
+    let inbox: Option<String> = conn
+        .prepare_cached(
+            "SELECT waits_for FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2",
+        )?
+        .query_row(names, |row| row.get(0))
+        .optional()?;
+    if let Some(because) = inbox {
+        return Ok(Some(WaitsFor::Inbox { because }));
+    }
+    let earlier: Option<i64> = conn
+        .prepare_cached(
+            "SELECT max(seq) FROM syncline_outbox
+              WHERE entity_type = ?1 AND entity_id = ?2 AND seq < ?3",
+        )?
+        .query_row(
+            params![entry.entity_type, entry.entity_id, entry.seq],
+            |row| row.get(0),
+        )?;
+    if let Some(seq) = earlier {
+        return Ok(Some(WaitsFor::Earlier { seq }));
+    }
+    if let Some(parent) = unsettled_parent(conn, types, entry)? {
+        return Ok(Some(parent));
+    }
+    Ok((not_before > now.unix_ms).then_some(WaitsFor::Time { until: not_before }))
+}
+
+/// The unsettled create of an entity that this one references (O3).
+fn unsettled_parent(
+    conn: &Connection,
+    types: &EntityTypes,
+    entry: &EntryView,
+) -> Result<Option<WaitsFor>, StoreError> {
+    let (Some(own), Ok(id)) = (
+        types.get(&entry.entity_type),
+        EntityId::parse(entry.entity_id.clone()),
+    ) else {
+        return Ok(None);
+    };
+    if own.table.references.is_empty() || entry.op == op_word(syncline_protocol::Operation::Delete)
+    {
+        return Ok(None);
+    }
+    // What cannot be read can never be sent either, and says so in `show`.
+    let Ok(Some(fields)) = captured::fields_of_mutation(conn, entry.seq) else {
+        return Ok(None);
+    };
+    for reference in &own.table.references {
+        let parent = types.of_table(&reference.table).and_then(|parent| {
+            let values = row::reference_values(&own.table, reference, &id, &fields)?;
+            Some(EntityRef {
+                entity_type: EntityType::new(parent.name.clone()),
+                id: row::parent_id(&parent.table, reference, &values)?,
+            })
+        });
+        let Some(parent) = parent else { continue };
+        let (entity_type, entity_id) = (parent.entity_type.as_str(), parent.id.as_str());
+        let create: Option<i64> = conn
+            .prepare_cached(
+                "SELECT min(seq) FROM syncline_outbox
+                  WHERE entity_type = ?1 AND entity_id = ?2 AND op = 'create'",
+            )?
+            .query_row([entity_type, entity_id], |row| row.get(0))?;
+        if let Some(seq) = create.filter(|seq| *seq != entry.seq) {
+            return Ok(Some(WaitsFor::Parent {
+                seq,
+                entity_type: entity_type.to_owned(),
+                entity_id: entity_id.to_owned(),
+            }));
+        }
+    }
+    Ok(None)
+}
