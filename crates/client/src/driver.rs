@@ -190,9 +190,16 @@ impl Driver {
                         | CycleEnd::StoreFailed(_)
                         | CycleEnd::Standby
                 );
+                // What keeps this cycle from going on keeps the one that was asked for from it too;
+                // a machine that waits for credentials would not even start that.
+                let final_for_all = matches!(
+                    end,
+                    CycleEnd::CredentialsNeeded | CycleEnd::RemoteFailed(_)
+                );
                 for waiter in std::mem::take(&mut self.waiters) {
-                    if !waiter.started || (passing && now < waiter.until) {
-                        let last = waiter.started.then(|| end.clone());
+                    let answered = waiter.started || final_for_all;
+                    if !answered || (passing && now < waiter.until) {
+                        let last = answered.then(|| end.clone());
                         self.waiters.push(Waiter {
                             last: last.or(waiter.last.clone()),
                             ..waiter

@@ -20,6 +20,8 @@ const NOTICES_KEPT: usize = 1024;
 pub struct Syncline {
     commands: mpsc::UnboundedSender<Command>,
     notices: broadcast::Sender<Notice>,
+    /// Subscribed before the engine starts; whoever asks first gets it.
+    from_start: Mutex<Option<broadcast::Receiver<Notice>>>,
     changes: watch::Receiver<(State, u64)>,
     writer: Mutex<Connection>,
     path: PathBuf,
@@ -67,7 +69,7 @@ impl Syncline {
 
     pub(crate) fn start(driver: Driver, writer: Connection, path: &Path) -> Result<Self, Error> {
         let (commands, receiver) = mpsc::unbounded_channel();
-        let (notices, _) = broadcast::channel(NOTICES_KEPT);
+        let (notices, from_start) = broadcast::channel(NOTICES_KEPT);
         let (sender, changes) = watch::channel((State::Idle, 0));
         let told = Told {
             notices: notices.clone(),
@@ -85,6 +87,7 @@ impl Syncline {
         let handle = Self {
             commands,
             notices,
+            from_start: Mutex::new(Some(from_start)),
             changes,
             writer: Mutex::new(writer),
             path: path.to_owned(),
@@ -171,9 +174,17 @@ impl Syncline {
         })
     }
 
-    /// Everything that the engine tells, from now on.
+    /// Everything that the engine tells: for the first caller since its start, then from now on.
     pub fn notices(&self) -> NoticeStream {
-        NoticeStream(self.notices.subscribe())
+        let mut from_start = self
+            .from_start
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        NoticeStream(
+            from_start
+                .take()
+                .unwrap_or_else(|| self.notices.subscribe()),
+        )
     }
 
     /// Lets a failed or dead mutation be sent again.
