@@ -1,1 +1,92 @@
-//! Placeholder.
+//! The `syncline` command: serve a directory, attach a database, sync it, look inside.
+//!
+//! One file per subcommand in `command/`; each turns its arguments into a [`Report`] or a
+//! [`Failure`] and leaves printing to this file, so that text, `--json` and exit codes are the same
+//! everywhere. Stdout carries results only; logs, errors and hints go to stderr. What this crate
+//! must never do: print or log a token, create a database file, or decide anything about syncing.
+
+mod command;
+mod cycle;
+mod database;
+mod exit;
+mod failure;
+mod logging;
+mod report;
+mod secret;
+mod signal;
+mod span;
+mod text;
+
+pub use exit::{Exit, Finding, of_sync};
+pub use failure::Failure;
+pub use report::Report;
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Offline-first sync for SQLite databases.
+#[derive(Debug, Parser)]
+#[command(name = "syncline", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: command::Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Clone, clap::Args)]
+struct Global {
+    /// Print one JSON object on stdout, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// The form of log lines on stderr
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    log: logging::Form,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, &arguments),
+    };
+    logging::start(cli.global.verbose, cli.global.log);
+    let exit = match cli.command.run(&cli.global) {
+        Ok(report) => report.print(cli.global.json),
+        Err(failure) => failure.print(cli.global.json),
+    };
+    ExitCode::from(exit.code())
+}
+
+/// A command line that is wrong, or one that asks for help or the version.
+fn refuse(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    // Nothing is left to tell it to if stderr is closed.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::from(Exit::Done.code());
+    }
+    if arguments.iter().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(message);
+        Failure::usage("usage", message).print_json();
+    }
+    ExitCode::from(Exit::Usage.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,162 @@
+//! `syncline attach`: from now on, what any program writes to these tables is recorded.
+
+use crate::database::Database;
+use crate::{Failure, Global, Report, text};
+use serde::Serialize;
+use syncline::{
+    AttachReport, Existing as Rows, HttpRemote, HttpRemoteError, PlainHttp, Policy as Rule,
+    Syncline, Tables,
+};
+
+/// Have tables of a database synced; works offline
+///
+/// Every write to them is recorded from now on, by whatever program and in whatever language. The
+/// tables themselves stay as they are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    database: Database,
+    /// The server's address
+    #[arg(long, value_name = "URL")]
+    remote: String,
+    #[command(flatten)]
+    which: Which,
+    /// What happens with the rows that are there
+    #[arg(long, value_name = "HOW", default_value = "upload")]
+    existing: Existing,
+    /// How conflicts are decided
+    #[arg(long, value_name = "RULE", default_value = "field-merge")]
+    policy: Policy,
+    /// Allow plain http to another machine: token and data travel unprotected
+    #[arg(long)]
+    allow_plain_http: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// Every table
+    #[arg(long)]
+    all: bool,
+    /// This table; may be given several times
+    #[arg(long = "table", value_name = "NAME")]
+    tables: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Existing {
+    /// They are new to the server and are uploaded
+    Upload,
+    /// The server has them: its state is taken over
+    Adopt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Policy {
+    /// Field by field; where both sides changed one, the local value stands
+    FieldMerge,
+    /// The server's state stands
+    ServerWins,
+    /// The local state stands
+    ClientWins,
+}
+
+#[derive(Serialize)]
+struct Attached<'a> {
+    database: String,
+    remote: &'a str,
+    policy: &'a str,
+    #[serde(flatten)]
+    report: &'a AttachReport,
+}
+
+pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
+    let remote = args.remote.trim().trim_end_matches('/');
+    check_address(remote, plain_http(args.allow_plain_http))?;
+    drop(args.database.read()?); // a file that is no database is told here and left alone
+    let rule = match args.policy {
+        Policy::FieldMerge => Rule::FieldMerge,
+        Policy::ServerWins => Rule::ServerWins,
+        Policy::ClientWins => Rule::ClientWins,
+    };
+    let tables = match args.which.all {
+        true => Tables::All,
+        false => Tables::Named(args.which.tables),
+    };
+    let builder = Syncline::builder(&args.database.path)
+        .remote(remote)
+        .existing(match args.existing {
+            Existing::Upload => Rows::Upload,
+            Existing::Adopt => Rows::Adopt,
+        })
+        .policy(rule);
+    let builder = match tables {
+        Tables::All => builder.attach_all(),
+        Tables::Named(names) => builder.attach(names),
+    };
+    let report = builder.attach_only()?;
+    let text = describe(&report, remote, args.existing, &args.database);
+    Report::new(
+        text,
+        &Attached {
+            database: args.database.shown(),
+            remote,
+            policy: rule.as_str(),
+            report: &report,
+        },
+    )
+}
+
+/// Whether plain http may leave this machine.
+pub(crate) fn plain_http(allowed: bool) -> PlainHttp {
+    match allowed {
+        true => PlainHttp::Anywhere,
+        false => PlainHttp::LoopbackOnly,
+    }
+}
+
+/// Refuses an address that could never be used; nothing is sent.
+fn check_address(remote: &str, plain_http: PlainHttp) -> Result<(), Failure> {
+    match HttpRemote::builder(remote).plain_http(plain_http).build() {
+        // What this machine lacks (certificates) says nothing against the address.
+        Ok(_) | Err(HttpRemoteError::Client { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn describe(
+    report: &AttachReport,
+    remote: &str,
+    existing: Existing,
+    database: &Database,
+) -> String {
+    let shown = database.shown();
+    let mut lines = Vec::new();
+    if report.tables.is_empty() {
+        lines.push(format!(
+            "nothing to do: these tables of {shown} are attached already"
+        ));
+    } else {
+        lines.push(format!(
+            "attached to {remote}: {}",
+            report.tables.join(", ")
+        ));
+        lines.push(match existing {
+            Existing::Upload => format!("{} recorded to be uploaded", text::count(report.uploads, "row")),
+            Existing::Adopt => "the first sync takes over the server's rows, and then uploads the rows that it lacks".to_owned(),
+        });
+    }
+    if !report.unsyncable.is_empty() {
+        let n = text::count(report.unsyncable.len() as u64, "row");
+        lines.push(format!("{n} cannot be synced as they are:"));
+        lines.extend(report.unsyncable.iter().map(|why| format!("  {why}")));
+    }
+    if !report.references_outside.is_empty() {
+        lines.push(format!(
+            "rows refer to tables that are not attached, whose rows will not follow: {}",
+            report.references_outside.join(", ")
+        ));
+    }
+    lines.push(format!("next: SYNCLINE_TOKEN=… syncline sync {shown}"));
+    lines.join("\n")
+}

@@ -1,0 +1,43 @@
+//! The subcommands, one file each. A new one is a module and one line of the list below: its
+//! `Args` (whose documentation is the help) and `run(Args, &Global) -> Result<Report, Failure>`.
+
+mod attach;
+mod detach;
+mod engine;
+mod outbox;
+mod run;
+mod serve;
+mod status;
+mod sync;
+mod token;
+
+use crate::{Failure, Global, Report};
+
+macro_rules! commands {
+    ($($variant:ident => $module:ident,)*) => {
+        /// What is to be done.
+        #[derive(Debug, clap::Subcommand)]
+        pub(crate) enum Command {
+            $(#[allow(missing_docs)] $variant($module::Args),)*
+        }
+
+        impl Command {
+            pub(crate) fn run(self, global: &Global) -> Result<Report, Failure> {
+                match self {
+                    $(Self::$variant(args) => $module::run(args, global),)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Serve => serve,
+    Token => token,
+    Attach => attach,
+    Sync => sync,
+    Run => run,
+    Status => status,
+    Outbox => outbox,
+    Detach => detach,
+}

@@ -1,0 +1,233 @@
+//! `syncline run`: keeps a database in sync until it is told to stop.
+//!
+//! Decides nothing: it starts the engine, logs what the engine tells, passes on the asks of other
+//! processes, and notices when the token's file was replaced.
+
+use super::engine::{Connection, credentials_needed};
+use crate::cycle::{self, Ended, Tally};
+use crate::database::Database;
+use crate::signal::Stop;
+use crate::{Failure, Global, Report};
+use serde_json::json;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+use syncline::{Notice, Reason, State, SyncEnd, Syncline};
+use syncline_store::ask;
+
+/// How long a sync that another process asked for may ride out failures.
+const ASKED_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keep a database in sync, until SIGTERM or SIGINT
+///
+/// Whatever any program writes is pushed within a moment. Says what happens on stderr: warnings,
+/// and with -v every change.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("runtime", error.to_string()))?;
+    let engine = runtime.block_on(async {
+        let mut stop = Stop::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
+        let engine = args.connection.start(&args.database)?;
+        tracing::info!(database = %args.database.path.display(), "syncing");
+        keep_syncing(&engine, &args, &mut stop).await?;
+        Ok::<_, Failure>(engine)
+    })?;
+    engine.close();
+    tracing::info!("stopped");
+    Report::new(
+        "",
+        &json!({ "database": args.database.shown(), "stopped": true }),
+    )
+}
+
+async fn keep_syncing(engine: &Syncline, args: &Args, stop: &mut Stop) -> Result<(), Failure> {
+    let mut notices = engine.notices();
+    let mut changes = engine.status_stream()?;
+    let mut asks = Asks::new(args)?;
+    let mut token = TokenFile::new(args.connection.token_file.clone());
+    let mut told = Told::default();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = stop.wait() => return Ok(()),
+            notice = notices.next() => if let Some(notice) = notice {
+                told.log(&notice);
+                asks.tally.take(&notice);
+            },
+            changed = changes.next() => if changed.is_none() {
+                return Err(Failure::new("engine", "the engine has ended unexpectedly")
+                    .hint("what was recorded is kept; start it again"));
+            } else {
+                asks.look(engine)?;
+            },
+            end = asks.done() => asks.answer(&end)?,
+            _ = second.tick() => if engine.state() == State::BlockedAuth && token.replaced() {
+                tracing::info!("the token's file was replaced");
+                engine.trigger_sync(Reason::AuthRefreshed);
+            },
+        }
+    }
+}
+
+type Sync<'a> = Pin<Box<dyn Future<Output = SyncEnd> + 'a>>;
+
+/// Asks of other processes, answered one sync at a time.
+struct Asks<'a> {
+    conn: rusqlite::Connection,
+    tally: Tally,
+    under_way: Option<(i64, Sync<'a>)>,
+}
+
+impl<'a> Asks<'a> {
+    fn new(args: &Args) -> Result<Self, Failure> {
+        Ok(Self {
+            conn: args.database.write()?,
+            tally: Tally::default(),
+            under_way: None,
+        })
+    }
+
+    /// Starts the sync that was asked for, if none is under way.
+    fn look(&mut self, engine: &'a Syncline) -> Result<(), Failure> {
+        if self.under_way.is_none()
+            && let Some(number) = ask::unanswered(&self.conn)?
+        {
+            tracing::info!("another process asks for a sync");
+            self.under_way = Some((number, Box::pin(engine.sync(ASKED_PATIENCE))));
+        }
+        Ok(())
+    }
+
+    async fn done(&mut self) -> SyncEnd {
+        match &mut self.under_way {
+            Some((_, sync)) => sync.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn answer(&mut self, end: &SyncEnd) -> Result<(), Failure> {
+        let Some((number, _)) = self.under_way.take() else {
+            return Ok(());
+        };
+        let ended: Ended = self.tally.ended(end);
+        let answer = serde_json::to_string(&ended)
+            .map_err(|error| Failure::new("internal", error.to_string()))?;
+        Ok(ask::answer(&mut self.conn, number, &answer)?)
+    }
+}
+
+/// The file that the token comes from, and what it was when last seen.
+struct TokenFile {
+    path: Option<PathBuf>,
+    seen: Option<(SystemTime, u64)>,
+}
+
+impl TokenFile {
+    fn new(path: Option<PathBuf>) -> Self {
+        let mut file = Self { path, seen: None };
+        file.seen = file.state();
+        file
+    }
+
+    fn state(&self) -> Option<(SystemTime, u64)> {
+        let metadata = std::fs::metadata(self.path.as_ref()?).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    }
+
+    fn replaced(&mut self) -> bool {
+        let state = self.state();
+        let replaced = state.is_some() && state != self.seen;
+        self.seen = state;
+        replaced
+    }
+}
+
+/// Logs notices; a failure that repeats itself warns once.
+#[derive(Default)]
+struct Told {
+    last_trouble: String,
+}
+
+impl Told {
+    fn log(&mut self, notice: &Notice) {
+        match notice {
+            Notice::StateChanged { from, to } => tracing::info!(%from, %to, "state"),
+            Notice::Pushed {
+                applied,
+                duplicates,
+            } => {
+                tracing::info!(applied, duplicates, "pushed");
+            }
+            Notice::Pulled {
+                upserts,
+                deletes,
+                merged,
+                parked,
+            } => {
+                tracing::info!(upserts, deletes, merged, parked, "pulled");
+            }
+            Notice::MutationFailed { entity, error, .. } => {
+                tracing::warn!(%entity, code = error.code, detail = error.detail, "a mutation was refused and waits for you");
+            }
+            Notice::MutationDead { entity, error, .. } => {
+                tracing::warn!(%entity, code = error.code, detail = error.detail, "a mutation was given up and waits for you");
+            }
+            Notice::ConflictOpened { entity, reason } => {
+                tracing::warn!(%entity, reason, "a conflict waits for you");
+            }
+            Notice::ConflictResolved { entity, rule } => {
+                tracing::info!(%entity, rule, "a conflict was decided");
+            }
+            Notice::BackingOff { delay_ms, error } => self.trouble(error.to_string(), *delay_ms),
+            Notice::StoreTrouble(fault) => self.trouble(fault.to_string(), 0),
+            Notice::CredentialsNeeded { detail } => {
+                let failure = credentials_needed(detail);
+                tracing::warn!(error = %failure.json(), "credentials are needed; work is kept");
+            }
+            Notice::OtherAccount { recorded, offered } => {
+                tracing::warn!(
+                    "{}; nothing is sent",
+                    cycle::other_account(recorded, offered)
+                );
+            }
+            Notice::SweepHeld { entity_type, rows } => {
+                tracing::warn!(
+                    entity_type,
+                    rows,
+                    "rows are gone on the server and kept here until you confirm"
+                );
+            }
+            Notice::EpochChanged => {
+                tracing::warn!("the server's history is another one: everything is compared anew")
+            }
+            Notice::Standby => {
+                self.trouble("another process is syncing this database".to_owned(), 0)
+            }
+            Notice::CycleEnded(syncline::CycleEnd::Complete) => {
+                self.last_trouble.clear();
+                tracing::info!("in sync");
+            }
+            other => tracing::debug!(?other, "notice"),
+        }
+    }
+
+    fn trouble(&mut self, what: String, delay_ms: u64) {
+        if what == self.last_trouble {
+            tracing::info!(delay_ms, "{what}");
+        } else {
+            tracing::warn!(delay_ms, "{what}");
+            self.last_trouble = what;
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `syncline sync`: one full cycle, and what came of it.
+
+mod beside;
+mod summary;
+
+use super::engine::Connection;
+use crate::cycle::{End, Ended, Tally};
+use crate::database::{self, Database};
+use crate::signal::Stop;
+use crate::{Failure, Global, Report, span};
+use beside::Beside;
+use std::time::{Duration, Instant};
+use summary::By;
+use syncline::{Notice, NoticeStream, SyncEnd, Syncline};
+use syncline_store::outbox_view;
+
+/// Push and pull everything once
+///
+/// Ends with 0 when all is done, 10 when something waits for a person, 11 when the remote is
+/// unreachable or kept failing, 12 when credentials are needed, 13 when the budget ended first;
+/// work is kept in each case. Where another process is syncing the database, that one is asked to
+/// sync and waited for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    connection: Connection,
+    /// The longest to wait, such as 25s or 5m
+    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
+    budget: Duration,
+}
+
+pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
+    let until = Instant::now() + args.budget;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("runtime", error.to_string()))?;
+    let engine = args.connection.start(&args.database)?;
+    let mut notices = engine.notices();
+    let mut tally = Tally::default();
+    let (ended, by) = runtime.block_on(async {
+        let mut stop = Stop::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
+        sync(
+            &engine,
+            &args.database,
+            until,
+            &mut notices,
+            &mut tally,
+            &mut stop,
+        )
+        .await
+    })?;
+    engine.close();
+    // What was told before the end and not read yet.
+    runtime.block_on(async {
+        while let Some(notice) = notices.next().await {
+            tally.take(&notice);
+        }
+    });
+    summary::report(&args.database, &ended, by, &tally)
+}
+
+/// Syncs until everything is done that the budget allows.
+async fn sync(
+    engine: &Syncline,
+    database: &Database,
+    until: Instant,
+    notices: &mut NoticeStream,
+    tally: &mut Tally,
+    stop: &mut Stop,
+) -> Result<(Ended, By), Failure> {
+    loop {
+        let (ended, by) = tokio::select! {
+            () = stop.wait() => return Ok((Ended::new(End::Interrupted, "stopped by a signal"), By::Us)),
+            once = once(engine, database, until, notices, tally) => once?,
+        };
+        let due = match (ended.end, by) {
+            (End::Complete, By::Us) => due_within(database, until)?,
+            _ => None,
+        };
+        let Some(wait) = due else {
+            return Ok((ended, by));
+        };
+        // Something was put off by the server for less than is left of the budget.
+        tokio::select! {
+            () = stop.wait() => return Ok((ended, by)),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// One cycle, by this process or by the one that is the engine.
+async fn once(
+    engine: &Syncline,
+    database: &Database,
+    until: Instant,
+    notices: &mut NoticeStream,
+    tally: &mut Tally,
+) -> Result<(Ended, By), Failure> {
+    let patience = until.saturating_duration_since(Instant::now());
+    let own = engine.sync(patience);
+    tokio::pin!(own);
+    let mut beside: Option<Beside> = None;
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tokio::select! {
+            end = &mut own => return Ok(match (&end, &beside) {
+                (SyncEnd::TimedOut | SyncEnd::Cycle(syncline::CycleEnd::Standby), Some(beside)) => {
+                    (beside.given_up()?, By::Another)
+                }
+                _ => (tally.ended(&end), By::Us),
+            }),
+            notice = notices.next() => if let Some(notice) = notice {
+                tally.take(&notice);
+                if notice == Notice::Standby && beside.is_none() {
+                    tracing::info!("another process is syncing this database: it is asked to sync now");
+                    beside = Some(Beside::ask(database)?);
+                }
+            },
+            _ = look.tick(), if beside.is_some() => {
+                if let Some(ended) = beside.as_ref().map(Beside::look).transpose()?.flatten() {
+                    return Ok((ended, By::Another));
+                }
+            }
+        }
+    }
+}
+
+/// How long until the next mutation that was put off is due, if that is before the budget's end.
+fn due_within(database: &Database, until: Instant) -> Result<Option<Duration>, Failure> {
+    let now = database::now();
+    let due = outbox_view::next_due(&database.read()?, now)?;
+    let wait = due.and_then(|due| u64::try_from(due.saturating_sub(now.unix_ms)).ok());
+    let wait = wait.map(|ms| Duration::from_millis(ms.saturating_add(1)));
+    Ok(wait.filter(|wait| Instant::now() + *wait < until))
+}
