@@ -8,7 +8,7 @@ use crate::error::StoreError;
 use crate::lease::{self, Lease};
 use crate::meta;
 use crate::table::Table;
-use crate::{book, page, remedy, row, status};
+use crate::{app_triggers, book, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -213,6 +213,7 @@ impl Store {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let before = schema_cookie(&tx)?;
         let mut session = Session {
             tx: &tx,
             types,
@@ -229,11 +230,16 @@ impl Store {
             }
         };
         let token = session.token;
+        let after = schema_cookie(&tx)?;
         if let Some(watcher) = &watcher {
             watcher(name, Moment::Written);
         }
         tx.commit()?;
         self.token = token;
+        if before == self.schema_cookie {
+            // Only triggers that were held off and came back as they were.
+            self.schema_cookie = after;
+        }
         self.watch(name, Moment::Committed);
         Ok(answer)
     }
@@ -319,7 +325,7 @@ impl Store {
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applier = applier(&tx, &self.types, now);
-        let done = guarded(&tx, || act(&mut applier))?;
+        let done = guarded(&tx, &self.types, || act(&mut applier))?;
         tx.commit()?;
         Ok(done)
     }
@@ -356,12 +362,12 @@ impl Session<'_> {
             }
             StoreWork::Book(bookings) => {
                 let mut applier = applier(tx, types, now);
-                StoreAnswer::Booked(guarded(tx, || book::book(&mut applier, bookings))?)
+                StoreAnswer::Booked(guarded(tx, types, || book::book(&mut applier, bookings))?)
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
             StoreWork::ApplyPage { scope, from, page } => {
                 let apply = || page::apply(tx, types, scope, from.as_deref(), page, now);
-                StoreAnswer::PageApplied(guarded(tx, apply)?)
+                StoreAnswer::PageApplied(guarded(tx, types, apply)?)
             }
             StoreWork::ForgetCursor(scope) => {
                 page::forget_cursor(tx, scope)?;
@@ -396,14 +402,18 @@ fn applier<'a>(tx: &'a Transaction<'a>, types: &'a EntityTypes, now: Now) -> App
     }
 }
 
-/// Runs work during which the capture triggers record nothing (P3).
+/// Runs work during which the capture triggers record nothing (P3) and the app's triggers do not
+/// repeat what arrives as data.
 fn guarded<T>(
     tx: &Transaction<'_>,
+    types: &EntityTypes,
     work: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    let held = app_triggers::hold(tx, types)?;
     tx.execute("INSERT INTO syncline_guard (held) VALUES (1)", [])?;
     let done = work()?;
     tx.execute("DELETE FROM syncline_guard", [])?;
+    app_triggers::restore(tx, types, &held)?;
     Ok(done)
 }
 

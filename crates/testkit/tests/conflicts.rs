@@ -242,3 +242,28 @@ fn many_edits_of_one_row_travel_as_one() {
     assert_eq!(world.traffic("Alice").mutations, sent + 1);
     assert_eq!(world.rows("Bob", "SELECT title FROM task"), ["draft 49"]);
 }
+
+#[test]
+fn a_trigger_that_stamps_rows_runs_where_the_edit_was_made_and_nowhere_else() {
+    let mut world = World::new(
+        "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT, edits INTEGER DEFAULT 0);
+         CREATE TRIGGER stamp AFTER UPDATE OF title ON task
+           BEGIN UPDATE task SET edits = edits + 1 WHERE id = NEW.id; END;",
+    );
+    world.device("Alice");
+    world.device("Bob");
+    world.sql("Alice", "INSERT INTO task (id, title) VALUES ('1', 'milk')");
+    world.run_until_quiet();
+    world.sql("Alice", "UPDATE task SET title = 'oat milk'");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.rows("Bob", "SELECT edits FROM task"), ["1"]);
+    // It is still there, in its place, and what it does is still recorded.
+    world.sql("Bob", "UPDATE task SET title = 'soy milk'");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(
+        world.rows("Alice", "SELECT title || edits FROM task"),
+        ["soy milk2"]
+    );
+}
