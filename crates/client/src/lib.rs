@@ -13,12 +13,15 @@
 //! // Attach once, then run in the background. Nothing here waits for the network.
 //! let sync = Syncline::builder(&path)
 //!     .remote("http://127.0.0.1:8470")
-//!     .token(TokenSource::Static("a token from `syncline token`".into()))
+//!     .token(TokenSource::File("token".into())) // what `syncline token` printed
 //!     .attach(["task"])
 //!     .open()?;
 //!
 //! // Plain SQL; the mutation is recorded in the same transaction.
-//! sync.write(|tx| tx.execute("INSERT INTO task VALUES ('t1', 'milk', 0)", []))?;
+//! sync.write(|tx| {
+//!     tx.execute("INSERT INTO task VALUES ('t1', 'milk', 0)", [])?;
+//!     Ok::<_, syncline::Error>(())
+//! })?;
 //! // Any other connection, process or language is captured as well.
 //! app.execute("UPDATE task SET title = 'oat milk' WHERE id = 't1'", [])?;
 //!
