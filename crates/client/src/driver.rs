@@ -5,7 +5,7 @@
 
 use crate::handle::{SyncEnd, Told};
 use crate::{Clock, Engine, Error, Outgoing};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +52,8 @@ pub(crate) struct Driver {
     tasks: JoinSet<Input>,
     waiters: Vec<Waiter>,
     watch: Connection,
-    seen: (i64, i64),
+    /// `PRAGMA data_version` and the newest pending mutation, when last looked at.
+    seen: (i64, Option<String>),
 }
 
 impl Driver {
@@ -72,7 +73,7 @@ impl Driver {
             tasks: JoinSet::new(),
             waiters: Vec::new(),
             watch,
-            seen: (-1, 0),
+            seen: (-1, None),
         })
     }
 
@@ -192,10 +193,8 @@ impl Driver {
                 );
                 // What keeps this cycle from going on keeps the one that was asked for from it too;
                 // a machine that waits for credentials would not even start that.
-                let final_for_all = matches!(
-                    end,
-                    CycleEnd::CredentialsNeeded | CycleEnd::RemoteFailed(_)
-                );
+                let final_for_all =
+                    matches!(end, CycleEnd::CredentialsNeeded | CycleEnd::RemoteFailed(_));
                 for waiter in std::mem::take(&mut self.waiters) {
                     let answered = waiter.started || final_for_all;
                     if !answered || (passing && now < waiter.until) {
@@ -226,7 +225,8 @@ impl Driver {
         }
     }
 
-    /// Writes by other connections and processes: asks for a sync when the outbox has grown.
+    /// Writes by other connections and processes: asks for a sync when the outbox has a new
+    /// mutation. Its number says nothing: an outbox that was empty counts from 1 again.
     fn look_for_writes(&mut self, told: &Told) {
         let version = self
             .watch
@@ -238,14 +238,15 @@ impl Driver {
         let newest = self
             .watch
             .prepare_cached(
-                "SELECT coalesce(max(seq), 0) FROM syncline_outbox WHERE state = 'pending'",
+                "SELECT mutation FROM syncline_outbox WHERE state = 'pending'
+                  ORDER BY seq DESC LIMIT 1",
             )
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)));
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)).optional());
         let Ok(newest) = newest else { return };
-        let grown = newest > self.seen.1;
+        let new = newest.is_some() && newest != self.seen.1;
         self.seen = (version, newest);
         told.changed();
-        if grown {
+        if new {
             self.feed(Input::Trigger(Reason::MutationEnqueued), told);
         }
     }
