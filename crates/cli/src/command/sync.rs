@@ -106,12 +106,8 @@ async fn once(
     let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
         tokio::select! {
-            end = &mut own => return Ok(match (&end, &beside) {
-                (SyncEnd::TimedOut | SyncEnd::Cycle(syncline::CycleEnd::Standby), Some(beside)) => {
-                    (beside.given_up()?, By::Another)
-                }
-                _ => (tally.ended(&end), By::Us),
-            }),
+            // What was told before the end is counted before the end.
+            biased;
             notice = notices.next() => if let Some(notice) = notice {
                 tally.take(&notice);
                 if notice == Notice::Standby && beside.is_none() {
@@ -119,6 +115,12 @@ async fn once(
                     beside = Some(Beside::ask(database)?);
                 }
             },
+            end = &mut own => return Ok(match (&end, &beside) {
+                (SyncEnd::TimedOut | SyncEnd::Cycle(syncline::CycleEnd::Standby), Some(beside)) => {
+                    (beside.given_up()?, By::Another)
+                }
+                _ => (tally.ended(&end), By::Us),
+            }),
             _ = look.tick(), if beside.is_some() => {
                 if let Some(ended) = beside.as_ref().map(Beside::look).transpose()?.flatten() {
                     return Ok((ended, By::Another));

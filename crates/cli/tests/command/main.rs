@@ -1,0 +1,12 @@
+//! The real command: real files, a real server, real processes, and every wait bounded.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that fails panics
+
+mod bad_files;
+mod bad_use;
+mod detaching;
+mod devices;
+mod exit_codes;
+mod harness;
+mod outbox;
+mod running;
+mod serving;
