@@ -7,41 +7,36 @@
 //! taken, in a first member `"$at":{"$at":<ms>}`, and counts within that instant, which for SQLite
 //! is the whole statement.
 
-use super::sql::{NOW, Row, Subject, concat, literal, member};
-
-/// How many terms one compound SELECT gets; SQLite's bound is 500.
-const ARMS: usize = 100;
+use super::sql::{NOW, Row, Subject, concat, field_rows, field_value, literal, member};
+use crate::table::quote_ident;
 
 /// Takes the base of OLD's entity, unless there is one that counts.
 pub(super) fn take_base_of_old(subject: &Subject<'_>) -> Vec<String> {
     let kind = &subject.kind;
     let id = subject.id(Row::Old);
     let mut statements = forget_meaningless(subject, &format!("= {id}"));
-    let none_yet = format!(
-        "NOT EXISTS (SELECT 1 FROM syncline_base WHERE entity_type = {kind} AND entity_id = {id})"
-    );
-    for columns in subject.real_columns().chunks(ARMS) {
-        let arms: Vec<String> = columns
-            .iter()
+    let reals = subject.real_columns();
+    if !reals.is_empty() {
+        let values: Vec<String> = (reals.iter())
             .map(|column| {
                 let value = subject.column(Row::Old, &column.name);
-                format!(
-                    "SELECT {} AS field, {value} AS value",
-                    literal(&column.name)
-                )
+                // The plus keeps SQLite from calling the second column by the name of OLD's.
+                format!("({}, +{value})", literal(&column.name))
             })
             .collect();
         statements.push(format!(
-            "INSERT INTO syncline_base_real (entity_type, entity_id, field, value)\n\
-             SELECT {kind}, {id}, field, value FROM (\n    {}\n  )\n  \
-             WHERE typeof(value) = 'real' AND {none_yet}",
-            arms.join("\n    UNION ALL ")
+            "INSERT INTO syncline_base_real (entity_type, entity_id, field, value)\n  \
+             SELECT {kind}, {id}, column1, column2 FROM (VALUES {})\n  \
+             WHERE typeof(column2) = 'real' AND {}",
+            values.join(", "),
+            none_yet(kind, &id)
         ));
     }
     statements.push(format!(
         "INSERT INTO syncline_base (entity_type, entity_id, fields)\n  \
-         SELECT {kind}, {id}, {}\n  WHERE {none_yet}",
-        all_fields(subject, Row::Old)
+         SELECT {kind}, id, {} FROM (SELECT {id} AS id)\n  WHERE {}",
+        all_fields(subject, Row::Old),
+        none_yet(kind, "id")
     ));
     statements
 }
@@ -57,86 +52,88 @@ pub(super) fn take_base_of_stored(
     let from = subject.from();
     let id = subject.id(Row::Stored);
     let mut statements = forget_meaningless(subject, &format!("IN ({ids})"));
-    let none_yet = |id: &str| {
-        format!(
-            "NOT EXISTS (SELECT 1 FROM syncline_base \
-             WHERE entity_type = {kind} AND entity_id = {id})"
-        )
-    };
-    for columns in subject.real_columns().chunks(ARMS) {
-        let names: Vec<String> = (columns.iter())
-            .map(|column| format!("SELECT {} AS syncline_field", literal(&column.name)))
-            .collect();
-        let values: String = (columns.iter())
+    let reals = subject.real_columns();
+    if !reals.is_empty() {
+        let columns: String = (reals.iter())
             .map(|column| {
-                let value = subject.column(Row::Stored, &column.name);
-                format!(" WHEN {} THEN {value}", literal(&column.name))
+                let stored = subject.column(Row::Stored, &column.name);
+                format!(", {stored} AS {}", quote_ident(&column.name))
             })
             .collect();
+        let value = field_value(&reals, |column| {
+            format!("syncline_old.{}", quote_ident(&column.name))
+        });
         statements.push(format!(
-            "INSERT INTO syncline_base_real (entity_type, entity_id, field, value)\n\
+            "INSERT INTO syncline_base_real (entity_type, entity_id, field, value)\n  \
              SELECT {kind}, id, field, value FROM (\n    \
-             SELECT {id} AS id, syncline_field AS field,\n      \
-             CASE syncline_field{values} END AS value\n    \
-             FROM {from} CROSS JOIN ({})\n    WHERE {condition}\n  )\n  \
+             SELECT syncline_old.syncline_id AS id, syncline_field.column2 AS field,\n      \
+             {value} AS value\n    \
+             FROM (SELECT {id} AS syncline_id{columns} FROM {from} WHERE {condition}) \
+             AS syncline_old\n    CROSS JOIN {}\n  )\n  \
              WHERE typeof(value) = 'real' AND {}\n  GROUP BY id, field",
-            names.join(" UNION ALL "),
-            none_yet("id")
+            field_rows(&reals),
+            none_yet(kind, "id")
         ));
     }
     statements.push(format!(
-        "INSERT INTO syncline_base (entity_type, entity_id, fields)\n\
+        "INSERT INTO syncline_base (entity_type, entity_id, fields)\n  \
          SELECT {kind}, id, fields FROM (\n    \
          SELECT {id} AS id, {} AS fields\n    FROM {from} WHERE {condition}\n  )\n  \
          WHERE {}\n  GROUP BY id",
         all_fields(subject, Row::Stored),
-        none_yet("id")
+        none_yet(kind, "id")
     ));
     statements
 }
 
-/// Says that the entity of `id` did not exist, unless there is a base with outbox entries or the
-/// statement made something else of it (`unless`), or NEW's row is gone again.
-pub(super) fn take_absent_base(subject: &Subject<'_>, id: &str, unless: &str) -> Vec<String> {
+/// Says that the entity of `id` did not exist, unless it has outbox entries and a base with them.
+/// (REALs that an earlier base has left do no harm; they go when the next one is taken.)
+pub(super) fn take_absent_base(subject: &Subject<'_>, id: &str) -> Vec<String> {
     let kind = &subject.kind;
-    let key = format!("entity_type = {kind} AND entity_id = {id}");
     vec![
         format!(
-            "DELETE FROM syncline_base WHERE {key} AND NOT {unless}\n    \
-             AND NOT EXISTS (SELECT 1 FROM syncline_outbox WHERE {key})"
+            "DELETE FROM syncline_base WHERE entity_type = {kind} AND entity_id = {id}\n    AND {}",
+            without_entries(kind, "syncline_base")
         ),
-        drop_orphaned_reals(kind, &format!("= {id}")),
         format!(
-            "INSERT INTO syncline_base (entity_type, entity_id, fields)\n  \
-             SELECT {kind}, {id}, NULL FROM {} WHERE {} AND NOT {unless}\n    \
-             AND NOT EXISTS (SELECT 1 FROM syncline_base WHERE {key})",
-            subject.from(),
-            subject.is_new_row()
+            "INSERT INTO syncline_base (entity_type, entity_id)\n  \
+             SELECT {kind}, id FROM (SELECT {id} AS id) WHERE {}",
+            none_yet(kind, "id")
         ),
     ]
 }
 
-/// Removes bases that no outbox entry gives a meaning and that were not taken in this statement.
+fn none_yet(kind: &str, id: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM syncline_base WHERE entity_type = {kind} AND entity_id = {id})"
+    )
+}
+
+fn without_entries(kind: &str, table: &str) -> String {
+    format!(
+        "NOT EXISTS (SELECT 1 FROM syncline_outbox WHERE entity_type = {kind} \
+         AND syncline_outbox.entity_id = {table}.entity_id)"
+    )
+}
+
+/// Removes bases that no outbox entry gives a meaning and that were not taken in this statement,
+/// and all REALs that belong to no base.
 fn forget_meaningless(subject: &Subject<'_>, ids: &str) -> Vec<String> {
     let kind = &subject.kind;
-    vec![
-        format!(
-            "DELETE FROM syncline_base WHERE entity_type = {kind} AND entity_id {ids}\n    \
-             AND coalesce(instr(fields, {}), 0) <> 2\n    \
-             AND NOT EXISTS (SELECT 1 FROM syncline_outbox WHERE entity_type = {kind} \
-             AND syncline_outbox.entity_id = syncline_base.entity_id)",
-            taken_now()
-        ),
-        drop_orphaned_reals(kind, ids),
-    ]
-}
-
-fn drop_orphaned_reals(kind: &str, ids: &str) -> String {
-    format!(
-        "DELETE FROM syncline_base_real WHERE entity_type = {kind} AND entity_id {ids}\n    \
-         AND NOT EXISTS (SELECT 1 FROM syncline_base WHERE entity_type = {kind} \
-         AND syncline_base.entity_id = syncline_base_real.entity_id)"
-    )
+    let mut statements = vec![format!(
+        "DELETE FROM syncline_base WHERE entity_type = {kind} AND entity_id {ids}\n    \
+         AND coalesce(instr(fields, {}), 0) <> 2\n    AND {}",
+        taken_now(),
+        without_entries(kind, "syncline_base")
+    )];
+    if !subject.real_columns().is_empty() {
+        statements.push(format!(
+            "DELETE FROM syncline_base_real WHERE entity_type = {kind} AND entity_id {ids}\n    \
+             AND NOT EXISTS (SELECT 1 FROM syncline_base WHERE entity_type = {kind} \
+             AND syncline_base.entity_id = syncline_base_real.entity_id)"
+        ));
+    }
+    statements
 }
 
 /// The member that says when a base was taken.
@@ -147,7 +144,7 @@ fn taken_now() -> String {
 fn all_fields(subject: &Subject<'_>, row: Row) -> String {
     let members: Vec<String> = (subject.table.columns.iter())
         .map(|column| {
-            let name = member(&column.name, "");
+            let name = member("", &column.name, "");
             format!("{name} || {}", subject.encode(row, column))
         })
         .collect();

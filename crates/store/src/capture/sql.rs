@@ -7,9 +7,8 @@
 use crate::table::{Affinity, Column, Table, quote_ident};
 use serde_json::Value as Json;
 
-/// Texts and blobs beyond this many characters or bytes are recorded as too large to sync, so that
-/// the encoded row cannot outgrow what SQLite takes and fail the app's statement.
-pub(crate) const MAX_VALUE_LENGTH: u32 = 16 * 1024 * 1024;
+/// Blobs beyond this many bytes are recorded as too large to sync.
+const MAX_BLOB_LENGTH: u32 = 16 * 1024 * 1024;
 
 /// Milliseconds since 1970. SQLite's 'now' stands still during one statement, nested triggers
 /// included.
@@ -73,29 +72,28 @@ impl<'a> Subject<'a> {
         format!("{prefix}.{}", quote_ident(name))
     }
 
-    /// The entity id of a row; the same text as `EntityId` gives, or a text that is no entity id
+    /// The entity id of a row: the same text as `EntityId` gives, or a text that is no entity id
     /// when the key cannot be synced (NULL, REAL, text with U+0000).
     pub(super) fn id(&self, row: Row) -> String {
         match self.table.key.as_slice() {
+            [single] if self.table.integer_key => {
+                format!("CAST({} AS TEXT)", self.column(row, &single.name))
+            }
             [single] => {
                 let value = self.column(row, &single.name);
-                if self.table.integer_key {
-                    return format!("CAST({value} AS TEXT)");
-                }
                 let text = format!(
-                    "CASE WHEN length({value}) = 0 OR substr({value}, 1, 1) IN ('\"', '[', '{{') \
-                     OR ltrim({value}, '0123456789-') = '' THEN json_quote({value}) ELSE {value} END"
+                    "CASE WHEN substr({value}, 1, 1) IN ('\"', '[', '{{') \
+                     OR ltrim({value}, '0123456789-') = '' THEN {} ELSE {value} END",
+                    quoted(&value)
                 );
                 self.key_part(single, &value, &text)
             }
             several => {
-                let parts: Vec<String> = several
-                    .iter()
-                    .map(|column| {
-                        let value = self.column(row, &column.name);
-                        self.key_part(column, &value, &format!("json_quote({value})"))
-                    })
-                    .collect();
+                let part = |column: &Column| {
+                    let value = self.column(row, &column.name);
+                    self.key_part(column, &value, &quoted(&value))
+                };
+                let parts: Vec<String> = several.iter().map(part).collect();
                 format!("'[' || {} || ']'", concat(&parts, " || ',' || "))
             }
         }
@@ -104,17 +102,14 @@ impl<'a> Subject<'a> {
     fn key_part(&self, column: &Column, value: &str, text: &str) -> String {
         let classes = self.classes(column);
         let mut cases = format!("CASE typeof({value})");
-        if classes.numbers {
+        if classes.text {
+            cases += &format!(" WHEN 'text' THEN {text}");
+        }
+        if classes.integer {
             cases += &format!(" WHEN 'integer' THEN CAST({value} AS TEXT)");
         }
-        if classes.text {
-            cases += &format!(
-                " WHEN 'text' THEN CASE WHEN instr({value}, char(0)) > 0 \
-                 THEN '{{\"$nul\":\"' || hex({value}) || '\"}}' ELSE {text} END"
-            );
-        }
         if classes.blob {
-            cases += &format!(" WHEN 'blob' THEN '{{\"$hex\":\"' || hex({value}) || '\"}}'");
+            cases += &format!(" WHEN 'blob' THEN {}", hex(value));
         }
         if classes.real {
             cases += &format!(" WHEN 'real' THEN '{{\"$real\":\"' || {value} || '\"}}'");
@@ -122,32 +117,27 @@ impl<'a> Subject<'a> {
         cases + " ELSE '{\"$null\":1}' END"
     }
 
-    /// A column's value in the triggers' form of JSON. A REAL only says that its value stands in
-    /// a row of its own.
+    /// A column's value, of OLD or a stored row, in the triggers' form of JSON. A REAL only says
+    /// that its value stands in a row of its own.
     pub(super) fn encode(&self, row: Row, column: &Column) -> String {
         let value = self.column(row, &column.name);
         let classes = self.classes(column);
-        let mut cases = format!("CASE typeof({value})");
-        if classes.numbers {
-            cases += &format!(" WHEN 'integer' THEN CAST({value} AS TEXT)");
-        }
-        if classes.text {
-            cases += &format!(
-                " WHEN 'text' THEN CASE WHEN instr({value}, char(0)) > 0 THEN '{{\"$nul\":1}}' \
-                 WHEN length({value}) > {MAX_VALUE_LENGTH} THEN '{{\"$large\":1}}' \
-                 ELSE json_quote({value}) END"
-            );
-        }
+        let mut cases = String::new();
         if classes.real {
             cases += " WHEN 'real' THEN '{\"$real\":\"row\"}'";
         }
         if classes.blob {
+            // Only hexadecimal can outgrow what SQLite takes and fail the app's statement.
             cases += &format!(
-                " WHEN 'blob' THEN CASE WHEN length({value}) > {MAX_VALUE_LENGTH} \
-                 THEN '{{\"$large\":1}}' ELSE '{{\"$hex\":\"' || hex({value}) || '\"}}' END"
+                " WHEN 'blob' THEN CASE WHEN length({value}) > {MAX_BLOB_LENGTH} \
+                 THEN '{{\"$large\":1}}' ELSE {} END",
+                hex(&value)
             );
         }
-        cases + " ELSE 'null' END"
+        match cases.as_str() {
+            "" => format!("json_quote({value})"),
+            _ => format!("CASE typeof({value}){cases} ELSE json_quote({value}) END"),
+        }
     }
 
     /// Whether two rows differ in a column: by bytes and by storage class, whatever the column's
@@ -221,8 +211,8 @@ impl<'a> Subject<'a> {
     /// The storage classes besides NULL that a column's values can have.
     pub(super) fn classes(&self, column: &Column) -> Classes {
         let declared = column.declared.to_ascii_uppercase();
-        let only = |numbers, real, text, blob| Classes {
-            numbers,
+        let only = |integer, real, text, blob| Classes {
+            integer,
             real,
             text,
             blob,
@@ -240,10 +230,20 @@ impl<'a> Subject<'a> {
 
 /// See [`Subject::classes`].
 pub(super) struct Classes {
-    pub(super) numbers: bool,
+    pub(super) integer: bool,
     pub(super) real: bool,
     pub(super) text: bool,
     pub(super) blob: bool,
+}
+
+/// A text as a JSON string. What comes out of SQL's JSON functions is marked as JSON, which
+/// `json_quote` would leave as it is; a concatenation is not.
+fn quoted(text: &str) -> String {
+    format!("json_quote({text} || '')")
+}
+
+fn hex(blob: &str) -> String {
+    format!("'{{\"$hex\":\"' || hex({blob}) || '\"}}'")
 }
 
 /// A text as an SQL literal. Names with U+0000 never get here.
@@ -251,9 +251,29 @@ pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A field's name as the start of a JSON member, `"name":`, in an SQL literal.
-pub(super) fn member(name: &str, rest: &str) -> String {
-    literal(&format!("{}:{rest}", Json::from(name)))
+/// The start of a JSON member, `"name":` and what follows, in an SQL literal.
+pub(super) fn member(before: &str, name: &str, after: &str) -> String {
+    literal(&format!("{before}{}:{after}", Json::from(name)))
+}
+
+/// `FROM` this: the given columns, one a row: its number among them, its name, and how a REAL of
+/// that name looks in a payload.
+pub(super) fn field_rows(columns: &[&Column]) -> String {
+    let rows: Vec<String> = (columns.iter().enumerate())
+        .map(|(number, column)| {
+            let mark = member("", &column.name, "{\"$real\":\"row\"}");
+            format!("({number}, {}, {mark})", literal(&column.name))
+        })
+        .collect();
+    format!("(VALUES {}) AS syncline_field", rows.join(", "))
+}
+
+/// The value of the column that the row of [`field_rows`] is about.
+pub(super) fn field_value(columns: &[&Column], value: impl Fn(&Column) -> String) -> String {
+    let cases: String = (columns.iter().enumerate())
+        .map(|(number, column)| format!(" WHEN {number} THEN {}", value(column)))
+        .collect();
+    format!("CASE syncline_field.column1{cases} END")
 }
 
 /// The parts joined by an operator, as a balanced tree.

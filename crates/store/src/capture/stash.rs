@@ -8,14 +8,15 @@
 //! or empty when it is not known yet (a rowid still to be assigned, a key still to get its
 //! default). `old_id` says which row may go:
 //!
-//! - a line feed and a list of column numbers, each followed by a line feed: the row with the very
-//!   key of the new one, and the columns in which the two differ;
+//! - a line feed and a list of column numbers between commas: the row with the very key of the
+//!   new one, and the columns in which the two differ;
 //! - a BLOB: the key of the row, if the key is one column and a BLOB, so that it can be looked up;
 //! - otherwise the row's entity id.
 
 use super::base::take_base_of_stored;
+use super::conflict::{conflicts, early_value, has_conflict, moves};
 use super::sql::{Row, Subject, any_of, concat};
-use crate::table::{Column, TermKind, UniqueIndex, quote_ident};
+use crate::table::{Column, quote_ident};
 
 /// A column of the stash, by its full name: it also stands in queries over the app's table, which
 /// may have a column of that name.
@@ -30,38 +31,53 @@ pub(super) enum Write {
     Update,
 }
 
-/// Writes down the rows that NEW may replace, and takes their bases.
+/// When [`stash_conflicts`] has anything to do.
 ///
 /// An update that moves the row in no unique index can replace nothing. It leaves the stash alone,
 /// for it may be one by a trigger of the app, in the midst of the statement that the stash is for.
+pub(super) fn may_replace(subject: &Subject<'_>, write: Write) -> String {
+    let may = format!(
+        "({} OR {})",
+        is_stashed(subject, write),
+        has_conflict(subject, write)
+    );
+    match write {
+        Write::Insert => may,
+        Write::Update => format!("({})\n  AND {may}", moves(subject)),
+    }
+}
+
+/// Writes down the rows that NEW may replace, and takes their bases.
 pub(super) fn stash_conflicts(subject: &Subject<'_>, write: Write) -> Vec<String> {
     let kind = &subject.kind;
-    let from = subject.from();
     let new_id = early_new_id(subject, write);
-    let held = format!("entity_type = {kind} AND {}", holds_for_new(subject, write));
-    let moves = may_move(subject, write);
-    let conflict = conflict(subject, write);
-
+    let conflicts = conflicts(subject, write);
     let mut statements = vec![
-        format!("DELETE FROM syncline_stash WHERE {held}\n    AND {moves}"),
+        clear_stash(subject, write),
         format!(
             "INSERT INTO syncline_stash (entity_type, new_id, old_id)\n  \
-             SELECT {kind}, {new_id}, {} FROM {from}\n  WHERE {moves}\n    AND {conflict}\n  GROUP BY 3",
-            old_id_form(subject, write)
+             SELECT {kind}, {new_id}, {} FROM {}\n  WHERE {conflicts}\n  GROUP BY 3",
+            old_id_form(subject, write),
+            subject.from()
         ),
     ];
-    let stashed = format!("FROM syncline_stash WHERE entity_type = {kind} AND new_id = {new_id}");
     let ids = format!(
-        "SELECT CASE WHEN substr({STASHED}, 1, 1) = char(10) THEN {} ELSE {} END {stashed}",
+        "SELECT CASE WHEN substr({STASHED}, 1, 1) = char(10) THEN {} ELSE {} END \
+         FROM syncline_stash WHERE entity_type = {kind} AND new_id = {new_id}",
         subject.id(Row::New),
         stashed_id(subject)
     );
-    statements.extend(take_base_of_stored(
-        subject,
-        &format!("EXISTS (SELECT 1 {stashed}) AND {conflict}"),
-        &ids,
-    ));
+    statements.extend(take_base_of_stored(subject, &conflicts, &ids));
     statements
+}
+
+/// Whether anything is written down for NEW.
+pub(super) fn is_stashed(subject: &Subject<'_>, write: Write) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM syncline_stash WHERE entity_type = {} AND {})",
+        subject.kind,
+        holds_for_new(subject, write)
+    )
 }
 
 /// Forgets what was written down for NEW.
@@ -122,7 +138,7 @@ pub(super) fn replaced_list(subject: &Subject<'_>, write: Write) -> String {
 
 /// Whether a list made by [`old_id_form`] names the column with that number.
 pub(super) fn lists(list: &str, number: usize) -> String {
-    format!("instr({list}, char(10) || '{number}' || char(10)) > 0")
+    format!("instr({list}, ',{number},') > 0")
 }
 
 fn holds_for_new(subject: &Subject<'_>, write: Write) -> String {
@@ -179,14 +195,14 @@ fn old_id_form(subject: &Subject<'_>, write: Write) -> String {
             let stored = subject.column(Row::Stored, &column.name);
             let new = early_value(subject, column);
             format!(
-                "CASE WHEN {} THEN '{number}' || char(10) ELSE '' END",
+                "CASE WHEN {} THEN '{number},' ELSE '' END",
                 subject.values_differ(column, &stored, &new)
             )
         })
         .collect();
     let list = match numbers.as_slice() {
         [] => "char(10)".to_owned(),
-        _ => format!("char(10) || {}", concat(&numbers, " || ")),
+        _ => format!("char(10) || ',' || {}", concat(&numbers, " || ")),
     };
     let mut form = format!("CASE WHEN {same} THEN {list}");
     if let Some(key) = single_blob_key(subject) {
@@ -262,132 +278,4 @@ fn is_gone(subject: &Subject<'_>, id: &str) -> String {
     format!(
         "{found}\n    AND NOT ({unmakeable} AND EXISTS (SELECT 1 FROM {from} WHERE {stored_id} = {id}))"
     )
-}
-
-/// Whether a stored row stands in the way of NEW, or could.
-fn conflict(subject: &Subject<'_>, write: Write) -> String {
-    let indexes = &subject.table.unique_indexes;
-    let arms: Vec<String> = (indexes.iter())
-        .map(|index| format!("({})", collides(subject, index)))
-        .collect();
-    let arms = any_of(&arms);
-    match write {
-        Write::Insert => format!("({arms})"),
-        Write::Update => {
-            let (id, old_id) = (subject.id(Row::Stored), subject.id(Row::Old));
-            format!("({arms}) AND {id} <> {old_id}")
-        }
-    }
-}
-
-/// Whether the row gets another place in a unique index. This does not depend on stored rows, so
-/// SQLite asks it once.
-fn may_move(subject: &Subject<'_>, write: Write) -> String {
-    let on_both = |expression: &str| {
-        let (old, new) = (
-            on_row(subject, Row::Old, expression),
-            on_row(subject, Row::New, expression),
-        );
-        format!("{old} COLLATE BINARY IS NOT {new}")
-    };
-    let moves = |index: &UniqueIndex| {
-        let mut moves: Vec<String> = (index.terms.iter())
-            .map(|term| match &term.kind {
-                TermKind::Column(name) => {
-                    let old = subject.column(Row::Old, name);
-                    let new = subject.column(Row::New, name);
-                    format!("{old} COLLATE BINARY IS NOT {new}")
-                }
-                TermKind::Expression(expression) => on_both(expression),
-            })
-            .collect();
-        moves.extend(index.filter.as_ref().map(|filter| on_both(filter)));
-        any_of(&moves)
-    };
-    match write {
-        Write::Insert => "1".to_owned(),
-        Write::Update => {
-            let moves: Vec<String> = subject.table.unique_indexes.iter().map(moves).collect();
-            format!("({})", any_of(&moves))
-        }
-    }
-}
-
-/// Whether a stored row equals NEW in all terms of a unique index.
-fn collides(subject: &Subject<'_>, index: &UniqueIndex) -> String {
-    let mut conditions: Vec<String> = (index.terms.iter())
-        .map(|term| {
-            let collation = quote_ident(&term.collation);
-            match &term.kind {
-                TermKind::Column(name) => {
-                    let stored = subject.column(Row::Stored, name);
-                    let new = early_value_of(subject, name);
-                    format!("{stored} COLLATE {collation} = {new}")
-                }
-                TermKind::Expression(expression) => format!(
-                    "({expression}\n) COLLATE {collation} = {}",
-                    on_row(subject, Row::New, expression)
-                ),
-            }
-        })
-        .collect();
-    // A line feed ends a comment that the app may have put there.
-    conditions.extend(index.filter.as_ref().map(|filter| format!("({filter}\n)")));
-    conditions.join(" AND ")
-}
-
-/// An expression over the table's columns, evaluated for NEW or OLD.
-fn on_row(subject: &Subject<'_>, row: Row, expression: &str) -> String {
-    let table = subject.table;
-    let names = (table.key.iter().chain(&table.columns))
-        .map(|column| column.name.as_str())
-        .chain(table.generated.iter().map(String::as_str));
-    let columns: Vec<String> = names
-        .map(|name| {
-            let value = match row {
-                Row::New => early_value_of(subject, name),
-                Row::Old | Row::Stored => subject.column(row, name),
-            };
-            format!("{value} AS {}", quote_ident(name))
-        })
-        .collect();
-    let (columns, name) = (columns.join(", "), quote_ident(&table.name));
-    format!("(SELECT {expression}\n FROM (SELECT {columns}) AS {name})")
-}
-
-fn early_value_of(subject: &Subject<'_>, name: &str) -> String {
-    let mut columns = subject.table.key.iter().chain(&subject.table.columns);
-    match columns.find(|column| column.name == name) {
-        Some(column) => early_value(subject, column),
-        None => subject.column(Row::New, name),
-    }
-}
-
-/// What a column of NEW will hold: OR REPLACE puts the default in place of a NULL that is not
-/// allowed, but shows the NULL beforehand.
-fn early_value(subject: &Subject<'_>, column: &Column) -> String {
-    let new = subject.column(Row::New, &column.name);
-    match (&column.default, column.not_null) {
-        (Some(default), true) => match constant_default(default) {
-            Some(constant) => format!("coalesce({new}, {constant})"),
-            None => new,
-        },
-        _ => new,
-    }
-}
-
-/// A DEFAULT clause as an expression, if it is a plain number, text or blob.
-fn constant_default(default: &str) -> Option<String> {
-    let text = default.trim();
-    let number = text.trim_start_matches(['+', '-', ' ']);
-    let digits = number.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-        && number
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c));
-    let quoted = |start: &str| {
-        let inner = text.strip_prefix(start)?.strip_suffix('\'')?;
-        (!inner.replace("''", "").contains('\'')).then_some(())
-    };
-    let blob = quoted("x'").or_else(|| quoted("X'"));
-    (digits || quoted("'").is_some() || blob.is_some()).then(|| text.to_owned())
 }

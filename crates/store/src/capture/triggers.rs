@@ -3,35 +3,45 @@
 //! | trigger | does |
 //! |---|---|
 //! | `before_insert` | writes down what a REPLACE may remove |
-//! | `before_update` | takes the base; writes down what a REPLACE may remove |
-//! | `before_delete` | takes the base |
-//! | `after_insert` | records a create, or an update when a REPLACE met the same key; deletes for what it removed |
-//! | `after_update` | records the changed columns; deletes for what a REPLACE removed |
-//! | `after_rekey` | the key changed: records a delete of the old id, then as `after_insert` |
+//! | `before_update`, `before_delete` | take the base |
+//! | `before_move` | an update of unique columns: writes down what a REPLACE may remove |
+//! | `after_insert` | records a create |
+//! | `after_reinsert` | the same where there is a history: rows that a REPLACE removed, earlier entries |
+//! | `after_update` | records the changed columns |
+//! | `after_move` | records as deleted what a REPLACE removed |
+//! | `after_rekey` | the key changed: records a delete of the old id, then as `after_reinsert` |
 //! | `after_delete` | records a delete |
+//!
+//! SQLite compiles all triggers of an event into every statement that fires it, hence the small
+//! common ones, and the column lists (`UPDATE OF`) of those that only few updates need.
 //!
 //! The triggers carry no conflict clause, because SQLite would replace it by that of the app's
 //! statement; they never insert what exists instead. They record what the row holds when they
 //! fire, not what the statement wrote: triggers of the app may have fired earlier.
 
 use super::base::{take_absent_base, take_base_of_old};
-use super::sql::{MUTATION_ID, NOW, Row, Subject, UNGUARDED, any_of, concat, literal, member};
-use super::stash::{
-    Write, clear_stash, clear_stash_of_others, lists, replaced_ids, replaced_itself, replaced_list,
-    stash_conflicts,
+use super::conflict::{key_columns, moving_columns};
+use super::sql::{
+    MUTATION_ID, NOW, Row, Subject, UNGUARDED, any_of, concat, field_rows, field_value, member,
 };
-use crate::table::quote_ident;
+use super::stash::{
+    Write, clear_stash, clear_stash_of_others, is_stashed, lists, may_replace, replaced_ids,
+    replaced_itself, replaced_list, stash_conflicts,
+};
+use crate::table::{Column, quote_ident};
 
-/// How many terms one compound SELECT gets; SQLite's bound is 500.
-const ARMS: usize = 100;
-
-/// Which trigger, as the end of its name.
-pub(super) const EVENTS: [&str; 7] = [
+/// Which trigger, as the end of its name, in the order of creation. SQLite fires the newest first:
+/// `after_insert` before `after_reinsert`, which leaves alone what the other has recorded, and
+/// `after_move` before `after_update`, so that rows go before another takes their place.
+pub(super) const EVENTS: [&str; 10] = [
     "before_insert",
     "before_update",
+    "before_move",
     "before_delete",
+    "after_reinsert",
     "after_insert",
     "after_update",
+    "after_move",
     "after_rekey",
     "after_delete",
 ];
@@ -43,18 +53,19 @@ pub(super) fn name(entity_type: &str, event: &str) -> String {
 
 /// The CREATE TRIGGER statements, in the order of [`EVENTS`].
 pub(super) fn all(subject: &Subject<'_>, entity_type: &str) -> Vec<String> {
-    let bodies = [
+    let triggers = [
         before_insert(subject),
         before_update(subject),
+        before_move(subject),
         before_delete(subject),
+        after_reinsert(subject),
         after_insert(subject),
         after_update(subject),
+        after_move(subject),
         after_rekey(subject),
         after_delete(subject),
     ];
-    EVENTS
-        .iter()
-        .zip(bodies)
+    (EVENTS.iter().zip(triggers))
         .map(|(event, trigger)| {
             let mut when = vec![UNGUARDED.to_owned()];
             when.extend(trigger.when);
@@ -71,18 +82,26 @@ pub(super) fn all(subject: &Subject<'_>, entity_type: &str) -> Vec<String> {
 }
 
 struct Trigger {
-    on: &'static str,
-    /// A condition beside the guard.
-    when: Option<String>,
+    on: String,
+    /// Conditions beside the guard.
+    when: Vec<String>,
     statements: Vec<String>,
 }
 
-fn before_insert(subject: &Subject<'_>) -> Trigger {
+fn trigger(on: impl Into<String>, when: Vec<String>, statements: Vec<String>) -> Trigger {
     Trigger {
-        on: "BEFORE INSERT",
-        when: None,
-        statements: stash_conflicts(subject, Write::Insert),
+        on: on.into(),
+        when,
+        statements,
     }
+}
+
+fn before_insert(subject: &Subject<'_>) -> Trigger {
+    trigger(
+        "BEFORE INSERT",
+        vec![may_replace(subject, Write::Insert)],
+        stash_conflicts(subject, Write::Insert),
+    )
 }
 
 fn before_update(subject: &Subject<'_>) -> Trigger {
@@ -90,62 +109,79 @@ fn before_update(subject: &Subject<'_>) -> Trigger {
         subject.fields_differ(),
         format!("NOT ({})", subject.same_key()),
     ];
-    let mut statements = take_base_of_old(subject);
-    statements.extend(stash_conflicts(subject, Write::Update));
-    Trigger {
-        on: "BEFORE UPDATE",
-        when: Some(format!("({})", any_of(&changed))),
-        statements,
-    }
+    trigger(
+        "BEFORE UPDATE",
+        vec![format!("({})", any_of(&changed))],
+        take_base_of_old(subject),
+    )
+}
+
+fn before_move(subject: &Subject<'_>) -> Trigger {
+    trigger(
+        update_of("BEFORE", moving_columns(subject)),
+        vec![may_replace(subject, Write::Update)],
+        stash_conflicts(subject, Write::Update),
+    )
 }
 
 fn before_delete(subject: &Subject<'_>) -> Trigger {
-    Trigger {
-        on: "BEFORE DELETE",
-        when: None,
-        statements: take_base_of_old(subject),
-    }
+    trigger("BEFORE DELETE", Vec::new(), take_base_of_old(subject))
 }
 
 fn after_insert(subject: &Subject<'_>) -> Trigger {
+    let id = subject.id(Row::New);
+    let members: Vec<String> = (subject.table.columns.iter())
+        .map(|column| {
+            let name = member(",", &column.name, "");
+            format!("{name} || {}", subject.encode(Row::Stored, column))
+        })
+        .collect();
+    let mut statements = take_absent_base(subject, &id);
+    statements.extend(record_entry(subject, "'create'", &object(&members)));
+    trigger(
+        "AFTER INSERT",
+        vec![
+            format!("NOT {}", is_stashed(subject, Write::Insert)),
+            format!("coalesce({}, 'create') = 'create'", last_op(subject, &id)),
+        ],
+        statements,
+    )
+}
+
+fn after_reinsert(subject: &Subject<'_>) -> Trigger {
     let mut statements = vec![record_replaced(subject, Write::Insert)];
     statements.extend(record_arrival(subject, Write::Insert));
-    Trigger {
-        on: "AFTER INSERT",
-        when: None,
-        statements,
-    }
+    let has_history = format!(
+        "({} OR {} <> 'create')",
+        is_stashed(subject, Write::Insert),
+        last_op(subject, &subject.id(Row::New))
+    );
+    trigger("AFTER INSERT", vec![has_history], statements)
 }
 
 fn after_update(subject: &Subject<'_>) -> Trigger {
     let members: Vec<String> = (subject.table.columns.iter())
         .map(|column| {
             let differs = subject.differs(column, Row::Old, Row::New);
-            optional_member(subject, &column.name, &differs)
+            optional_member(subject, column, &differs)
         })
         .collect();
-    let mut statements = vec![record_replaced(subject, Write::Update)];
-    statements.push(forget_stray_reals());
-    statements.push(format!(
-        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)\n  \
-         SELECT {MUTATION_ID}, {}, {}, 'update', {}, {NOW}\n  FROM {} WHERE {}",
-        subject.kind,
-        subject.id(Row::New),
-        object(&members),
-        subject.from(),
-        subject.is_new_row()
-    ));
-    statements.extend(record_reals(subject));
-    statements.push(clear_stash_of_others(subject));
-    Trigger {
-        on: "AFTER UPDATE",
-        when: Some(format!(
-            "{} AND ({})",
-            subject.same_key(),
-            subject.fields_differ()
-        )),
-        statements,
-    }
+    trigger(
+        "AFTER UPDATE",
+        vec![subject.same_key(), format!("({})", subject.fields_differ())],
+        record_entry(subject, "'update'", &object(&members)),
+    )
+}
+
+fn after_move(subject: &Subject<'_>) -> Trigger {
+    trigger(
+        update_of("AFTER", moving_columns(subject)),
+        vec![subject.same_key(), is_stashed(subject, Write::Update)],
+        vec![
+            record_replaced(subject, Write::Update),
+            clear_stash_of_others(subject),
+        ],
+    )
 }
 
 fn after_rekey(subject: &Subject<'_>) -> Trigger {
@@ -154,18 +190,28 @@ fn after_rekey(subject: &Subject<'_>) -> Trigger {
         record_delete_of_old(subject),
     ];
     statements.extend(record_arrival(subject, Write::Update));
-    Trigger {
-        on: "AFTER UPDATE",
-        when: Some(format!("NOT ({})", subject.same_key())),
+    trigger(
+        update_of("AFTER", Some(key_columns(subject))),
+        vec![format!("NOT ({})", subject.same_key())],
         statements,
-    }
+    )
 }
 
 fn after_delete(subject: &Subject<'_>) -> Trigger {
-    Trigger {
-        on: "AFTER DELETE",
-        when: None,
-        statements: vec![record_delete_of_old(subject)],
+    trigger(
+        "AFTER DELETE",
+        Vec::new(),
+        vec![record_delete_of_old(subject)],
+    )
+}
+
+fn update_of(when: &str, columns: Option<Vec<String>>) -> String {
+    match columns {
+        None => format!("{when} UPDATE"),
+        Some(names) => {
+            let names: Vec<String> = names.iter().map(|name| quote_ident(name)).collect();
+            format!("{when} UPDATE OF {}", names.join(", "))
+        }
     }
 }
 
@@ -190,31 +236,30 @@ fn record_replaced(subject: &Subject<'_>, write: Write) -> String {
 
 /// NEW has come to stand under its key: a create, or an update if it replaced a row with that key.
 fn record_arrival(subject: &Subject<'_>, write: Write) -> Vec<String> {
+    let kind = &subject.kind;
     let id = subject.id(Row::New);
     let itself = replaced_itself(subject, write);
     let mut statements = forget_premature(subject, &id, &itself);
-    statements.extend(take_absent_base(subject, &id, &itself));
-
+    statements.extend(
+        (take_absent_base(subject, &id).into_iter())
+            .map(|statement| format!("{statement}\n    AND NOT {itself}")),
+    );
     let members: Vec<String> = (subject.table.columns.iter().enumerate())
         .map(|(number, column)| {
-            let condition = format!(
-                "syncline_replaced.list IS NULL OR substr(syncline_replaced.list, 1, 1) <> char(10) \
-                 OR {} OR {}",
-                lists("syncline_replaced.list", number),
-                subject.differs(column, Row::New, Row::Stored)
-            );
-            optional_member(subject, &column.name, &condition)
+            let listed = lists("syncline_replaced.list", number);
+            let condition = format!("syncline_replaced.everything OR {listed}");
+            optional_member(subject, column, &condition)
         })
         .collect();
-    statements.push(forget_stray_reals());
+    statements.extend(forget_stray_reals(subject));
     statements.push(format!(
         "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)\n  \
-         SELECT {MUTATION_ID}, {}, {id}, CASE WHEN replaced IS NULL THEN 'create' ELSE 'update' END, \
-         payload, {NOW} FROM (\n    \
-         SELECT syncline_replaced.list AS replaced, {} AS payload\n    \
-         FROM (SELECT {} AS list) AS syncline_replaced CROSS JOIN {} WHERE {}\n  )\n  \
-         WHERE replaced IS NULL OR payload <> '{{}}'",
-        subject.kind,
+         SELECT {MUTATION_ID}, {kind}, {id}, op, payload, {NOW} FROM (\n    \
+         SELECT CASE WHEN syncline_replaced.list IS NULL THEN 'create' ELSE 'update' END AS op,\n      \
+         {} AS payload\n    \
+         FROM (SELECT list, coalesce(substr(list, 1, 1) <> char(10), 1) AS everything \
+         FROM (SELECT {} AS list)) AS syncline_replaced\n    CROSS JOIN {} WHERE {}\n  )\n  \
+         WHERE op = 'create' OR payload <> '{{}}'",
         object(&members),
         replaced_list(subject, write),
         subject.from(),
@@ -223,6 +268,30 @@ fn record_arrival(subject: &Subject<'_>, write: Write) -> Vec<String> {
     statements.extend(record_reals(subject));
     statements.push(clear_stash(subject, write));
     statements
+}
+
+/// An entry of NEW's entity, with the REALs of its payload. Nothing if the row is gone again.
+fn record_entry(subject: &Subject<'_>, op: &str, payload: &str) -> Vec<String> {
+    let mut statements = Vec::new();
+    statements.extend(forget_stray_reals(subject));
+    statements.push(format!(
+        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)\n  \
+         SELECT {MUTATION_ID}, {}, {}, {op}, {payload}, {NOW}\n  FROM {} WHERE {}",
+        subject.kind,
+        subject.id(Row::New),
+        subject.from(),
+        subject.is_new_row()
+    ));
+    statements.extend(record_reals(subject));
+    statements
+}
+
+fn last_op(subject: &Subject<'_>, id: &str) -> String {
+    format!(
+        "(SELECT op FROM syncline_outbox WHERE entity_type = {} AND entity_id = {id} \
+         ORDER BY seq DESC LIMIT 1)",
+        subject.kind
+    )
 }
 
 /// Removes what other triggers of the same statement recorded too early about NEW's entity.
@@ -265,62 +334,49 @@ fn forget_premature(subject: &Subject<'_>, id: &str, itself: &str) -> Vec<String
 
 /// Numbers are given out again when the outbox was empty: what stands under numbers to come is
 /// nobody's.
-fn forget_stray_reals() -> String {
-    "DELETE FROM syncline_outbox_real \
-     WHERE seq > (SELECT coalesce(max(seq), 0) FROM syncline_outbox)"
-        .to_owned()
+fn forget_stray_reals(subject: &Subject<'_>) -> Option<String> {
+    let sql = "DELETE FROM syncline_outbox_real \
+               WHERE seq > (SELECT coalesce(max(seq), 0) FROM syncline_outbox)";
+    (!subject.real_columns().is_empty()).then(|| sql.to_owned())
 }
 
 /// The REALs of the entry just recorded for NEW's entity, natively.
-fn record_reals(subject: &Subject<'_>) -> Vec<String> {
-    let from = subject.from();
-    let is_new_row = subject.is_new_row();
-    let id = subject.id(Row::New);
-    subject
-        .real_columns()
-        .chunks(ARMS)
-        .map(|columns| {
-            let arms: Vec<String> = columns
-                .iter()
-                .map(|column| {
-                    format!(
-                        "SELECT {} AS field, {} AS mark, {} AS value FROM {from} WHERE {is_new_row}",
-                        literal(&column.name),
-                        member(&column.name, "{\"$real\":\"row\"}"),
-                        subject.column(Row::Stored, &column.name)
-                    )
-                })
-                .collect();
-            format!(
-                "INSERT INTO syncline_outbox_real (seq, field, value)\n  \
-                 SELECT entry.seq, found.field, found.value\n  \
-                 FROM syncline_outbox AS entry CROSS JOIN (\n    {}\n  ) AS found\n  \
-                 WHERE entry.seq = (SELECT max(seq) FROM syncline_outbox)\n    \
-                 AND entry.entity_type = {} AND entry.entity_id = {id}\n    \
-                 AND instr(entry.payload, '{{\"$real\":\"row\"}}') > 0\n    \
-                 AND typeof(found.value) = 'real' AND instr(entry.payload, found.mark) > 0\n    \
-                 AND NOT EXISTS (SELECT 1 FROM syncline_outbox_real AS known \
-                 WHERE known.seq = entry.seq AND known.field = found.field)",
-                arms.join("\n    UNION ALL "),
-                subject.kind
-            )
-        })
-        .collect()
+fn record_reals(subject: &Subject<'_>) -> Option<String> {
+    let reals = subject.real_columns();
+    if reals.is_empty() {
+        return None;
+    }
+    let value = field_value(&reals, |column| subject.column(Row::Stored, &column.name));
+    Some(format!(
+        "INSERT INTO syncline_outbox_real (seq, field, value)\n  \
+         SELECT found.seq, found.field, found.value FROM (\n    \
+         SELECT syncline_outbox.seq AS seq, syncline_outbox.payload AS payload,\n      \
+         syncline_field.column2 AS field, syncline_field.column3 AS mark, {value} AS value\n    \
+         FROM syncline_outbox CROSS JOIN {} CROSS JOIN {}\n    \
+         WHERE syncline_outbox.seq = (SELECT max(seq) FROM syncline_outbox)\n      \
+         AND syncline_outbox.entity_type = {} AND syncline_outbox.entity_id = {}\n      \
+         AND instr(syncline_outbox.payload, '{{\"$real\":\"row\"}}') > 0\n      \
+         AND {}\n  ) AS found\n  \
+         WHERE CASE WHEN typeof(found.value) = 'real' \
+         THEN instr(found.payload, found.mark) > 0 END\n    \
+         AND NOT EXISTS (SELECT 1 FROM syncline_outbox_real AS known \
+         WHERE known.seq = found.seq AND known.field = found.field)",
+        subject.from(),
+        field_rows(&reals),
+        subject.kind,
+        subject.id(Row::New),
+        subject.is_new_row()
+    ))
 }
 
 /// `,"name":value` of the stored row if the condition holds, else nothing.
-fn optional_member(subject: &Subject<'_>, name: &str, condition: &str) -> String {
-    let column = subject
-        .table
-        .columns
-        .iter()
-        .find(|column| column.name == name);
-    let value = column.map_or_else(String::new, |column| subject.encode(Row::Stored, column));
-    let member = literal(&format!(",{}:", serde_json::Value::from(name)));
-    format!("CASE WHEN {condition} THEN {member} || {value} ELSE '' END")
+fn optional_member(subject: &Subject<'_>, column: &Column, condition: &str) -> String {
+    let name = member(",", &column.name, "");
+    let value = subject.encode(Row::Stored, column);
+    format!("CASE WHEN {condition} THEN {name} || {value} ELSE '' END")
 }
 
-/// A JSON object of optional members.
+/// A JSON object of members that bring their comma along.
 fn object(members: &[String]) -> String {
     match members {
         [] => "'{}'".to_owned(),

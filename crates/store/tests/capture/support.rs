@@ -114,7 +114,7 @@ pub(crate) fn check_tables(conn: &Connection) {
         (
             "REALs without a base",
             "SELECT count(*) FROM syncline_base_real WHERE (entity_type, entity_id) NOT IN
-             (SELECT entity_type, entity_id FROM syncline_base WHERE fields IS NOT NULL)",
+             (SELECT entity_type, entity_id FROM syncline_base)",
         ),
         (
             "entries without a base",

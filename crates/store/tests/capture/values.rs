@@ -163,10 +163,6 @@ fn what_cannot_sync_is_recorded_and_recognised() {
             "CAST(zeroblob(17000000) AS BLOB)",
             "t: the value is larger than 16 MiB",
         ),
-        (
-            "replace(hex(zeroblob(8500000)), '00', 'ab')",
-            "t: the value is larger than 16 MiB",
-        ),
     ] {
         let conn = database(CELL);
         conn.execute_batch(&format!("INSERT INTO cell (id, t) VALUES (1, {text})"))
@@ -195,8 +191,8 @@ fn keys_that_cannot_sync_are_recorded_and_recognised() {
     for (key, reason) in [
         ("NULL", "the key is NULL"),
         ("1.5", "the key is a floating-point number"),
-        ("'a' || char(0)", "text contains U+0000"),
-        ("'12' || char(0)", "text contains U+0000"),
+        ("'a' || char(0)", "the id contains a control character"),
+        ("'12' || char(0)", "the id contains a control character"),
         ("'a' || char(10)", "the id contains a control character"),
         ("CAST(x'FF61' AS TEXT)", "text is not valid UTF-8"),
         ("hex(zeroblob(200))", "the id has 400 bytes"),
@@ -219,10 +215,9 @@ fn keys_that_cannot_sync_are_recorded_and_recognised() {
                 "{error:?}"
             );
             let message = error.to_string();
-            assert!(
-                message.starts_with(reason) || message.contains("401") || message.contains("bytes"),
-                "{key}: {error}"
-            );
+            // (In a composite key a long text has more bytes, with its quotes and brackets.)
+            let long = reason.starts_with("the id has") && message.contains("bytes");
+            assert!(message.starts_with(reason) || long, "{key}: {error}");
             assert!(outbox(&conn).len() >= 4, "{:?}", outbox(&conn));
             check_tables(&conn);
         }
@@ -319,4 +314,26 @@ fn sweep_removes_what_nothing_needs() {
     assert_eq!(crate::support::count(&conn, "syncline_base"), 1);
     assert_eq!(bases(&conn), [r#"item/2 {"n":2.5}"#]);
     check_tables(&conn);
+}
+
+/// What comes out of SQL's JSON functions is marked as JSON, which json_quote leaves as it is.
+#[test]
+fn json_is_captured_as_the_text_that_it_is() {
+    for (ddl, id) in [
+        ("k TEXT PRIMARY KEY, v", r#""[1,2]""#),
+        ("k, v, l DEFAULT 1, PRIMARY KEY (k, l)", r#"["[1,2]",1]"#),
+    ] {
+        let conn = database(&format!("CREATE TABLE item ({ddl});"));
+        let sql = "INSERT INTO item (k, v) VALUES (json_array(1, 2), json('{}'))";
+        conn.execute_batch(sql).unwrap();
+        assert_eq!(
+            outbox(&conn),
+            [format!(r#"create item/{id} {{"v":"{{}}"}}"#)]
+        );
+        settle(&conn);
+        conn.execute_batch("UPDATE item SET v = json('[1]'); UPDATE item SET k = json('7')")
+            .unwrap();
+        assert!(outbox(&conn)[0].ends_with(r#"{"v":"[1]"}"#));
+        assert!(!outbox(&conn)[2].starts_with("create item/7"));
+    }
 }
