@@ -31,7 +31,7 @@ impl Exit {
 
 /// What was found at the end of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How the last cycle ended.
     pub(crate) end: End,
     /// Conflicts, dead letters and removals that wait for a person.
@@ -42,7 +42,7 @@ pub struct Finding {
 
 /// The exit code of a sync: the first that applies of 12, 11, 1 (the sync itself broke down),
 /// 10, 13, else 0.
-pub fn of_sync(finding: &Finding) -> Exit {
+pub(crate) fn of_sync(finding: &Finding) -> Exit {
     match finding.end {
         End::CredentialsNeeded => Exit::CredentialsNeeded,
         End::Unreachable | End::Transient => Exit::Unreachable,

@@ -8,7 +8,7 @@ use syncline_store::table::TableError;
 
 /// A refusal or an error. What was asked for was not done, in whole or from here on.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub(crate) struct Failure {
     exit: Exit,
     code: &'static str,
     message: String,

@@ -17,9 +17,9 @@ mod signal;
 mod span;
 mod text;
 
-pub use exit::{Exit, Finding, of_sync};
-pub use failure::Failure;
-pub use report::Report;
+pub use exit::Exit;
+pub(crate) use failure::Failure;
+pub(crate) use report::Report;
 
 use clap::Parser;
 use std::ffi::OsString;
@@ -73,9 +73,10 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     }
     if arguments.iter().any(|argument| argument == "--json") {
         let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default();
+        let message = text.split("\n\n").next().unwrap_or_default();
         let message = message.strip_prefix("error: ").unwrap_or(message);
-        Failure::usage("usage", message).print_json();
+        let words: Vec<&str> = message.split_whitespace().collect();
+        Failure::usage("usage", words.join(" ")).print_json();
     }
     ExitCode::from(Exit::Usage.code())
 }

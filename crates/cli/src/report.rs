@@ -7,7 +7,7 @@ use std::io::Write;
 
 /// A subcommand's result.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     exit: Option<Exit>,
     text: String,
     json: Option<Map<String, Value>>,

@@ -4,7 +4,7 @@
 //! processes, and notices when the token's file was replaced.
 
 use super::engine::{Connection, credentials_needed};
-use crate::cycle::{self, Ended, Tally};
+use crate::cycle::{self, Tally};
 use crate::database::Database;
 use crate::signal::Stop;
 use crate::{Failure, Global, Report};
@@ -69,9 +69,9 @@ async fn keep_syncing(engine: &Syncline, args: &Args, stop: &mut Stop) -> Result
                 return Err(Failure::new("engine", "the engine has ended unexpectedly")
                     .hint("what was recorded is kept; start it again"));
             } else {
-                asks.look(engine)?;
+                asks.look(engine);
             },
-            end = asks.done() => asks.answer(&end)?,
+            end = asks.done() => asks.answer(&end),
             _ = second.tick() => if engine.state() == State::BlockedAuth && token.replaced() {
                 tracing::info!("the token's file was replaced");
                 engine.trigger_sync(Reason::AuthRefreshed);
@@ -99,14 +99,19 @@ impl<'a> Asks<'a> {
     }
 
     /// Starts the sync that was asked for, if none is under way.
-    fn look(&mut self, engine: &'a Syncline) -> Result<(), Failure> {
-        if self.under_way.is_none()
-            && let Some(number) = ask::unanswered(&self.conn)?
-        {
-            tracing::info!("another process asks for a sync");
-            self.under_way = Some((number, Box::pin(engine.sync(ASKED_PATIENCE))));
+    fn look(&mut self, engine: &'a Syncline) {
+        if self.under_way.is_some() {
+            return;
         }
-        Ok(())
+        match ask::unanswered(&self.conn) {
+            Ok(None) => {}
+            Ok(Some(number)) => {
+                tracing::info!("another process asks for a sync");
+                self.under_way = Some((number, Box::pin(engine.sync(ASKED_PATIENCE))));
+            }
+            // Whatever is wrong with the file, the engine says so; asks are not worth an end.
+            Err(error) => tracing::debug!(%error, "asks cannot be read"),
+        }
     }
 
     async fn done(&mut self) -> SyncEnd {
@@ -116,14 +121,17 @@ impl<'a> Asks<'a> {
         }
     }
 
-    fn answer(&mut self, end: &SyncEnd) -> Result<(), Failure> {
+    fn answer(&mut self, end: &SyncEnd) {
         let Some((number, _)) = self.under_way.take() else {
-            return Ok(());
+            return;
         };
-        let ended: Ended = self.tally.ended(end);
-        let answer = serde_json::to_string(&ended)
-            .map_err(|error| Failure::new("internal", error.to_string()))?;
-        Ok(ask::answer(&mut self.conn, number, &answer)?)
+        let answer = match serde_json::to_string(&self.tally.ended(end)) {
+            Ok(answer) => answer,
+            Err(error) => return tracing::warn!(%error, "the answer cannot be written"),
+        };
+        if let Err(error) = ask::answer(&mut self.conn, number, &answer) {
+            tracing::warn!(%error, "a process that asked for a sync gets no answer");
+        }
     }
 }
 

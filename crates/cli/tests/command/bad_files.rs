@@ -214,7 +214,9 @@ fn a_read_only_file_can_be_looked_at() {
     let root = chown("/", Some(0), None).is_ok();
     let binary = home.path("binary");
     std::fs::copy(BINARY, &binary).unwrap();
-    [&plain, &db].map(|db| mode(Path::new(db), 0o444));
+    for db in [&plain, &db] {
+        mode(Path::new(db), 0o444);
+    }
     mode(home.folder.path(), 0o555);
     for (args, code) in [
         (COMMANDS[0], Some("read-only")),

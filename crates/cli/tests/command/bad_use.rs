@@ -4,16 +4,10 @@ use crate::harness::{Home, run, syncline};
 
 const URL: &str = "http://127.0.0.1:1";
 
-#[test]
-fn wrong_use_is_two() {
-    let home = Home::new();
-    let db = home.database("a.db", "INSERT INTO task VALUES ('t1', 'milk', 0, NULL)");
-    let data = home.path("data");
-    let data = data.to_str().unwrap();
-    let before = std::fs::read(&db).unwrap();
-    let db = db.as_str();
+/// What is written on stderr, and the command line that is wrong.
+fn attach_cases(db: &str) -> Vec<(&'static str, Vec<&str>)> {
     let attach = |more: &[&'static str]| [&["attach", db], more].concat();
-    let cases: Vec<(&str, Vec<&str>)> = vec![
+    vec![
         ("Usage", vec![]),
         ("unrecognized subcommand", vec!["synchronise", db]),
         ("<DB>", vec!["sync"]),
@@ -48,6 +42,12 @@ fn wrong_use_is_two() {
             "--allow-plain-http",
             attach(&["--remote", "http://example.org", "--all"]),
         ),
+    ]
+}
+
+/// The same, beyond `attach`.
+fn more_cases<'a>(db: &'a str, data: &'a str) -> Vec<(&'static str, Vec<&'a str>)> {
+    vec![
         ("no unit", vec!["sync", db, "--budget", "30"]),
         ("such as 25s", vec!["sync", db, "--budget", "soon"]),
         ("longer than nothing", vec!["sync", db, "--budget", "0s"]),
@@ -81,8 +81,19 @@ fn wrong_use_is_two() {
             vec!["serve", "--data", data, "--listen", "localhost:http"],
         ),
         ("invalid value", vec!["status", db, "--log", "xml"]),
-    ];
-    for (word, args) in cases {
+    ]
+}
+
+#[test]
+fn wrong_use_is_two() {
+    let home = Home::new();
+    let db = home.database("a.db", "INSERT INTO task VALUES ('t1', 'milk', 0, NULL)");
+    let data = home.path("data");
+    let before = std::fs::read(&db).unwrap();
+    for (word, args) in attach_cases(&db)
+        .into_iter()
+        .chain(more_cases(&db, data.to_str().unwrap()))
+    {
         let ran = run(syncline(&args)).expect_code(2);
         assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
         assert_eq!(ran.stdout, "", "{args:?}");
@@ -95,7 +106,7 @@ fn wrong_use_is_two() {
         );
         assert!(!ran.stdout.contains("secret"), "{ran:?}");
     }
-    assert_eq!(std::fs::read(db).unwrap(), before);
+    assert_eq!(std::fs::read(&db).unwrap(), before);
     assert!(!home.path("data").exists());
 }
 

@@ -3,7 +3,8 @@
 use super::super::engine::credentials_needed;
 use crate::cycle::{End, Ended, Tally};
 use crate::database::{self, Database};
-use crate::{Exit, Failure, Finding, Report, of_sync, text};
+use crate::exit::{Finding, of_sync};
+use crate::{Exit, Failure, Report, text};
 use serde::Serialize;
 use syncline::Status;
 use syncline_store::outbox_view::{self, EntryView, Which};
