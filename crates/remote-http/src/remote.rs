@@ -9,7 +9,7 @@ use crate::request::{Request, RequestIds};
 use crate::retry_after::retry_after;
 use crate::text::{chain, tame};
 use crate::token::{Bearer, Credentials};
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::future::Future;
@@ -190,7 +190,18 @@ impl HttpRemote {
         let status = response.status();
         call.status = status.as_u16();
         let (headers, url) = (response.headers(), &request.url);
-        marks::check(status, headers, &call.id, request.expects, url).map_err(unreachable)?;
+        marks::check(status, headers, &call.id, request.expects, url).map_err(|detail| {
+            match status {
+                // Some web server answers, but it has no such service: the address is wrong.
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                    RemoteError::Misconfigured {
+                        status: status.as_u16(),
+                        detail,
+                    }
+                }
+                _ => unreachable(detail),
+            }
+        })?;
         let wait = retry_after(headers, SystemTime::now());
         let (bounds, deadline) = (&self.bounds, call.deadline);
         let (progress, most) = (bounds.progress_timeout, bounds.max_response_bytes);
