@@ -8,6 +8,7 @@
 mod command;
 mod cycle;
 mod database;
+mod demo;
 mod exit;
 mod failure;
 mod logging;

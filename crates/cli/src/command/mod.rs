@@ -11,7 +11,7 @@ mod status;
 mod sync;
 mod token;
 
-use crate::{Failure, Global, Report};
+use crate::{Failure, Global, Report, demo};
 
 macro_rules! commands {
     ($($variant:ident => $module:ident,)*) => {
@@ -32,6 +32,7 @@ macro_rules! commands {
 }
 
 commands! {
+    Demo => demo,
     Serve => serve,
     Token => token,
     Attach => attach,
