@@ -241,3 +241,6 @@ fn is_unreachable(end: &SyncEnd) -> bool {
         SyncEnd::Cycle(CycleEnd::RemoteFailed(RemoteError::Unreachable { .. }))
     )
 }
+
+#[cfg(test)]
+mod tests;
