@@ -16,9 +16,10 @@ const IDLE_READERS: usize = 8;
 /// The server's data in SQLite. See the crate's page.
 #[derive(Debug)]
 pub struct SqliteStorage {
-    writer: Mutex<Connection>,
-    /// None: a database in memory, which has one connection only.
+    /// None: a database in memory, which has one connection only. Closed before the writer: the
+    /// last connection folds the write-ahead log into the database, and a reader may not.
     readers: Option<Readers>,
+    writer: Mutex<Connection>,
     secret: [u8; 32],
     /// Held until the connections above are closed.
     _directory: Option<Directory>,
@@ -168,6 +169,19 @@ mod tests {
         limit_pages(10_000);
         let bumped = storage.write(|tx| tx.bump_head("acme", &small, 1));
         assert_eq!(bumped.unwrap(), 2);
+    }
+
+    #[test]
+    fn a_closed_database_is_one_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = SqliteStorage::open(directory.path()).unwrap();
+        let scope = Scope::from("default");
+        storage.write(|tx| tx.bump_head("acme", &scope, 1)).unwrap();
+        storage.read(|tx| tx.head("acme", &scope)).unwrap();
+        let log = directory.path().join("server.db-wal");
+        assert!(log.exists());
+        drop(storage);
+        assert!(!log.exists());
     }
 
     #[test]
