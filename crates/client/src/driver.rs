@@ -95,9 +95,9 @@ impl Driver {
                     None => return self.stop(&told),
                 },
                 Some(answer) = self.tasks.join_next() => {
-                    // A task that panicked has no answer: the request counts as lost, as any may.
-                    if let Ok(input) = answer {
-                        self.feed(input, &told);
+                    match answer {
+                        Ok(input) => self.feed(input, &told),
+                        Err(error) => self.task_died(&error, &told),
                     }
                 }
                 () = tokio::time::sleep_until(wake.into()) => {
@@ -107,6 +107,14 @@ impl Driver {
                 _ = watching.tick() => self.look_for_writes(&told),
             }
         }
+    }
+
+    /// A remote that panicked has no answer: its request counts as lost, as any may.
+    fn task_died(&mut self, error: &tokio::task::JoinError, told: &Told) {
+        tracing::error!(%error, "the remote failed in a way it never should");
+        self.feed(Input::NetworkLost, told);
+        let detail = "the remote failed while it asked for credentials".to_owned();
+        self.feed(Input::Credentials(Err(detail)), told);
     }
 
     fn next_wake(&self) -> Instant {

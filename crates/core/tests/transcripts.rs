@@ -87,7 +87,10 @@ fn a_server_that_is_busy_is_left_alone_as_long_as_it_asked() {
     script.booked();
     script.trigger(Reason::MutationEnqueued);
     script.trigger(Reason::UserAsked);
-    script.pass_to_wakeup();
+    for _ in 0..4 {
+        script.pass_to_wakeup();
+        script.renewed();
+    }
     script.matches("retry_after");
 }
 

@@ -91,24 +91,19 @@ fn written_tables(sql: &str) -> Vec<String> {
         .position(|word| word.eq_ignore_ascii_case("begin"))
         .unwrap_or(0);
     let mut tables = Vec::new();
-    for (index, word) in words.iter().enumerate().skip(body) {
+    for index in body..words.len() {
         let next = |offset: usize| words.get(index + offset).cloned();
-        let target = if word.eq_ignore_ascii_case("into") {
+        let is = |offset: usize, keyword: &str| {
+            index
+                .checked_sub(offset)
+                .is_some_and(|at| words[at].eq_ignore_ascii_case(keyword))
+        };
+        let target = if is(0, "into") || (is(0, "from") && is(1, "delete")) {
             next(1)
-        } else if word.eq_ignore_ascii_case("from")
-            && index > 0
-            && words[index - 1].eq_ignore_ascii_case("delete")
-        {
-            next(1)
-        } else if word.eq_ignore_ascii_case("update") {
+        } else if is(0, "update") {
             // UPDATE OR IGNORE t: the clause stands between.
-            next(1).and_then(|first| {
-                if first.eq_ignore_ascii_case("or") {
-                    next(3)
-                } else {
-                    Some(first)
-                }
-            })
+            let clause = next(1).is_some_and(|word| word.eq_ignore_ascii_case("or"));
+            next(if clause { 3 } else { 1 })
         } else {
             None
         };

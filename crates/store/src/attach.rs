@@ -150,7 +150,11 @@ fn attach_table(
     )?;
     capture::install(tx, table, name)?;
     match request.existing {
-        Existing::Adopt => meta::set(tx, &format!("{}{name}", meta::key::ADOPT), 1)?,
+        Existing::Adopt => {
+            meta::set(tx, &format!("{}{name}", meta::key::ADOPT), 1)?;
+            // Comparing needs a snapshot: one that is under way or complete does not know the table.
+            tx.execute("DELETE FROM syncline_cursor", [])?;
+        }
         Existing::Upload => row::for_each(tx, table, |id, fields| {
             match id {
                 Ok(id) => {

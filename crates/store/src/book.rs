@@ -201,8 +201,12 @@ fn write_server_fields(
             wanted.remove(name);
         });
     }
-    if !wanted.is_empty() {
-        row::write(applier.tx, &entity_type.table, &entity.id, &wanted)?;
+    if !wanted.is_empty()
+        && let row::Written::Refused(_) | row::Written::NoParent(_) =
+            row::write(applier.tx, &entity_type.table, &entity.id, &wanted)?
+    {
+        // Not reflected, then: the feed brings it again, and it waits in the inbox with its reason.
+        state::forget_known(applier.tx, entity)?;
     }
     Ok(())
 }

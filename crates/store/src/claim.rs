@@ -25,6 +25,9 @@ const CHUNK: usize = 256;
 /// How many more entries are looked at once the batch is not empty.
 const LOOK_AHEAD: usize = 4096;
 
+/// No delay is longer: a server's wish is taken up to an hour and a tenth.
+const LONGEST_WAIT_MS: u64 = 2 * 3_600_000;
+
 /// One claim under way.
 pub(crate) struct Claimer<'a> {
     tx: &'a Transaction<'a>,
@@ -152,7 +155,7 @@ impl<'a> Claimer<'a> {
             .batch
             .entries
             .first()
-            .is_some_and(|e| self.limits.alone.contains(&e.seq));
+            .is_some_and(|e| self.limits.alone.contains(&e.mutation));
         alone
             || self.batch.entries.len() >= self.limits.mutations
             || self.bytes >= self.limits.bytes
@@ -185,11 +188,12 @@ impl<'a> Claimer<'a> {
         if matches!(entry.state, EntryState::Failed | EntryState::Dead) {
             return Ok(Step::Hold);
         }
-        let longest = self.now.unix_after_ms(3_600_000);
+        // Longer than anything that can have been meant: the clock has jumped.
+        let longest = self.now.unix_after_ms(LONGEST_WAIT_MS);
         if entry.not_before > self.now.unix_ms && entry.not_before <= longest {
             return Ok(Step::Hold);
         }
-        if self.limits.alone.contains(&entry.seq) && !self.batch.entries.is_empty() {
+        if self.limits.alone.contains(&entry.mutation) && !self.batch.entries.is_empty() {
             return Ok(Step::Hold);
         }
         if let (Some(key), Some(frozen)) = (&entry.key, &entry.frozen) {

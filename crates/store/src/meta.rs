@@ -17,6 +17,8 @@ pub(crate) mod key {
     pub(crate) const EPOCH: &str = "epoch";
     pub(crate) const LAST_PUSH_AT: &str = "last_push_at";
     pub(crate) const LAST_PULL_AT: &str = "last_pull_at";
+    /// The server's history changed: until the next sweep is through, nothing is removed unasked.
+    pub(crate) const RESET: &str = "reset";
     pub(crate) const SWEEPING: &str = "sweeping";
     pub(crate) const ENGINE_STATE: &str = "engine_state";
     pub(crate) const LAST_ERROR: &str = "last_error";

@@ -82,11 +82,14 @@ fn add_dependents(
         }
     }
     for other in outbox::after(applier.tx, 0, usize::MAX)? {
-        if !doomed.contains_key(&other.seq)
-            && other.op == Operation::Create
-            && references(applier, &other, &entity)?
+        if doomed.contains_key(&other.seq)
+            || other.op == Operation::Delete
+            || !references(applier, &other, &entity)?
         {
-            doomed.insert(other.seq, other.clone());
+            continue;
+        }
+        doomed.insert(other.seq, other.clone());
+        if other.op == Operation::Create {
             add_dependents(applier, &other, doomed)?;
         }
     }

@@ -438,7 +438,16 @@ fn greet(tx: &Transaction<'_>, hello: &Hello) -> Result<StoreAnswer, StoreError>
         .is_some_and(|known| known != hello.epoch.as_str());
     if epoch_changed {
         // Positions, cursors and versions of the old history mean nothing (S16); work is kept.
-        tx.execute_batch("DELETE FROM syncline_cursor; DELETE FROM syncline_entity_state;")?;
+        meta::set(tx, meta::key::RESET, 1)?;
+        // What waits in the inbox will come again; a version "" is no version the server can have.
+        tx.execute_batch(
+            "DELETE FROM syncline_cursor;
+             DELETE FROM syncline_entity_state;
+             DELETE FROM syncline_inbox;
+             UPDATE syncline_conflict
+                SET error = json_set(error, '$.remote.position', 0, '$.remote.version', '')
+              WHERE resolved_at IS NULL AND json_type(error, '$.remote') = 'object';",
+        )?;
     }
     if epoch_changed || epoch.is_none() {
         meta::set(tx, meta::key::EPOCH, hello.epoch.as_str())?;

@@ -2,8 +2,8 @@
 //!
 //! Marks are kept only when the tables were not empty before. Rows with unsettled mutations, with
 //! something waiting, or pushed since the snapshot began are spared. Removing all rows of a type,
-//! or very many, is not done but told (I3): an empty, reset or shrunken feed never means "delete
-//! all". Rows of tables attached with *adopt* that the server lacks are recorded as creates.
+//! or very many, or any after the server's history changed, is not done but told (I3): an empty,
+//! reset or shrunken feed never means "delete all". Rows of tables attached with *adopt* that the server lacks are recorded as creates.
 
 use crate::apply::Applier;
 use crate::captured;
@@ -16,7 +16,7 @@ use rusqlite::{Transaction, params};
 use syncline_core::{EntityRef, Notice, PageSummary, WaitsFor};
 use syncline_protocol::{Change, EntityId, EntityType, Fields, Scope};
 
-/// More rows of a type than this, and more than a half of them, are not removed unasked.
+/// More rows of a type than this, and more than the server still has, are not removed unasked.
 const SWEEP_FREELY: usize = 100;
 
 /// A snapshot begins: marks are needed when there are rows to compare with.
@@ -58,12 +58,19 @@ pub(crate) fn finish(
             sweep_type(applier, entity_type, summary)?;
         }
         meta::clear(applier.tx, meta::key::SWEEPING)?;
+        meta::clear(applier.tx, meta::key::RESET)?;
         applier.tx.execute("DELETE FROM syncline_seen", [])?;
     }
-    for entity_type in types.iter() {
-        park_orphans(applier, entity_type, scope, summary)?;
+    // A row that leaves may be the parent of others: until nothing changes any more.
+    loop {
+        let before = summary.parked;
+        for entity_type in types.iter() {
+            park_orphans(applier, entity_type, scope, summary)?;
+        }
+        if summary.parked == before {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 fn sweep_type(
@@ -72,13 +79,13 @@ fn sweep_type(
     summary: &mut PageSummary,
 ) -> Result<(), StoreError> {
     let tx = applier.tx;
-    let (mut rows, mut gone) = (0, Vec::new());
+    let (mut confirmed, mut gone) = (0, Vec::new());
     row::for_each(tx, &entity_type.table, |id, fields| {
-        rows += 1;
-        if let Ok(id) = id
-            && !is_spared(tx, &entity_type.name, &id)?
-        {
-            gone.push((id, fields));
+        let Ok(id) = id else { return Ok(()) };
+        match standing(tx, &entity_type.name, &id)? {
+            Standing::Confirmed => confirmed += 1,
+            Standing::Spared => {}
+            Standing::Gone => gone.push((id, fields)),
         }
         Ok(())
     })?;
@@ -91,7 +98,9 @@ fn sweep_type(
         return Ok(());
     }
     let held = format!("{}{}", meta::key::SWEEP_HELD, entity_type.name);
-    let too_many = gone.len() == rows || (gone.len() > SWEEP_FREELY && gone.len() * 2 > rows);
+    // What was just pushed from here says nothing about what the server had before.
+    let reset = meta::get::<i64>(tx, meta::key::RESET)?.is_some();
+    let too_many = reset || confirmed == 0 || (gone.len() > SWEEP_FREELY && gone.len() > confirmed);
     if !gone.is_empty() && too_many {
         let count = gone.len() as u64;
         meta::set(tx, &held, i64::try_from(count).unwrap_or(i64::MAX))?;
@@ -111,16 +120,31 @@ fn sweep_type(
     Ok(())
 }
 
-fn is_spared(tx: &Transaction<'_>, name: &str, id: &EntityId) -> Result<bool, StoreError> {
-    Ok(tx
+/// What the snapshot says of a row.
+enum Standing {
+    /// The server has it, and not only since just now.
+    Confirmed,
+    /// Not to be judged by the snapshot: unsettled, waiting, or pushed since it began.
+    Spared,
+    /// The server does not have it.
+    Gone,
+}
+
+fn standing(tx: &Transaction<'_>, name: &str, id: &EntityId) -> Result<Standing, StoreError> {
+    let (seen, pushed, busy): (bool, bool, bool) = tx
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM syncline_seen WHERE entity_type = ?1 AND entity_id = ?2)
-                 OR EXISTS (SELECT 1 FROM syncline_outbox WHERE entity_type = ?1 AND entity_id = ?2)
-                 OR EXISTS (SELECT 1 FROM syncline_entity_state
-                             WHERE entity_type = ?1 AND entity_id = ?2 AND deleted = 0)
+            "SELECT EXISTS (SELECT 1 FROM syncline_seen WHERE entity_type = ?1 AND entity_id = ?2),
+                    EXISTS (SELECT 1 FROM syncline_entity_state
+                             WHERE entity_type = ?1 AND entity_id = ?2 AND deleted = 0),
+                    EXISTS (SELECT 1 FROM syncline_outbox WHERE entity_type = ?1 AND entity_id = ?2)
                  OR EXISTS (SELECT 1 FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2)",
         )?
-        .query_row([name, id.as_str()], |row| row.get(0))?)
+        .query_row([name, id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(match (seen, pushed || busy) {
+        (_, true) => Standing::Spared,
+        (true, false) => Standing::Confirmed,
+        (false, false) => Standing::Gone,
+    })
 }
 
 /// Records an existing row as a create, as if it had just been inserted.

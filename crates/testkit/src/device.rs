@@ -26,7 +26,13 @@ pub struct Device {
 }
 
 impl Device {
-    pub(crate) fn attach(path: PathBuf, schema: &str, seed: u64, policy: Policy, now: Now) -> Self {
+    pub(crate) fn attach(
+        path: PathBuf,
+        schema: &str,
+        seed: u64,
+        (existing, policy): (Existing, Policy),
+        now: Now,
+    ) -> Self {
         let app = Connection::open(&path).unwrap();
         app.execute_batch(schema).unwrap();
         app.pragma_update(None, "foreign_keys", true).unwrap();
@@ -35,7 +41,7 @@ impl Device {
         let request = AttachRequest {
             remote: "test:".to_owned(),
             tables: Tables::All,
-            existing: Existing::Upload,
+            existing,
             policy,
             client: ClientId::new(format!("{seed:032x}")),
         };

@@ -208,6 +208,7 @@ fn status_error(status: u16, retry_after: Option<Duration>, detail: &str) -> Rem
         401 => RemoteError::Auth { detail },
         410 => RemoteError::CursorGone { detail },
         413 => RemoteError::TooLarge { detail },
+        400 if detail.starts_with("cursor-invalid") => RemoteError::CursorGone { detail },
         400..=499 if status != 429 => RemoteError::Misconfigured { status, detail },
         _ => {
             let overloaded = matches!(status, 429 | 503);

@@ -5,7 +5,7 @@ use crate::link::{Delivery, Fault, Traffic};
 use rusqlite::types::Value as SqlValue;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use syncline::{Config, Engine, Input, Outgoing, Policy, Reason, State, Status};
+use syncline::{Config, Engine, Existing, Input, Outgoing, Policy, Reason, State, Status};
 use syncline_core::Now;
 use syncline_protocol::{Access, Fields, Principal, PullLine};
 use syncline_server::{
@@ -59,14 +59,42 @@ impl World {
         self.device_with(name, Policy::default());
     }
 
+    /// Adds a device whose tables have rows already when they are attached.
+    pub fn device_existing(&mut self, name: &str, rows: &str, existing: Existing) {
+        let schema = format!("{};{rows}", self.schema);
+        self.add(name, &schema, existing, Policy::default());
+    }
+
     /// Adds a device with a policy and starts its engine.
     pub fn device_with(&mut self, name: &str, policy: Policy) {
+        let schema = self.schema.clone();
+        self.add(name, &schema, Existing::Upload, policy);
+    }
+
+    fn add(&mut self, name: &str, schema: &str, existing: Existing, policy: Policy) {
         let path = self.folder.path().join(format!("{name}.db"));
         let seed = 1_000 * (self.devices.len() as u64 + 1);
-        let mut device = Device::attach(path, &self.schema, seed, policy, self.now);
+        let mut device = Device::attach(path, schema, seed, (existing, policy), self.now);
         device.link.token = self.token("somebody");
         device.start(&self.config, None);
         self.devices.insert(name.to_owned(), device);
+    }
+
+    /// The device's token from here on.
+    pub fn use_token(&mut self, name: &str, token: String) {
+        self.get(name).link.token = token;
+    }
+
+    /// Another, empty server in the old one's place.
+    pub fn replace_server(&mut self, epoch: &str) {
+        let authenticator = Authenticator::hs256(SECRET).unwrap();
+        let config = ServerConfig::default();
+        self.server = Service::new(MemoryStorage::new(epoch), authenticator, config).unwrap();
+    }
+
+    /// The device's position in the feed is lost, as when the server no longer serves it.
+    pub fn forget_cursor(&mut self, name: &str) {
+        self.sql(name, "DELETE FROM syncline_cursor");
     }
 
     /// A token for a subject of the one tenant, valid for a year.

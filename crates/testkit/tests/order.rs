@@ -197,6 +197,41 @@ fn discarding_a_refused_create_takes_its_dependents_along() {
 }
 
 #[test]
+fn discarding_a_refused_parent_takes_back_what_was_moved_under_it() {
+    let mut world = pair(strict());
+    world.sql("Alice", "INSERT INTO task VALUES ('c', NULL, NULL, 'free')");
+    world.run_until_quiet();
+    world.sql(
+        "Alice",
+        "INSERT INTO task VALUES ('a', NULL, NULL, 'much too long a title'); UPDATE task SET parent = 'a' WHERE id = 'c'",
+    );
+    world.run_until_quiet();
+    let seq: i64 = world.rows(
+        "Alice",
+        "SELECT seq FROM syncline_outbox WHERE state = 'failed'",
+    )[0]
+    .parse()
+    .unwrap();
+    let now = world.now();
+    assert_eq!(
+        world
+            .get("Alice")
+            .engine()
+            .store()
+            .discard(seq, now)
+            .unwrap()
+            .len(),
+        2
+    );
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(
+        world.rows("Alice", "PRAGMA foreign_key_check"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn discarding_a_refused_edit_takes_the_row_back_to_its_base() {
     let mut world = pair(strict());
     world.sql("Alice", "INSERT INTO task VALUES ('a', NULL, NULL, 'fine')");

@@ -3,7 +3,7 @@
 use crate::{Batch, Page, RemoteAnswer, RemoteRequest, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use syncline_protocol::{Hello, Principal, Scope};
+use syncline_protocol::{Hello, MutationId, Principal, Scope};
 
 /// Everything that can happen to the engine. Exhaustive: a driver that forgets one does not compile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,8 +105,8 @@ pub struct ClaimLimits {
     pub bytes: usize,
     /// Bytes of one mutation at most; a larger one fails.
     pub mutation_bytes: usize,
-    /// Entries (by seq) that may only be sent alone, because they failed alone before.
-    pub alone: BTreeSet<i64>,
+    /// Mutations that may only be sent alone, because they failed alone before.
+    pub alone: BTreeSet<MutationId>,
 }
 
 /// The verdict on one claimed entry.

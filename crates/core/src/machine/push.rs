@@ -11,7 +11,7 @@ use crate::{
     count_failure, judge,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_protocol::{IdempotencyKey, PushResponse, PushResult};
+use syncline_protocol::{IdempotencyKey, MutationId, PushResponse, PushResult};
 
 /// What pushing remembers between batches; nothing of it needs to survive a restart.
 #[derive(Debug)]
@@ -23,9 +23,9 @@ pub(super) struct Pusher {
     /// Pushes that the server answered.
     answered: u64,
     /// Entries that were in a failed batch.
-    suspects: BTreeMap<i64, Suspect>,
+    suspects: BTreeMap<MutationId, Suspect>,
     /// Entries that failed alone: they are only sent alone.
-    alone: BTreeSet<i64>,
+    alone: BTreeSet<MutationId>,
     /// Failures of entries alone that nobody can be blamed for, since the last answered push.
     unexplained: u32,
     /// No push before this moment (monotonic milliseconds), after an unexplained failure.
@@ -201,8 +201,8 @@ impl Machine {
             .collect();
         let mut bookings = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
-            self.pusher.suspects.remove(&entry.seq);
-            self.pusher.alone.remove(&entry.seq);
+            self.pusher.suspects.remove(&entry.mutation);
+            self.pusher.alone.remove(&entry.mutation);
             let result = results.remove(&entry.key);
             let verdict = judge(entry, result, &self.config, now, &mut self.dice);
             bookings.push(Booking {
@@ -236,7 +236,10 @@ impl Machine {
                 for entry in &batch.entries {
                     let since = self.pusher.answered;
                     let fresh = Suspect { since, alone: 0 };
-                    self.pusher.suspects.entry(entry.seq).or_insert(fresh);
+                    self.pusher
+                        .suspects
+                        .entry(entry.mutation.clone())
+                        .or_insert(fresh);
                 }
                 self.pusher.then = if too_large {
                     Then::ClaimMore
@@ -261,12 +264,16 @@ impl Machine {
     ) -> Vec<Booking> {
         let why = MutationError::new("request-failed", error.to_string());
         let answered = self.pusher.answered;
-        self.pusher.alone.insert(entry.seq);
+        self.pusher.alone.insert(entry.mutation.clone());
         let fresh = Suspect {
             since: answered,
             alone: 0,
         };
-        let suspect = self.pusher.suspects.entry(entry.seq).or_insert(fresh);
+        let suspect = self
+            .pusher
+            .suspects
+            .entry(entry.mutation.clone())
+            .or_insert(fresh);
         suspect.alone = suspect.alone.saturating_add(1);
         let Suspect { since, alone } = *suspect;
         let verdict = if answered > since {

@@ -37,7 +37,7 @@ pub enum WakeReason {
     EntryDue,
     /// The back-off ends.
     Backoff,
-    /// The lease is to be renewed while a request is under way.
+    /// The lease is to be renewed.
     Lease,
 }
 
@@ -91,6 +91,7 @@ impl Waiting {
     }
 
     pub(super) fn stand_by(&mut self, config: &Config, remaining_ms: u64, now: Now) {
+        self.renew = None;
         let delay = remaining_ms.min(config.lease_ttl_ms) + 1;
         self.backoff = Some(Backoff {
             until: now.after_ms(delay),
@@ -137,25 +138,23 @@ impl Machine {
     pub fn next_wakeup(&self) -> Option<(u64, WakeReason)> {
         let waiting = &self.waiting;
         let at = |due: Option<u64>, reason| due.map(|due| (due, reason));
-        match self.state {
-            State::Stopped => None,
-            State::Connecting | State::Pushing | State::Pulling => {
-                at(waiting.renew, WakeReason::Lease)
+        // Where the engine stays its file's, the lease is renewed, however long it waits.
+        let lease = at(waiting.renew, WakeReason::Lease);
+        let backoff = waiting.backoff.as_ref().map(|backoff| backoff.until);
+        let deadlines = match self.state {
+            State::Stopped => return None,
+            State::Connecting | State::Pushing | State::Pulling | State::BlockedAuth => {
+                [lease, None, None, None]
             }
-            State::Backoff => at(
-                waiting.backoff.as_ref().map(|backoff| backoff.until),
-                WakeReason::Backoff,
-            ),
-            State::BlockedAuth => None,
+            State::Backoff => [lease, at(backoff, WakeReason::Backoff), None, None],
             State::Idle | State::BlockedConflict => [
+                lease,
                 at(waiting.debounce.map(|(_, due)| due), WakeReason::Debounce),
                 at(waiting.entry_due, WakeReason::EntryDue),
                 at(waiting.poll, WakeReason::Poll),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
-        }
+            ],
+        };
+        deadlines.into_iter().flatten().min()
     }
 
     pub(super) fn on_tick(&mut self, now: Now, out: &mut Effects) {
@@ -231,6 +230,8 @@ impl Machine {
         let error = RemoteError::Unreachable {
             detail: fault.to_string(),
         };
+        // Whether the lease still holds is found out by asking for it again.
+        self.waiting.renew = None;
         if fault.kind == FaultKind::Fenced {
             self.waiting
                 .stand_by(&self.config, self.config.lease_ttl_ms, now);

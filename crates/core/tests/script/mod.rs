@@ -112,6 +112,13 @@ impl Script {
         self.answer(StoreAnswer::Booked(BookSummary::default()));
     }
 
+    /// The lease is renewed, if that was asked for.
+    pub(crate) fn renewed(&mut self) {
+        if self.text.ends_with("store Renew\n") {
+            self.answer(StoreAnswer::Renewed);
+        }
+    }
+
     pub(crate) fn cursor(&mut self, cursor: Option<&str>) {
         self.answer(StoreAnswer::Cursor(cursor.map(str::to_owned)));
     }
