@@ -1,7 +1,7 @@
 //! Applying one remote state to one entity: the same way for a pulled change, for a change that
 //! waited in the inbox, and for the remote state that comes with a refused push.
 
-use crate::captured::{self, BaseState, CapturedError};
+use crate::captured::{self, CapturedError};
 use crate::error::StoreError;
 use crate::outbox::{self, Entry, EntryState};
 use crate::row::{self, Written};
@@ -207,10 +207,7 @@ impl Applier<'_> {
         cause: ConflictCause,
     ) -> Result<Reconciled, StoreError> {
         let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let base = match captured::base_of(self.tx, names.0, names.1)? {
-            BaseState::Present(fields) => Some(fields),
-            BaseState::None | BaseState::Absent => None,
-        };
+        let base = captured::base_of(self.tx, names.0, names.1)?.into_fields();
         let local = row::read(self.tx, &entity_type.table, &entity.id)?;
         let theirs = remote.and_then(|remote| remote.fields.as_ref());
         let input = ConflictInput {
@@ -225,16 +222,7 @@ impl Applier<'_> {
             local: local.as_ref(),
             remote: theirs,
         };
-        let error = |reason: &str| ConflictError {
-            side: if cause == ConflictCause::Pull {
-                "pull"
-            } else {
-                "push"
-            }
-            .to_owned(),
-            reason: reason.to_owned(),
-            remote: remote.cloned(),
-        };
+        let error = |reason: &str| ConflictError::new(cause, reason, remote);
         let mutation = entries.first().map(|entry| entry.mutation.as_str());
         match decide(&entity_type.policy, &input) {
             Decision::Manual { reason } => {

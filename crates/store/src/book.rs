@@ -1,7 +1,7 @@
 //! Push, second half: writing down what became of a batch, with everything that follows (A3).
 
 use crate::apply::{Applier, Reconciled, after_mutation};
-use crate::captured::{self, BaseState, CapturedError};
+use crate::captured::{self, CapturedError};
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::outbox::{self, Entry};
@@ -162,10 +162,7 @@ fn book_applied(
         captured::delete_base(tx, names.0, names.1)?;
     } else {
         // An edit made while this one was in flight survives, on the new base (E4).
-        let base = match captured::base_of(tx, names.0, names.1)? {
-            BaseState::Present(fields) => Some(fields),
-            BaseState::None | BaseState::Absent => None,
-        };
+        let base = captured::base_of(tx, names.0, names.1)?.into_fields();
         let after = applied
             .fields
             .cloned()
@@ -291,11 +288,8 @@ fn open_for_constraint(
         local: None,
         remote: remote.fields.as_ref(),
     };
-    let error = state::ConflictError {
-        side: "push".to_owned(),
-        reason: reason.clone(),
-        remote: Some(remote.clone()),
-    };
+    let cause = ConflictCause::Push(ConflictReason::Stale);
+    let error = state::ConflictError::new(cause, &reason, Some(remote));
     state::record_conflict(
         applier.tx,
         entity,

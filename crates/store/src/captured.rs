@@ -33,6 +33,16 @@ pub enum BaseState {
     Present(Fields),
 }
 
+impl BaseState {
+    /// The fields of the agreed state; `None` when the entity did not exist in it.
+    pub fn into_fields(self) -> Option<Fields> {
+        match self {
+            BaseState::Present(fields) => Some(fields),
+            BaseState::None | BaseState::Absent => None,
+        }
+    }
+}
+
 /// Why something recorded could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

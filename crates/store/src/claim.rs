@@ -416,10 +416,8 @@ impl<'a> Claimer<'a> {
             .ok()
             .flatten();
         let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let base = match captured::base_of(self.tx, names.0, names.1) {
-            Ok(BaseState::Present(fields)) => Some(fields),
-            _ => None,
-        };
+        let base = captured::base_of(self.tx, names.0, names.1);
+        let base = base.ok().and_then(BaseState::into_fields);
         for fields in [fields, base].into_iter().flatten() {
             self.referenced.extend(self.parents(&entity, &fields));
         }

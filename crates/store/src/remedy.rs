@@ -1,7 +1,7 @@
 //! What a person does about a dead letter: retry it, or discard it and take the row back.
 
 use crate::apply::{Applier, after_mutation};
-use crate::captured::{self, BaseState};
+use crate::captured;
 use crate::error::StoreError;
 use crate::outbox::{self, Entry, EntryState};
 use crate::row::{self, Written};
@@ -133,10 +133,9 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
         return refuse_if_sent(sent);
     }
     let newest = newest_remote(applier, entity)?;
-    let base = match (&newest, captured::base_of(tx, names.0, names.1)?) {
-        (Some(remote), _) => remote.fields.clone(),
-        (None, BaseState::Present(fields)) => Some(fields),
-        (None, BaseState::None | BaseState::Absent) => None,
+    let base = match &newest {
+        Some(remote) => remote.fields.clone(),
+        None => captured::base_of(tx, names.0, names.1)?.into_fields(),
     };
     let mut wanted = base.clone();
     for entry in &rest {

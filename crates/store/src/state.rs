@@ -3,7 +3,7 @@
 use crate::error::{StoreError, json, to_json};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use syncline_core::{EntityRef, LocalView, Now, WaitsFor};
+use syncline_core::{ConflictCause, EntityRef, LocalView, Now, WaitsFor};
 use syncline_protocol::{
     Change, ChangeKind, EntityId, EntityType, Fields, RemoteState, Scope, ServerVersion,
 };
@@ -217,6 +217,20 @@ pub(crate) struct ConflictError {
     pub(crate) reason: String,
     /// The server's state; none: it does not know the entity.
     pub(crate) remote: Option<RemoteState>,
+}
+
+impl ConflictError {
+    pub(crate) fn new(cause: ConflictCause, reason: &str, remote: Option<&RemoteState>) -> Self {
+        let side = match cause {
+            ConflictCause::Pull => "pull",
+            ConflictCause::Push(_) => "push",
+        };
+        Self {
+            side: side.to_owned(),
+            reason: reason.to_owned(),
+            remote: remote.cloned(),
+        }
+    }
 }
 
 /// The three states of a conflict.
