@@ -1,9 +1,12 @@
 //! Capture triggers: what every kind of statement leaves in the outbox and in the bases.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
 #[path = "capture/install.rs"]
 mod install;
 #[path = "capture/nested.rs"]
 mod nested;
+#[path = "capture/random.rs"]
+mod random;
 #[path = "capture/replace.rs"]
 mod replace;
 #[path = "capture/statements.rs"]

@@ -36,11 +36,12 @@ pub(super) enum Write {
 /// An update that moves the row in no unique index can replace nothing. It leaves the stash alone,
 /// for it may be one by a trigger of the app, in the midst of the statement that the stash is for.
 pub(super) fn may_replace(subject: &Subject<'_>, write: Write) -> String {
-    let may = format!(
-        "({} OR {})",
-        is_stashed(subject, write),
-        has_conflict(subject, write)
+    let mut may = vec![is_stashed(subject, write), has_conflict(subject, write)];
+    may.extend(
+        stale_inserts(subject, write)
+            .map(|stale| format!("EXISTS (SELECT 1 FROM syncline_stash WHERE {stale})")),
     );
+    let may = format!("({})", any_of(&may));
     match write {
         Write::Insert => may,
         Write::Update => format!("({})\n  AND {may}", moves(subject)),
@@ -52,15 +53,17 @@ pub(super) fn stash_conflicts(subject: &Subject<'_>, write: Write) -> Vec<String
     let kind = &subject.kind;
     let new_id = early_new_id(subject, write);
     let conflicts = conflicts(subject, write);
-    let mut statements = vec![
-        clear_stash(subject, write),
-        format!(
-            "INSERT INTO syncline_stash (entity_type, new_id, old_id)\n  \
+    let mut statements = vec![clear_stash(subject, write)];
+    statements.extend(
+        stale_inserts(subject, write)
+            .map(|stale| format!("DELETE FROM syncline_stash WHERE {stale}")),
+    );
+    statements.extend([format!(
+        "INSERT INTO syncline_stash (entity_type, new_id, old_id)\n  \
              SELECT {kind}, {new_id}, {} FROM {}\n  WHERE {conflicts}\n  GROUP BY 3",
-            old_id_form(subject, write),
-            subject.from()
-        ),
-    ];
+        old_id_form(subject, write),
+        subject.from()
+    )]);
     let ids = format!(
         "SELECT CASE WHEN substr({STASHED}, 1, 1) = char(10) THEN {} ELSE {} END \
          FROM syncline_stash WHERE entity_type = {kind} AND new_id = {new_id}",
@@ -180,7 +183,17 @@ fn early_unknown(subject: &Subject<'_>, write: Write) -> Option<String> {
         .filter(|column| column.not_null && column.default.is_some())
         .map(|column| format!("{} IS NULL", subject.column(Row::New, &column.name)))
         .collect();
-    (!defaulted.is_empty()).then(|| any_of(&defaulted))
+    (!defaulted.is_empty()).then(|| format!("({})", any_of(&defaulted)))
+}
+
+/// What earlier inserts have left in the stash under any id, if NEW's id is not known yet: it may
+/// turn out to be one of those.
+fn stale_inserts(subject: &Subject<'_>, write: Write) -> Option<String> {
+    let unknown = early_unknown(subject, write)?;
+    Some(format!(
+        "entity_type = {} AND {unknown}\n    AND new_id NOT BETWEEN char(10) AND char(11)",
+        subject.kind
+    ))
 }
 
 /// What stands in `old_id` for a stored row.

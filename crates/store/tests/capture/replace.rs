@@ -147,6 +147,16 @@ fn rows_under_other_keys_are_deleted() {
                 r#"update item/3 {"name":"b","price":1.5}"#,
             ],
         ),
+        // An ignored insert of 4 leaves nothing for a later row that happens to get that key.
+        item(
+            "INSERT INTO item VALUES (4, 'm', 0.5); INSERT OR IGNORE INTO item VALUES (4, 'x', 9.5); \
+             DELETE FROM item WHERE id = 4; INSERT INTO item (name) VALUES ('n')",
+            &[
+                r#"create item/4 {"name":"m","price":0.5}"#,
+                "delete item/4",
+                r#"create item/4 {"name":"n","price":null}"#,
+            ],
+        ),
         // -1 is what a key still to be assigned looks like.
         item(
             "INSERT INTO item VALUES (-1, 'm', 0.5); REPLACE INTO item (name) VALUES ('n')",
