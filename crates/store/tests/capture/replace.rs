@@ -117,6 +117,14 @@ fn rows_under_other_keys_are_deleted() {
                 r#"create item/2 {"name":"b","price":2.5}"#,
             ],
         ),
+    ] {
+        case.check();
+    }
+}
+
+#[test]
+fn rows_that_an_update_replaces_are_deleted() {
+    for case in [
         item(
             "UPDATE OR REPLACE item SET name = 'b' WHERE id = 1",
             &["delete item/2", r#"update item/1 {"name":"b"}"#],
@@ -274,6 +282,21 @@ fn every_kind_of_unique_index_counts() {
                 r#"update item/z {"a":1}"#,
             ],
         ),
+    ] {
+        case.check();
+    }
+}
+
+#[test]
+fn every_kind_of_key_counts() {
+    let case = |ddl, given, when, then| Case {
+        ddl,
+        given,
+        when,
+        then,
+        ..Case::default()
+    };
+    for case in [
         case(
             "CREATE TABLE item (a TEXT COLLATE NOCASE PRIMARY KEY, v) WITHOUT ROWID;",
             "INSERT INTO item VALUES ('bob', 1)",

@@ -4,6 +4,9 @@ use crate::support::Case;
 
 const TASK: &str = "CREATE TABLE task (id TEXT PRIMARY KEY, title TEXT, done INTEGER);";
 
+/// For the statements that meet what is there.
+const GIVEN: &str = "INSERT INTO task VALUES ('a', 'x', 0), ('b', 'y', 0)";
+
 fn task(given: &'static str, when: &'static str, then: &'static [&'static str]) -> Case {
     Case {
         ddl: TASK,
@@ -197,7 +200,6 @@ fn a_base_without_mutations_is_taken_anew() {
 
 #[test]
 fn conflict_clauses_that_keep_rows_leave_no_false_records() {
-    const GIVEN: &str = "INSERT INTO task VALUES ('a', 'x', 0), ('b', 'y', 0)";
     for case in [
         task(
             GIVEN,
@@ -236,6 +238,14 @@ fn conflict_clauses_that_keep_rows_leave_no_false_records() {
              UPDATE task SET done = 1 WHERE id = 'b'",
             &["delete task/a", r#"update task/b {"done":1}"#],
         ),
+    ] {
+        case.check();
+    }
+}
+
+#[test]
+fn upserts_leave_no_false_records() {
+    for case in [
         task(
             GIVEN,
             "INSERT INTO task VALUES ('a', 'z', 9) ON CONFLICT DO NOTHING",

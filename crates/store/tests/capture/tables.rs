@@ -49,7 +49,7 @@ fn any_legal_name_works() {
 }
 
 #[test]
-fn keys_and_kinds_of_tables() {
+fn kinds_of_keys() {
     let case = |ddl, when, then| Case {
         ddl,
         when,
@@ -88,6 +88,20 @@ fn keys_and_kinds_of_tables() {
                 "delete item/y",
             ],
         ),
+    ] {
+        case.check();
+    }
+}
+
+#[test]
+fn kinds_of_columns_and_references() {
+    let case = |ddl, when, then| Case {
+        ddl,
+        when,
+        then,
+        ..Case::default()
+    };
+    for case in [
         case(
             "CREATE TABLE item (id INTEGER PRIMARY KEY AUTOINCREMENT, v, g AS (v + 1));",
             "INSERT INTO item (v) VALUES (1), (2); DELETE FROM item WHERE id = 2; INSERT INTO item (v) VALUES (3); UPDATE item SET v = 4 WHERE g = 4",
