@@ -49,7 +49,10 @@ fn an_empty_server_never_means_delete_all() {
     world.run_until_quiet();
     for name in ["Alice", "Bob"] {
         let notices = &world.get(name).notices;
-        assert!(notices.contains(&Notice::EpochChanged), "{name}: {notices:?}");
+        assert!(
+            notices.contains(&Notice::EpochChanged),
+            "{name}: {notices:?}"
+        );
         let rows = world.rows(name, "SELECT title FROM task ORDER BY id");
         assert!(
             rows.starts_with(&["milk".to_owned(), "bread".to_owned()]),
