@@ -108,6 +108,12 @@ impl Shop {
         number(&self.server_database(), "SELECT sum(head) FROM head")
     }
 
+    /// Keys of which the server has recorded what became of them: one each, if none was used twice
+    /// and no answer had to be replaced by a conflict.
+    fn keys(&self) -> i64 {
+        number(&self.server_database(), "SELECT count(*) FROM outcome")
+    }
+
     fn recorded(&self, name: &str) -> i64 {
         number(&self.path(name), "SELECT count(*) FROM syncline_outbox")
     }
@@ -173,7 +179,7 @@ fn uploaded_and_pulled(shop: &Shop) -> Rows {
 /// The server lives; answers are lost, or a proxy sends each push twice.
 fn bad_answers(shop: &Shop) {
     for (round, kind) in ["lost", "repeated"].into_iter().enumerate() {
-        let effects = shop.effects();
+        let (effects, keys) = (shop.effects(), shop.keys());
         python(&shop.path("south.db"), &edits::round("south", round));
         assert_eq!(shop.recorded("south.db"), edits::PER_ROUND);
         let mut left = 2;
@@ -195,6 +201,7 @@ fn bad_answers(shop: &Shop) {
         );
         assert_settled(kind, &shop.path("south.db"));
         assert_eq!(shop.effects() - effects, edits::PER_ROUND, "answers {kind}");
+        assert_eq!(shop.keys() - keys, edits::PER_ROUND, "answers {kind}: keys");
     }
     shop.proxy.pass();
     shop.sync("north.db");
@@ -207,7 +214,7 @@ fn killed_servers(shop: &Shop) {
     let moments = [part(0), part(40), part(70), part(90), Moment::Answered];
     for (round, moment) in (2..).zip(moments) {
         let context = format!("killed {moment:?} of {whole:?}");
-        let effects = shop.effects();
+        let (effects, keys) = (shop.effects(), shop.keys());
         python(&shop.path("north.db"), &edits::round("north", round));
         let recorded = shop.recorded("north.db");
         assert_eq!(recorded, edits::PER_ROUND);
@@ -227,6 +234,7 @@ fn killed_servers(shop: &Shop) {
         shop.proxy.pass();
         shop.sync("north.db");
         assert_eq!(shop.effects() - effects, recorded, "{context}: effects");
+        assert_eq!(shop.keys() - keys, recorded, "{context}: keys");
         assert_settled(&context, &shop.path("north.db"));
     }
 }
