@@ -1,7 +1,7 @@
 //! The `syncline` command: serve a directory, attach a database, sync it, look inside.
 //!
-//! One file per subcommand in `command/`; each turns its arguments into a [`Report`] or a
-//! [`Failure`] and leaves printing to this file, so that text, `--json` and exit codes are the same
+//! One file per subcommand in `command/`; each turns its arguments into a `Report` or a
+//! `Failure` and leaves printing to this file, so that text, `--json` and exit codes are the same
 //! everywhere. Stdout carries results only; logs, errors and hints go to stderr. What this crate
 //! must never do: print or log a token, create a database file, or decide anything about syncing.
 
