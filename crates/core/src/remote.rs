@@ -8,7 +8,10 @@ use crate::Batch;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
-use syncline_protocol::{Change, ClientId, Hello, PageEnd, PushResponse, Scope};
+use syncline_protocol::{
+    Change, ClientId, ExchangeToken, Hello, IdempotencyKey, KeyOutcome, PageEnd, PushResponse,
+    Scope, TypeDefinitions,
+};
 
 /// One thing asked of the system of record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,22 @@ pub enum RemoteRequest {
         client: ClientId,
         /// The frozen mutations, in order.
         batch: Batch,
+        /// The token of the last answer that was booked.
+        token: Option<ExchangeToken>,
+    },
+    /// Make this key never take effect, or say what became of it.
+    Cancel {
+        /// The installation that sent it.
+        client: ClientId,
+        /// The key.
+        key: IdempotencyKey,
+    },
+    /// This is what the synced tables look like.
+    Register {
+        /// This installation.
+        client: ClientId,
+        /// The tables.
+        types: TypeDefinitions,
     },
     /// One page of changes, please.
     Pull {
@@ -45,6 +64,10 @@ pub enum RemoteAnswer {
     Hello(Result<Hello, RemoteError>),
     /// To [`RemoteRequest::Push`].
     Push(Result<PushResponse, RemoteError>),
+    /// To [`RemoteRequest::Cancel`].
+    Cancel(Result<KeyOutcome, RemoteError>),
+    /// To [`RemoteRequest::Register`].
+    Register(Result<(), RemoteError>),
     /// To [`RemoteRequest::Pull`].
     Pull(Result<Page, RemoteError>),
 }
@@ -99,6 +122,13 @@ pub enum RemoteError {
     #[error("the server wants other credentials: {detail}")]
     Auth {
         /// What was said; never the credentials.
+        detail: String,
+    },
+    /// Another file calls itself the same installation: this one is a copy, or was restored (409
+    /// `client-forked`). A new identity is needed; what may have been sent keeps its keys.
+    #[error("another copy of this database syncs under the same identity: {detail}")]
+    Forked {
+        /// What was said.
         detail: String,
     },
     /// The request is larger than the server takes (413).

@@ -4,7 +4,7 @@ use crate::{BatchEntry, Config, Dice, Now, backoff_ms, retry_after_ms};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use syncline_protocol::{
-    ConflictReason, FieldError, Fields, Outcome, PushResult, RemoteState, ServerVersion,
+    ConflictReason, EntityId, FieldError, Fields, Outcome, PushResult, RemoteState, ServerVersion,
 };
 
 /// What became of one entry; booked together with everything that follows from it (A3).
@@ -18,6 +18,8 @@ pub enum Verdict {
         position: i64,
         /// The whole entity, where the server made more of it than was sent.
         fields: Option<Fields>,
+        /// The entity's id, where the server chose another than the one that was sent.
+        id: Option<EntityId>,
         /// The server had already recorded it: an earlier answer was lost.
         duplicate: bool,
     },
@@ -39,6 +41,8 @@ pub enum Verdict {
         /// What happened.
         error: MutationError,
     },
+    /// It was cancelled in time and never takes effect.
+    Cancelled,
     /// Given up after too many attributable failures.
     Dead(MutationError),
 }
@@ -92,10 +96,12 @@ pub fn judge(
             version,
             position,
             fields,
+            id,
         } => Verdict::Applied {
             version,
             position,
             fields,
+            id,
             duplicate: result.duplicate,
         },
         Outcome::Conflict { reason, remote } => Verdict::Conflict { reason, remote },
@@ -133,6 +139,7 @@ pub fn judge(
                 format!("it follows {because}, which did not go through"),
             ),
         },
+        Outcome::Cancelled => Verdict::Cancelled,
         Outcome::Expired => Verdict::Failed(MutationError::new(
             "expired",
             "the server has forgotten whether it took effect; compare the row with the server's, then retry or discard",

@@ -11,18 +11,22 @@ mod names;
 mod problem;
 mod pull;
 mod push;
+mod types;
 mod value;
 
 pub use entity_id::{EntityId, EntityIdError, KeyPart, MAX_ENTITY_ID_BYTES};
 pub use fields::Fields;
 pub use hello::{Access, Grant, Hello, Limits, Principal};
-pub use names::{ClientId, EntityType, Epoch, IdempotencyKey, MutationId, Scope, ServerVersion};
+pub use names::{
+    ClientId, EntityType, Epoch, ExchangeToken, IdempotencyKey, MutationId, Scope, ServerVersion,
+};
 pub use problem::{CONTENT_TYPE_PROBLEM, FieldError, Problem};
 pub use pull::{CONTENT_TYPE_PAGES, Change, ChangeKind, PageEnd, PagePhase, PullLine};
 pub use push::{
-    Base, ConflictReason, KeyOutcome, Mutation, Operation, Outcome, PushRequest, PushResponse,
-    PushResult, RemoteState,
+    Assign, Base, Command, ConflictReason, KeyOutcome, Mutation, Operation, Outcome, PushRequest,
+    PushResponse, PushResult, RemoteState,
 };
+pub use types::{ColumnDefinition, ReferenceDefinition, TypeDefinition, TypeDefinitions};
 pub use value::{Value, ValueError};
 
 /// The protocol version this crate speaks: a date, compared as text.

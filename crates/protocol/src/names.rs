@@ -66,3 +66,8 @@ text_name! {
     /// The server's opaque version of an entity: compared for equality only.
     ServerVersion
 }
+text_name! {
+    /// Proof of being the file that booked the server's last answer; new with every push. 1 to 64
+    /// visible ASCII bytes.
+    ExchangeToken
+}

@@ -1,10 +1,11 @@
 //! `POST /v1/push`: an ordered batch of mutations and a result for each.
 
 use crate::{
-    ClientId, EntityId, EntityType, Epoch, FieldError, Fields, IdempotencyKey, MutationId, Scope,
-    ServerVersion,
+    ClientId, EntityId, EntityType, Epoch, ExchangeToken, FieldError, Fields, IdempotencyKey,
+    MutationId, Scope, ServerVersion,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The body of `POST /v1/push`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,17 @@ pub struct PushRequest {
     pub client: ClientId,
     /// In the order in which they were recorded; the server applies them in this order.
     pub mutations: Vec<Mutation>,
+    /// Sets of keys, all in this request, whose mutations take effect all or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Vec<IdempotencyKey>>,
+    /// Keys of mutations that another installation may have sent before (this one continues a
+    /// copied or restored file), with that installation. A key that it used is answered with its
+    /// recorded outcome even when the content differs; one that it did not use is applied.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inherited: BTreeMap<IdempotencyKey, ClientId>,
+    /// The token of the last answer that this installation has booked; absent the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<ExchangeToken>,
 }
 
 /// One local intent, as sent.
@@ -22,6 +34,10 @@ pub struct Mutation {
     pub key: IdempotencyKey,
     /// For correlation in logs.
     pub mutation: MutationId,
+    /// Further mutations that were coalesced into this one: sent on their own later (from a
+    /// restored file), they are answered with this one's outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub covers: Vec<MutationId>,
     /// The entity's registered type.
     #[serde(rename = "type")]
     pub entity_type: EntityType,
@@ -29,12 +45,39 @@ pub struct Mutation {
     pub id: EntityId,
     /// What is to be done.
     pub op: Operation,
-    /// The state it was made on; a create has none.
+    /// For a create: when the server is to choose the id itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assign: Option<Assign>,
+    /// The state it was made on; a create has none, and a command needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
     /// create: all synced columns; update: only those that changed; delete: nothing.
     #[serde(default, skip_serializing_if = "Fields::is_empty")]
     pub fields: Fields,
+    /// What the app meant, where the server is to carry that out instead of the fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
+}
+
+/// When the server chooses the id of a created entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assign {
+    /// The id is a proposal: another one if it is taken, also by a deleted entity.
+    IfTaken,
+    /// The id is a temporary name only: always another one.
+    Always,
+}
+
+/// A named intent. The server's handler for the name decides what becomes of the entity; the
+/// mutation's fields are only what the app showed meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Declared at the server for the entity's type.
+    pub name: String,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Fields::is_empty")]
+    pub args: Fields,
 }
 
 /// The three things a mutation can do to one entity.
@@ -63,7 +106,12 @@ pub enum Base {
         position: i64,
     },
     /// Exactly this version.
-    Version(ServerVersion),
+    Version {
+        /// The history that the version belongs to.
+        epoch: Epoch,
+        /// The version.
+        version: ServerVersion,
+    },
     /// Whatever the mutation with this key, earlier in the same batch or long since applied, left.
     After(IdempotencyKey),
 }
@@ -75,6 +123,10 @@ pub struct PushResponse {
     pub epoch: Epoch,
     /// In the order of the request.
     pub results: Vec<PushResult>,
+    /// To be presented with the next push, once this answer is booked. A token older than the one
+    /// before last shows that two files call themselves the same installation (409 `client-forked`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<ExchangeToken>,
 }
 
 /// What became of one mutation.
@@ -90,8 +142,8 @@ pub struct PushResult {
     pub duplicate: bool,
 }
 
-/// What can become of a mutation. `applied`, `conflict`, `rejected`, `forbidden` and `expired`
-/// are final for their key; `retry` and `skipped` are not and leave nothing behind.
+/// What can become of a mutation. `applied`, `conflict`, `rejected`, `forbidden`, `expired`
+/// and `cancelled` are final for their key; `retry` and `skipped` are not and leave nothing behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Outcome {
@@ -104,6 +156,9 @@ pub enum Outcome {
         /// The whole entity, when it is not simply the base with the mutation's fields laid over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fields: Option<Fields>,
+        /// The entity's id, when the server chose another than the one that was sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<EntityId>,
     },
     /// The base is not the current state.
     Conflict {
@@ -115,7 +170,7 @@ pub enum Outcome {
     },
     /// It will never be accepted as it is.
     Rejected {
-        /// A stable word: `validation`, `unknown-type`, `key-reused`, `too-large` …
+        /// A stable word: `validation`, `unknown-type`, `unknown-command`, `key-reused`, `too-large` …
         code: String,
         /// For people.
         detail: String,
@@ -143,6 +198,8 @@ pub enum Outcome {
     },
     /// The key is older than the server's memory of keys: never executed, outcome unknown.
     Expired,
+    /// It was cancelled before it arrived, and never takes effect.
+    Cancelled,
 }
 
 impl Outcome {
@@ -178,7 +235,7 @@ pub struct RemoteState {
     pub fields: Option<Fields>,
 }
 
-/// The answer to `GET /v1/mutations/{key}` and to its `cancel`.
+/// The answer to `GET /v1/mutations/{key}`, and (always final) to `POST /v1/mutations/{key}/cancel`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum KeyOutcome {

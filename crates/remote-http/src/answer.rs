@@ -62,6 +62,7 @@ fn classify(status: u16, word: &str, detail: String, retry_after: Option<Duratio
         (429 | 503, _) => transient(true, detail),
         (408 | 425 | 500.., _) => transient(false, detail),
         (413, _) => RemoteError::TooLarge { detail },
+        (409, "client-forked") => RemoteError::Forked { detail },
         (410, _) | (400, "cursor-invalid") => RemoteError::CursorGone { detail },
         (415 | 426, _) | (400, "protocol-unsupported") => RemoteError::Incompatible { detail },
         _ => RemoteError::Misconfigured { status, detail },

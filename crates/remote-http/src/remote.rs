@@ -10,7 +10,7 @@ use crate::retry_after::retry_after;
 use crate::text::{chain, tame};
 use crate::token::{Bearer, Credentials};
 use reqwest::{StatusCode, Url};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -48,10 +48,24 @@ impl Remote for HttpRemote {
                     let request = Request::hello(&self.base);
                     RemoteAnswer::Hello(self.ask(&client, request).await)
                 }
-                RemoteRequest::Push { client, batch } => {
-                    let request = Request::push(&self.base, &client, &batch, &self.bounds);
+                RemoteRequest::Push {
+                    client,
+                    batch,
+                    token,
+                } => {
+                    let body = batch.push_body(&client, token.as_ref());
                     drop(batch);
+                    let request = Request::push(&self.base, body, &self.bounds);
                     RemoteAnswer::Push(self.ask(&client, request).await)
+                }
+                RemoteRequest::Cancel { client, key } => {
+                    let request = Request::cancel(&self.base, &key);
+                    RemoteAnswer::Cancel(self.ask(&client, request).await)
+                }
+                RemoteRequest::Register { client, types } => {
+                    let request = Request::register(&self.base, &types);
+                    let answer = self.ask::<IgnoredAny>(&client, request).await;
+                    RemoteAnswer::Register(answer.map(|_| ()))
                 }
                 RemoteRequest::Pull {
                     client,
@@ -287,6 +301,7 @@ fn bucket(error: &RemoteError) -> &'static str {
         RemoteError::Auth { .. } => "auth",
         RemoteError::TooLarge { .. } => "too-large",
         RemoteError::CursorGone { .. } => "cursor-gone",
+        RemoteError::Forked { .. } => "forked",
         RemoteError::Incompatible { .. } => "incompatible",
         RemoteError::Misconfigured { .. } => "misconfigured",
         _ => "other",

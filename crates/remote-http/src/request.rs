@@ -9,10 +9,9 @@ use reqwest::{Method, Url};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use syncline_core::Batch;
 use syncline_protocol::{
     CONTENT_TYPE_PAGES, CONTENT_TYPE_PROBLEM, ClientId, HEADER_CLIENT, HEADER_PROTOCOL,
-    HEADER_REQUEST, PROTOCOL_VERSION, Scope,
+    HEADER_REQUEST, IdempotencyKey, PROTOCOL_VERSION, Scope, TypeDefinitions,
 };
 
 /// Content type of a push, and of the answers to it and to a hello.
@@ -45,12 +44,36 @@ impl Request {
         }
     }
 
-    pub(crate) fn push(base: &Url, client: &ClientId, batch: &Batch, bounds: &Bounds) -> Self {
+    pub(crate) fn push(base: &Url, body: Vec<u8>, bounds: &Bounds) -> Self {
         Self {
             method: Method::POST,
             url: endpoint(base, "push"),
             expects: CONTENT_TYPE_JSON,
-            body: Some(compressed(splice(client, batch), bounds.compress_above)),
+            body: Some(compressed(body, bounds.compress_above)),
+        }
+    }
+
+    pub(crate) fn cancel(base: &Url, key: &IdempotencyKey) -> Self {
+        let mut url = endpoint(base, "mutations");
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend([key.as_str(), "cancel"]);
+        }
+        Self {
+            method: Method::POST,
+            url,
+            expects: CONTENT_TYPE_JSON,
+            body: None,
+        }
+    }
+
+    pub(crate) fn register(base: &Url, types: &TypeDefinitions) -> Self {
+        // Texts and numbers only: writing them cannot fail.
+        let bytes = serde_json::to_vec(types).unwrap_or_default();
+        Self {
+            method: Method::PUT,
+            url: endpoint(base, "types"),
+            expects: CONTENT_TYPE_JSON,
+            body: Some(Body { bytes, zstd: false }),
         }
     }
 
@@ -111,28 +134,6 @@ fn endpoint(base: &Url, call: &str) -> Url {
         path.pop_if_empty().extend(["v1", call]);
     }
     url
-}
-
-/// The body of a push, with the frozen mutations in it byte for byte: they are never read here.
-fn splice(client: &ClientId, batch: &Batch) -> Vec<u8> {
-    let frozen: usize = batch
-        .entries
-        .iter()
-        .map(|entry| entry.frozen.len() + 1)
-        .sum();
-    let mut body = Vec::with_capacity(frozen + 96);
-    body.extend_from_slice(b"{\"client\":");
-    let client = serde_json::Value::from(client.as_str()).to_string();
-    body.extend_from_slice(client.as_bytes());
-    body.extend_from_slice(b",\"mutations\":[");
-    for (index, entry) in batch.entries.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(entry.frozen.as_bytes());
-    }
-    body.extend_from_slice(b"]}");
-    body
 }
 
 fn compressed(plain: Vec<u8>, above: usize) -> Body {

@@ -102,7 +102,7 @@ fn mutations_that_can_be_read_and_never_accepted() {
         (json!({"fields": {"a\u{7}": 1}}), "validation"),
         (json!({"fields": {"a": "x\u{0}y"}}), "validation"),
         (
-            json!({"op": "delete", "base": {"version": "1"}}),
+            json!({"op": "delete", "base": {"version": {"epoch": "e1", "version": "1"}}}),
             "validation",
         ),
     ];

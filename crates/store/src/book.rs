@@ -52,6 +52,7 @@ fn book_one(
             version,
             position,
             fields,
+            id: _,
             duplicate,
         } => {
             summary.applied += 1;
@@ -66,6 +67,12 @@ fn book_one(
         }
         Verdict::Conflict { reason, remote } => {
             book_conflict(applier, entry, &entity, *reason, remote.as_ref())
+        }
+        Verdict::Cancelled => {
+            let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
+            outbox::fail(applier.tx, entry, &error, applier.now)?;
+            tell_failed(applier, entry, &entity, &error);
+            apply_waiting(applier, &entity)
         }
         Verdict::Failed(error) => {
             outbox::fail(applier.tx, entry, error, applier.now)?;

@@ -7,6 +7,7 @@
 
 use crate::captured::{self, BaseState, CapturedError};
 use crate::error::{StoreError, to_json};
+use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
 use crate::row;
 use crate::state;
@@ -432,7 +433,10 @@ impl<'a> Claimer<'a> {
     ) -> Result<Step, StoreError> {
         let known = state::known_version(self.tx, &entity)?;
         let base = match (intent.op, known) {
-            (_, Some(version)) => Some(Base::Version(version)),
+            (_, Some(version)) => Some(Base::Version {
+                epoch: self.epoch()?,
+                version,
+            }),
             (Operation::Create, None) => None,
             (_, None) => self.position.clone(),
         };
@@ -441,11 +445,14 @@ impl<'a> Claimer<'a> {
         let frozen = to_json(&Mutation {
             key: IdempotencyKey::new(key.clone()),
             mutation: entry.mutation.clone(),
+            covers: Vec::new(),
             entity_type: entity.entity_type.clone(),
             id: entity.id.clone(),
             op,
+            assign: None,
             base,
             fields: intent.fields.clone(),
+            command: None,
         });
         if frozen.len() > self.limits.mutation_bytes {
             let detail = format!(
@@ -461,6 +468,12 @@ impl<'a> Claimer<'a> {
             (op != Operation::Delete).then_some(&intent.fields),
         )?;
         Ok(Step::Send { key, frozen, op })
+    }
+
+    /// The history that known versions belong to: they are dropped when it changes.
+    fn epoch(&self) -> Result<Epoch, StoreError> {
+        let epoch: Option<String> = meta::get(self.tx, meta::key::EPOCH)?;
+        Ok(Epoch::new(epoch.unwrap_or_default()))
     }
 
     fn take(
@@ -487,6 +500,8 @@ impl<'a> Claimer<'a> {
             entity,
             op,
             attempts: entry.attempts,
+            group: None,
+            origin: None,
             frozen,
         });
         Ok(())

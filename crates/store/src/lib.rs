@@ -26,7 +26,9 @@ pub mod status;
 mod store;
 mod sweep;
 pub mod table;
+mod type_options;
 
 pub use error::StoreError;
 pub use outbox::EntryState;
 pub use store::{EntityTypes, Moment, RegisteredType, Store, StoreOptions, Watcher};
+pub use type_options::{DeclaredReference, IdMode, Lane, TypeOptions};

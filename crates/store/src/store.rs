@@ -8,6 +8,7 @@ use crate::error::StoreError;
 use crate::lease::{self, Lease};
 use crate::meta;
 use crate::table::Table;
+use crate::type_options::TypeOptions;
 use crate::{app_triggers, book, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
@@ -29,6 +30,10 @@ pub struct RegisteredType {
     pub table: Table,
     /// How its conflicts are decided.
     pub policy: Policy,
+    /// Counts the changes of the table's schema.
+    pub schema_version: u32,
+    /// Everything else that was declared for it.
+    pub options: TypeOptions,
 }
 
 impl RegisteredType {
@@ -44,12 +49,23 @@ pub struct EntityTypes(BTreeMap<String, RegisteredType>);
 impl EntityTypes {
     /// Reads them, each with its table as it is now. A table that is gone is left out.
     pub(crate) fn load(conn: &Connection) -> Result<Self, StoreError> {
-        let rows: Vec<(String, String, String)> = conn
-            .prepare("SELECT name, table_name, policy FROM syncline_entity_type")?
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        let sql =
+            "SELECT name, table_name, policy, schema_version, options FROM syncline_entity_type";
+        let rows: Vec<(String, String, String, u32, String)> = conn
+            .prepare(sql)?
+            .query_map([], |row| {
+                Ok((
+                    row.get(0)?,
+                    row.get(1)?,
+                    row.get(2)?,
+                    row.get(3)?,
+                    row.get(4)?,
+                ))
+            })?
             .collect::<Result<_, _>>()?;
         let mut types = BTreeMap::new();
-        for (name, table, policy) in rows {
+        for (name, table, policy, schema_version, options) in rows {
+            let options = TypeOptions::from_json(&options)?;
             match Table::read(conn, &table) {
                 Ok(table) => {
                     let policy = policy.parse().unwrap_or_default();
@@ -59,6 +75,8 @@ impl EntityTypes {
                             name,
                             table,
                             policy,
+                            schema_version,
+                            options,
                         },
                     );
                 }

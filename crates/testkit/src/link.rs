@@ -129,18 +129,21 @@ impl Link {
     fn http(&self, request: &RemoteRequest) -> Request {
         let (client, http) = match request {
             RemoteRequest::Hello { client } => (client, Request::new("GET", "/v1/hello")),
-            RemoteRequest::Push { client, batch } => {
-                let mutations: Vec<&str> = batch
-                    .entries
-                    .iter()
-                    .map(|entry| entry.frozen.as_str())
-                    .collect();
-                let body = format!(
-                    "{{\"client\":{:?},\"mutations\":[{}]}}",
-                    client.as_str(),
-                    mutations.join(",")
-                );
+            RemoteRequest::Push {
+                client,
+                batch,
+                token,
+            } => {
+                let body = batch.push_body(client, token.as_ref());
                 (client, Request::new("POST", "/v1/push").json(body))
+            }
+            RemoteRequest::Cancel { client, key } => {
+                let path = format!("/v1/mutations/{key}/cancel");
+                (client, Request::new("POST", &path))
+            }
+            RemoteRequest::Register { client, types } => {
+                let body = serde_json::to_vec(types).expect("types are JSON");
+                (client, Request::new("PUT", "/v1/types").json(body))
             }
             RemoteRequest::Pull {
                 client,
@@ -179,6 +182,10 @@ fn read(request: &RemoteRequest, response: &Response) -> RemoteAnswer {
         RemoteRequest::Push { .. } => {
             RemoteAnswer::Push(Ok(serde_json::from_str(body).expect("a push response")))
         }
+        RemoteRequest::Cancel { .. } => {
+            RemoteAnswer::Cancel(Ok(serde_json::from_str(body).expect("what became of a key")))
+        }
+        RemoteRequest::Register { .. } => RemoteAnswer::Register(Ok(())),
         RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Ok(page(body))),
     }
 }
@@ -198,6 +205,8 @@ pub(crate) fn failure(request: &RemoteRequest, error: RemoteError) -> RemoteAnsw
     match request {
         RemoteRequest::Hello { .. } => RemoteAnswer::Hello(Err(error)),
         RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
+        RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Err(error)),
+        RemoteRequest::Register { .. } => RemoteAnswer::Register(Err(error)),
         RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
     }
 }
@@ -206,6 +215,7 @@ fn status_error(status: u16, retry_after: Option<Duration>, detail: &str) -> Rem
     let detail = detail.to_owned();
     match status {
         401 => RemoteError::Auth { detail },
+        409 if detail.starts_with("client-forked") => RemoteError::Forked { detail },
         410 => RemoteError::CursorGone { detail },
         413 => RemoteError::TooLarge { detail },
         400 if detail.starts_with("cursor-invalid") => RemoteError::CursorGone { detail },

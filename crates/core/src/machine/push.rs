@@ -122,6 +122,7 @@ impl Machine {
                     RemoteRequest::Push {
                         client: self.client.clone(),
                         batch,
+                        token: None,
                     },
                     out,
                 );

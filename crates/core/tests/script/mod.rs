@@ -104,6 +104,8 @@ impl Script {
         self.remote(&label, |request| match request {
             RemoteRequest::Hello { .. } => RemoteAnswer::Hello(Err(error)),
             RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
+            RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Err(error)),
+            RemoteRequest::Register { .. } => RemoteAnswer::Register(Err(error)),
             RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
         });
     }
@@ -215,6 +217,8 @@ fn say(effect: &Effect) -> String {
                 let seqs: Vec<i64> = batch.entries.iter().map(|entry| entry.seq).collect();
                 format!("remote #{} push {seqs:?}", id.0)
             }
+            RemoteRequest::Cancel { key, .. } => format!("remote #{} cancel {key}", id.0),
+            RemoteRequest::Register { .. } => format!("remote #{} register types", id.0),
             RemoteRequest::Pull { cursor, .. } => format!("remote #{} pull after {cursor:?}", id.0),
         },
         Effect::RefreshCredentials => "refresh credentials".to_owned(),
@@ -259,6 +263,8 @@ fn entry(seq: i64) -> BatchEntry {
         },
         op: Operation::Create,
         attempts: 0,
+        group: None,
+        origin: None,
         frozen: "{}".to_owned(),
     }
 }
@@ -273,11 +279,13 @@ fn applied(request: &RemoteRequest) -> PushResponse {
             version: ServerVersion::new("1"),
             position: 1,
             fields: None,
+            id: None,
         },
         duplicate: false,
     };
     PushResponse {
         epoch: Epoch::new("e"),
         results: batch.entries.iter().map(result).collect(),
+        token: None,
     }
 }

@@ -49,6 +49,8 @@ pub(crate) async fn push(
         },
         op: Operation::Create,
         attempts: 0,
+        group: None,
+        origin: None,
         frozen: (*frozen).to_owned(),
     });
     let request = RemoteRequest::Push {
@@ -56,6 +58,7 @@ pub(crate) async fn push(
         batch: Batch {
             entries: entries.collect(),
         },
+        token: None,
     };
     match remote.send(request).await {
         RemoteAnswer::Push(result) => result,
@@ -106,6 +109,7 @@ pub(crate) fn bucket(error: &RemoteError) -> &'static str {
         RemoteError::Auth { .. } => "auth",
         RemoteError::TooLarge { .. } => "too-large",
         RemoteError::CursorGone { .. } => "cursor-gone",
+        RemoteError::Forked { .. } => "forked",
         RemoteError::Incompatible { .. } => "incompatible",
         RemoteError::Misconfigured { .. } => "misconfigured",
         other => panic!("a new bucket: {other:?}"),

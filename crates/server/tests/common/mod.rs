@@ -126,6 +126,9 @@ impl<S: Storage> Server<S> {
         let body = serde_json::to_vec(&PushRequest {
             client: caller.client.as_str().into(),
             mutations: mutations.to_vec(),
+            groups: Vec::new(),
+            inherited: Default::default(),
+            token: None,
         });
         let response = self.push_body(caller, body.unwrap());
         assert_eq!(response.status, 200, "{}", text(&response));
@@ -224,11 +227,14 @@ pub fn mutation(key: &str, op: Operation, id: &str, base: Option<Base>, fields: 
     Mutation {
         key: key.into(),
         mutation: format!("m-{key}").as_str().into(),
+        covers: Vec::new(),
         entity_type: "task".into(),
         id: syncline_protocol::EntityId::parse(id).unwrap(),
         op,
+        assign: None,
         base,
         fields: fields_of(fields),
+        command: None,
     }
 }
 
@@ -263,7 +269,10 @@ pub fn at(position: i64) -> Base {
 }
 
 pub fn version(version: i64) -> Base {
-    Base::Version(version.to_string().as_str().into())
+    Base::Version {
+        epoch: EPOCH.into(),
+        version: version.to_string().as_str().into(),
+    }
 }
 
 pub fn after(key: &str) -> Base {
@@ -275,6 +284,7 @@ pub fn applied(position: i64) -> Outcome {
         version: position.to_string().as_str().into(),
         position,
         fields: None,
+        id: None,
     }
 }
 

@@ -18,7 +18,9 @@ CREATE TABLE syncline_guard (
 CREATE TABLE syncline_entity_type (
   name       TEXT PRIMARY KEY NOT NULL,  -- the entity type
   table_name TEXT NOT NULL UNIQUE,       -- the app's table
-  policy     TEXT NOT NULL               -- field-merge, server-wins or client-wins
+  policy     TEXT NOT NULL,              -- field-merge, server-wins or client-wins
+  schema_version INTEGER NOT NULL DEFAULT 1, -- counts the changes of the table's schema
+  options    TEXT NOT NULL DEFAULT '{}'  -- JSON: lane, id mode, declared references, columns left out, renamed fields
 ) WITHOUT ROWID;
 
 -- The durable queue of mutations: everything not yet settled, and the dead letters. What is
@@ -38,9 +40,24 @@ CREATE TABLE syncline_outbox (
   not_before  INTEGER NOT NULL DEFAULT 0,-- ms since 1970
   last_error  TEXT,                      -- JSON
   lease_token INTEGER,                   -- fencing token of the engine that claimed it
-  lease_until INTEGER                    -- ms since 1970
+  lease_until INTEGER,                   -- ms since 1970
+  schema_version INTEGER NOT NULL DEFAULT 1, -- of the entity type, when it was recorded
+  -- What follows may be set by whoever recorded the mutation, in the same transaction.
+  lane        INTEGER,                   -- 0 urgent, 2 background; NULL: that of the type
+  group_id    TEXT,                      -- all entries of a group take effect, or none
+  command     TEXT,                      -- JSON: {"name":…,"args":{…}}; the payload is the local effect only
+  depends_on  TEXT,                      -- JSON array of mutations that must be settled before
+  -- What follows is the engine's.
+  covers      TEXT,                      -- JSON array of mutations coalesced into this one
+  origin      TEXT,                      -- attach, recovered, journal; NULL: captured
+  origin_client TEXT,                    -- another installation may have sent it: as it was called then
+  cancel      INTEGER NOT NULL DEFAULT 0 -- 1: to be cancelled at the server, then discarded
 );
 CREATE INDEX syncline_outbox_entity ON syncline_outbox (entity_type, entity_id);
+-- Only entries off the normal lane, in a group, or to be cancelled: the usual write pays for none.
+CREATE INDEX syncline_outbox_lane ON syncline_outbox (lane, seq) WHERE lane IS NOT NULL;
+CREATE INDEX syncline_outbox_group ON syncline_outbox (group_id) WHERE group_id IS NOT NULL;
+CREATE INDEX syncline_outbox_cancel ON syncline_outbox (seq) WHERE cancel = 1;
 
 -- REAL values of payloads, bit for bit: the JSON functions of older SQLite libraries round them.
 -- The payload holds {"$real":"row"} in their place.
@@ -100,6 +117,39 @@ CREATE TABLE syncline_inbox (
   detail      TEXT,                      -- which parent, which constraint …
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
+
+-- Fields that the remote has and the local table has not (yet): kept, and written once it has.
+CREATE TABLE syncline_unknown_fields (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  fields      TEXT NOT NULL,             -- JSON
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- Ids that were replaced: an app that still holds an old one finds the new one here.
+CREATE TABLE syncline_id_map (
+  entity_type TEXT NOT NULL,
+  old_id      TEXT NOT NULL,
+  new_id      TEXT NOT NULL,
+  reason      TEXT NOT NULL,             -- assigned (by the server), collision (a pulled row needed it)
+  mapped_at   INTEGER NOT NULL,          -- ms since 1970
+  PRIMARY KEY (entity_type, old_id)
+) WITHOUT ROWID;
+
+-- Mutations confirmed lately: offered again when the server's history turns out to be an older one.
+CREATE TABLE syncline_journal (
+  id          INTEGER PRIMARY KEY,       -- in the order of confirmation
+  mutation    TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  client      TEXT NOT NULL,             -- the installation that sent it
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  op          TEXT NOT NULL,
+  fields      TEXT,                      -- JSON: what was sent
+  before      TEXT,                      -- JSON: the base it was made on; NULL: absent
+  command     TEXT,                      -- JSON
+  applied_at  INTEGER NOT NULL           -- ms since 1970
+);
 
 -- How far each scope has been seen and applied.
 CREATE TABLE syncline_cursor (

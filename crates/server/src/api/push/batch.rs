@@ -223,8 +223,9 @@ impl<'a> Batch<'a> {
                     *epoch == self.epoch && *scope == self.caller.scope && *position <= self.head;
                 known && stored.is_some_and(|(_, seq)| seq <= *position)
             }
-            Some(Base::Version(base)) => {
-                stored.is_some_and(|(version, _)| version.to_string() == base.as_str())
+            Some(Base::Version { epoch, version }) => {
+                *epoch == self.epoch
+                    && stored.is_some_and(|(now, _)| now.to_string() == version.as_str())
             }
             Some(Base::After(key)) => match self.keys.get(key) {
                 Some(index) => return Ok(self.holds_after(mutations, *index, incoming, current)),

@@ -46,6 +46,7 @@ impl<'a> Batch<'a> {
         Ok(Verdict::Decided(PushResponse {
             epoch: self.epoch,
             results,
+            token: None,
         }))
     }
 

@@ -106,5 +106,6 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Retry { .. } => "retry",
         Outcome::Skipped { .. } => "skipped",
         Outcome::Expired => "expired",
+        Outcome::Cancelled => "cancelled",
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn applied(Numbered { version, seq }: Numbered) -> Outcome {
         version: ServerVersion::new(version.to_string()),
         position: seq,
         fields: None,
+        id: None,
     }
 }
 
