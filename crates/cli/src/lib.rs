@@ -17,6 +17,7 @@ mod secret;
 mod signal;
 mod span;
 mod text;
+mod words;
 
 pub use exit::Exit;
 pub(crate) use failure::Failure;

@@ -57,7 +57,7 @@ pub use syncline_core::{
 };
 pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]
-pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenSource};
+pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenCommand, TokenSource};
 pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{EntryState, Moment, Store, StoreError, StoreOptions, Watcher};

@@ -34,8 +34,10 @@ mod request;
 mod retry_after;
 mod text;
 mod token;
+mod token_command;
 
 pub use builder::{HttpRemoteBuilder, PlainHttp};
 pub use error::HttpRemoteError;
 pub use remote::HttpRemote;
 pub use token::{TokenCallback, TokenSource};
+pub use token_command::TokenCommand;

@@ -16,7 +16,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::SystemTime;
 use syncline_core::{AnswerFuture, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest};
-use syncline_protocol::ClientId;
+use syncline_protocol::{ClientId, TypeDefinitions};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Syncline's native protocol over HTTP/1.1 or HTTP/2. Needs a tokio runtime with I/O and time.
@@ -96,6 +96,11 @@ impl HttpRemote {
     /// Sets up a remote at this address, which may have a path: `https://host[:port][/path]`.
     pub fn builder(base_url: impl Into<String>) -> HttpRemoteBuilder {
         HttpRemoteBuilder::new(base_url)
+    }
+
+    /// What the synced tables look like, as devices that attached them have told the server.
+    pub async fn types(&self, client: &ClientId) -> Result<TypeDefinitions, RemoteError> {
+        self.ask(client, Request::types(&self.base)).await
     }
 
     pub(crate) fn new(

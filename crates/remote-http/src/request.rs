@@ -66,6 +66,15 @@ impl Request {
         }
     }
 
+    pub(crate) fn types(base: &Url) -> Self {
+        Self {
+            method: Method::GET,
+            url: endpoint(base, "types"),
+            expects: CONTENT_TYPE_JSON,
+            body: None,
+        }
+    }
+
     pub(crate) fn register(base: &Url, types: &TypeDefinitions) -> Self {
         // Texts and numbers only: writing them cannot fail.
         let bytes = serde_json::to_vec(types).unwrap_or_default();

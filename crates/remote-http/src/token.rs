@@ -1,9 +1,11 @@
 //! Where the bearer token comes from, how it is kept, and how it is renewed after a refusal.
 //!
-//! A token is loaded on first use and then only when it was refused. However many requests are
+//! A token is loaded on first use and then only when it was refused; a file is looked at before each
+//! request, so that another token in it is taken up at once. However many requests are
 //! refused at once, the source is asked once: whoever waited for a renewal shares its outcome,
 //! and whoever was refused with a token that has been replaced meanwhile asks nothing at all.
 
+use crate::token_command::TokenCommand;
 use reqwest::header::HeaderValue;
 use std::fmt;
 use std::io::Read;
@@ -32,8 +34,11 @@ pub enum TokenSource {
     None,
     /// This one, for ever.
     Static(String),
-    /// The content of this file, without white space around it; read again after a refusal.
+    /// The content of this file, without white space around it; read again before each request. A
+    /// file that cannot be read, or holds no token, leaves the token that was read before in use.
     File(PathBuf),
+    /// What this program prints; run again after a refusal.
+    Command(TokenCommand),
     /// What this returns; called again after a refusal.
     Callback(TokenCallback),
 }
@@ -44,6 +49,7 @@ impl fmt::Debug for TokenSource {
             Self::None => f.write_str("None"),
             Self::Static(_) => f.write_str("Static(…)"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Command(command) => command.fmt(f),
             Self::Callback(_) => f.write_str("Callback(…)"),
         }
     }
@@ -133,9 +139,13 @@ impl Credentials {
             return Ok(None);
         }
         let held = Arc::clone(&self.held).lock_owned().await;
-        match &held.bearer {
-            Some(bearer) => Ok(Some(bearer.clone())),
-            None => self.load(held).await.map(Some),
+        match (&held.bearer, &self.source) {
+            (Some(bearer), TokenSource::File(path)) => {
+                let bearer = bearer.clone();
+                Ok(Some(reread(held, path.clone()).await.unwrap_or(bearer)))
+            }
+            (Some(bearer), _) => Ok(Some(bearer.clone())),
+            (None, _) => self.load(held).await.map(Some),
         }
     }
 
@@ -154,7 +164,7 @@ impl Credentials {
             TokenSource::Static(_) => {
                 return Err("the token was refused; configure another one".to_owned());
             }
-            TokenSource::File(_) | TokenSource::Callback(_) => {}
+            TokenSource::File(_) | TokenSource::Command(_) | TokenSource::Callback(_) => {}
         }
         let seen = self.renewals.load(Ordering::Acquire);
         let held = Arc::clone(&self.held).lock_owned().await;
@@ -177,6 +187,9 @@ impl Credentials {
                 "the token was refused, and {} still holds the same one",
                 path.display()
             ),
+            TokenSource::Command(_) => {
+                "the token was refused, and its command still prints the same one".to_owned()
+            }
             _ => "the token was refused, and its callback still returns the same one".to_owned(),
         }
     }
@@ -209,6 +222,16 @@ impl Credentials {
     }
 }
 
+/// Takes over what the file holds now; `None` when that is no token.
+async fn reread(mut held: OwnedMutexGuard<Held>, path: PathBuf) -> Option<Bearer> {
+    let work = tokio::task::spawn_blocking(move || {
+        let bearer = read_file(&path).and_then(|token| held.keep(&token)).ok()?;
+        held.bearer = Some(bearer.clone());
+        Some(bearer)
+    });
+    work.await.ok().flatten()
+}
+
 impl Held {
     fn redact(&self, text: String) -> String {
         match &self.bearer {
@@ -236,6 +259,9 @@ impl TokenSource {
             Self::None => Err("no token is configured".to_owned()),
             Self::Static(token) => Ok(token.clone()),
             Self::File(path) => read_file(path),
+            Self::Command(command) => {
+                command.run(u64::try_from(MAX_TOKEN_BYTES).unwrap_or(u64::MAX) + 2)
+            }
             Self::Callback(callback) => callback().map(|token| token.trim().to_owned()),
         }
     }

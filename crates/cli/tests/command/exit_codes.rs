@@ -149,6 +149,40 @@ fn a_token_file_goes_before_the_environment() {
     run(command).expect_code(0);
 }
 
+#[test]
+fn a_token_may_come_from_a_command() {
+    let home = Home::new();
+    let server = Server::start(home.folder.path());
+    let db = home.attached("a.db", MILK, &server.url);
+    let file = home.path("to ken");
+    std::fs::write(&file, format!("{}\n", server.token)).unwrap();
+    let command = format!("cat '{}'", file.display());
+    let ran = run(syncline(&[
+        "sync",
+        &db,
+        "-vvv",
+        "--token-command",
+        &command,
+    ]))
+    .expect_code(0);
+    assert!(!ran.stderr.contains(&server.token), "{ran:?}");
+    let fails = [
+        "sync",
+        &db,
+        "--json",
+        "--token-command",
+        "sh -c 'echo secret; exit 7'",
+    ];
+    let ran = run(syncline(&fails)).expect_code(12);
+    assert!(
+        ran.stderr.contains("exit status: 7") && !ran.stderr.contains("secret"),
+        "{ran:?}"
+    );
+    run(syncline(&["sync", &db, "--token-command", "'cat"])).expect_code(2);
+    let both = ["sync", &db, "--token-command", "cat x", "--token-file", "x"];
+    run(syncline(&both)).expect_code(2);
+}
+
 fn expired_token(server: &Server) -> String {
     let secret = std::fs::read(server.data.join("token-secret")).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

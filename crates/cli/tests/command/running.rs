@@ -1,6 +1,8 @@
 //! `run`: a sidecar that pushes what any program writes, beside every other command.
 
-use crate::harness::{Home, Running, Server, rows, run, sql, syncline, until, value, with_token};
+use crate::harness::{
+    Home, Running, Server, rows, run, sql, syncline, token, until, value, with_token,
+};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -120,6 +122,31 @@ fn it_lives_through_an_outage_and_a_new_token() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(line["level"].is_string(), "{line}");
     }
+}
+
+#[test]
+fn another_token_in_the_file_mends_a_wrong_account() {
+    let home = Home::new();
+    let server = Server::start(home.folder.path());
+    let a = home.attached("a.db", "", &server.url);
+    with_token(&server, &["sync", &a]).expect_code(0);
+    let file = home.path("token");
+    let jane = token(&server.data, &["--subject", "jane"]);
+    std::fs::write(&file, jane).unwrap();
+    let mut command = syncline(&["run", &a]);
+    command.arg("--token-file").arg(&file);
+    let sidecar = Running::start(command);
+    until("it is the wrong account", SOON, || {
+        status(&a)["engine"] == "blocked_auth"
+    });
+    sql(&a, "INSERT INTO project VALUES ('p', 'x')");
+    std::thread::sleep(Duration::from_millis(20)); // another time stamp
+    std::fs::write(&file, &server.token).unwrap();
+    until("it is pushed as joe", SOON, || {
+        unsettled(&a) == "Integer(0)"
+    });
+    sidecar.signal("TERM");
+    sidecar.end().expect_code(0);
 }
 
 #[test]

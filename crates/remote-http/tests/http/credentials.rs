@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use syncline_core::Remote;
-use syncline_remote_http::{HttpRemote, TokenSource};
+use syncline_remote_http::{HttpRemote, TokenCommand, TokenSource};
 use tracing_subscriber::fmt::MakeWriter;
 
 const CANARY: &str = "canary-8f14e45fceea167a";
@@ -65,11 +65,97 @@ async fn a_file_is_read_again_when_its_token_was_refused() {
     let reason = remote.refresh_credentials().await.unwrap_err();
     assert!(reason.contains("still holds the same one"), "{reason}");
     std::fs::write(file.path(), "new-token\n").unwrap();
-    assert_eq!(bucket(&hello(&remote).await.unwrap_err()), "auth");
     remote.refresh_credentials().await.unwrap();
     hello(&remote).await.unwrap();
     std::fs::remove_file(file.path()).unwrap();
     hello(&remote).await.unwrap();
+}
+
+/// A token that was not refused may still be the wrong one: it names another account.
+#[tokio::test]
+async fn another_token_in_the_file_is_taken_up_without_a_refusal() {
+    let server = always(good);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    write!(file, "of-joe").unwrap();
+    let source = TokenSource::File(file.path().to_owned());
+    let remote = builder(&server).token(source).build().unwrap();
+    for (content, sent) in [
+        ("of-joe", "of-joe"),
+        ("of-ann", "of-ann"),
+        ("", "of-ann"),
+        ("half a", "of-ann"),
+        ("of-bob", "of-bob"),
+    ] {
+        std::fs::write(file.path(), content).unwrap();
+        hello(&remote).await.unwrap();
+        let received = server.received();
+        let header = received
+            .last()
+            .unwrap()
+            .header("authorization")
+            .unwrap()
+            .to_owned();
+        assert_eq!(header, format!("Bearer {sent}"), "after {content:?}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_command_is_run_again_when_its_token_was_refused() {
+    let server = wants("new-token");
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let line =
+        "echo run >> \"$0\"; [ $(wc -l < \"$0\") -gt 1 ] && echo new-token || echo old-token";
+    let command = TokenCommand::new("sh", ["-c", line, runs.to_str().unwrap()]);
+    let remote = builder(&server)
+        .token(TokenSource::Command(command))
+        .build()
+        .unwrap();
+    assert_eq!(bucket(&hello(&remote).await.unwrap_err()), "auth");
+    remote.refresh_credentials().await.unwrap();
+    hello(&remote).await.unwrap();
+    hello(&remote).await.unwrap();
+    let runs = std::fs::read_to_string(&runs).unwrap();
+    assert_eq!(
+        runs.lines().count(),
+        2,
+        "run more often than it was refused"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_command_that_fails_hangs_or_repeats_itself() {
+    let server = wants("never");
+    for line in [
+        "echo canary >&2; exit 1",
+        "sleep 30; echo canary",
+        "echo two words",
+        "true",
+    ] {
+        let command = TokenCommand::new("sh", ["-c", line]).timeout(Duration::from_millis(200));
+        let remote = builder(&server)
+            .token(TokenSource::Command(command))
+            .build()
+            .unwrap();
+        let error = hello(&remote).await.unwrap_err();
+        let reason = remote.refresh_credentials().await.unwrap_err();
+        assert_eq!(bucket(&error), "auth", "{line}: {error}");
+        assert!(
+            !format!("{error}{reason}").contains("canary"),
+            "{error} {reason}"
+        );
+    }
+    let repeats = TokenSource::Command(TokenCommand::new("echo", [CANARY]));
+    let remote = builder(&server).token(repeats).build().unwrap();
+    hello(&remote).await.unwrap_err();
+    let reason = remote.refresh_credentials().await.unwrap_err();
+    assert!(
+        reason.contains("same one") && !reason.contains(CANARY),
+        "{reason}"
+    );
+    assert_eq!(server.received().len(), 1, "sent without a token");
 }
 
 #[tokio::test]
