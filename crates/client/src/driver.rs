@@ -17,6 +17,9 @@ use tokio::task::JoinSet;
 /// How often the file is asked whether someone else wrote to it; asking costs one small read.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a request gets to reach the wire before the thread turns to the file again.
+const HEAD_START: Duration = Duration::from_millis(1);
+
 /// What the handle asks of the driver.
 pub(crate) enum Command {
     Input(Input),
@@ -82,6 +85,7 @@ impl Driver {
         let mut watching = tokio::time::interval(WATCH_INTERVAL);
         watching.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.catch_up(&told).await;
             let wake = self.next_wake();
             tokio::select! {
                 command = commands.recv() => match command {
@@ -160,8 +164,22 @@ impl Driver {
         }
     }
 
+    /// Does the work that was left until requests are on their way.
+    async fn catch_up(&mut self, told: &Told) {
+        while self.engine.has_more() {
+            tokio::time::sleep(HEAD_START).await;
+            let outgoing = self.engine.proceed(self.clock.now());
+            self.dispatch(outgoing.unwrap_or_default(), told);
+        }
+    }
+
     fn feed(&mut self, input: Input, told: &Told) {
-        for outgoing in self.engine.handle(input, self.clock.now()) {
+        let outgoing = self.engine.handle(input, self.clock.now());
+        self.dispatch(outgoing, told);
+    }
+
+    fn dispatch(&mut self, outgoing: Vec<Outgoing>, told: &Told) {
+        for outgoing in outgoing {
             match outgoing {
                 Outgoing::Request(id, request) => {
                     let remote = Arc::clone(&self.remote);

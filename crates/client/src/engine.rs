@@ -26,6 +26,8 @@ pub struct Engine {
     /// The state and error last noted in the store for other processes.
     noted: (State, Option<String>),
     last_error: Option<String>,
+    /// What follows from the last input and can wait until its requests are on their way.
+    rest: VecDeque<Effect>,
 }
 
 impl Engine {
@@ -37,20 +39,52 @@ impl Engine {
             store,
             noted: (State::Stopped, None),
             last_error: None,
+            rest: VecDeque::new(),
         })
     }
 
-    /// Takes one input, does all store work that follows from it, and hands out the rest in order.
+    /// Takes one input, does the store work that follows from it, and hands out the rest in order.
+    ///
+    /// It stops after a request: send that, then call [`proceed`](Self::proceed) for the work that
+    /// can be done while the answer is awaited. Work that is left over comes before the next input.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Outgoing> {
         let mut out = Vec::new();
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            for effect in self.machine.handle(input, now) {
+        while !self.rest.is_empty() {
+            self.run(VecDeque::new(), now, &mut out);
+        }
+        self.run(VecDeque::from([input]), now, &mut out);
+        out
+    }
+
+    /// Whether there is work left over for [`proceed`](Self::proceed).
+    pub fn has_more(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Does the next part of what is left over; `None` when nothing is.
+    pub fn proceed(&mut self, now: Now) -> Option<Vec<Outgoing>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let mut out = Vec::new();
+        self.run(VecDeque::new(), now, &mut out);
+        Some(out)
+    }
+
+    fn run(&mut self, mut inputs: VecDeque<Input>, now: Now, out: &mut Vec<Outgoing>) {
+        loop {
+            while let Some(effect) = self.rest.pop_front() {
                 match effect {
                     Effect::Store(work) => {
                         inputs.push_back(Input::Store(self.store.perform(&work, now)));
                     }
-                    Effect::Remote(id, request) => out.push(Outgoing::Request(id, request)),
+                    Effect::Remote(id, request) => {
+                        out.push(Outgoing::Request(id, request));
+                        let more_work = self.rest.iter().any(|e| matches!(e, Effect::Store(_)));
+                        if more_work && inputs.is_empty() {
+                            return;
+                        }
+                    }
                     Effect::RefreshCredentials => out.push(Outgoing::RefreshCredentials),
                     Effect::Notice(notice) => {
                         self.remember_error(&notice);
@@ -58,9 +92,12 @@ impl Engine {
                     }
                 }
             }
+            match inputs.pop_front() {
+                Some(input) => self.rest.extend(self.machine.handle(input, now)),
+                None => break,
+            }
         }
         self.note_state();
-        out
     }
 
     fn remember_error(&mut self, notice: &Notice) {

@@ -18,6 +18,11 @@ pub struct Config {
     pub page_changes: usize,
     /// Attributable failures after which a mutation is `dead`.
     pub max_attempts: u32,
+    /// How long a mutation that fails alone, with nothing else to push beside it, is not blamed for it.
+    pub lone_patience_ms: u64,
+    /// Tokens that all retries of this process draw from: 5 each, 10 after no answer; an answered
+    /// request gives 1 back. Without tokens every wait is the longest.
+    pub retry_budget: u32,
     /// First back-off; doubled with every failure in a row.
     pub backoff_base_ms: u64,
     /// Longest back-off.
@@ -40,6 +45,8 @@ impl Default for Config {
             push_bytes: 1 << 20,
             page_changes: 1_000,
             max_attempts: 8,
+            lone_patience_ms: 3_600_000,
+            retry_budget: 500,
             backoff_base_ms: 500,
             backoff_cap_ms: 300_000,
             misconfigured_backoff_ms: 300_000,

@@ -27,8 +27,9 @@ pub use change::{ChangePlan, LocalView, WaitsFor, plan_change};
 pub use config::Config;
 pub use fold::{Folded, Intent, fold};
 pub use machine::{
-    BookSummary, Booking, ClaimLimits, CycleEnd, Effect, FaultKind, Input, Machine, Notice,
-    PageSummary, Reason, RequestId, State, StoreAnswer, StoreFault, StoreWork, Survey, WakeReason,
+    BookSummary, Booking, Cancel, ClaimLimits, Claimed, CycleEnd, Effect, FaultKind, Input,
+    Machine, Notice, PageSummary, Reason, RequestId, State, StoreAnswer, StoreFault, StoreWork,
+    Survey, WakeReason,
 };
 pub use rebase::{Decision, Loss, Rebased, Rewritten, changed, decide};
 pub use remote::{

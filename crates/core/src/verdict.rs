@@ -1,10 +1,11 @@
 //! What becomes of each outbox entry after an answer, or after the lack of one.
 
-use crate::{BatchEntry, Config, Dice, Now, backoff_ms, retry_after_ms};
+use crate::{Config, Dice, Now, backoff_ms, retry_after_ms};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use syncline_protocol::{
-    ConflictReason, EntityId, FieldError, Fields, Outcome, PushResult, RemoteState, ServerVersion,
+    ConflictReason, EntityId, FieldError, Fields, IdempotencyKey, Outcome, PushResult, RemoteState,
+    ServerVersion,
 };
 
 /// What became of one entry; booked together with everything that follows from it (A3).
@@ -40,6 +41,12 @@ pub enum Verdict {
         counted: Counted,
         /// What happened.
         error: MutationError,
+    },
+    /// Not tried, because another mutation of the batch that it follows, or of its group, did not
+    /// go through.
+    Skipped {
+        /// The key of that other mutation.
+        because: IdempotencyKey,
     },
     /// It was cancelled in time and never takes effect.
     Cancelled,
@@ -79,9 +86,9 @@ impl MutationError {
     }
 }
 
-/// Judges one entry by the result that the server gave for its key; `None`: it gave none.
+/// Judges an entry with so many attributable failures by the result that the server gave for its key; `None`: it gave none.
 pub fn judge(
-    entry: &BatchEntry,
+    attempts: u32,
     result: Option<PushResult>,
     config: &Config,
     now: Now,
@@ -89,7 +96,7 @@ pub fn judge(
 ) -> Verdict {
     let Some(result) = result else {
         let error = MutationError::new("no-result", "the server's answer has no result for it");
-        return count_failure(entry, error, None, config, now, dice);
+        return count_failure(attempts, error, None, config, now, dice);
     };
     match result.outcome {
         Outcome::Applied {
@@ -123,7 +130,7 @@ pub fn judge(
                 .and_then(|ms| u64::try_from(ms).ok())
                 .map(Duration::from_millis);
             count_failure(
-                entry,
+                attempts,
                 MutationError::new("retry", detail),
                 asked,
                 config,
@@ -131,14 +138,7 @@ pub fn judge(
                 dice,
             )
         }
-        Outcome::Skipped { because } => Verdict::Later {
-            not_before_unix_ms: now.unix_ms,
-            counted: Counted::No,
-            error: MutationError::new(
-                "skipped",
-                format!("it follows {because}, which did not go through"),
-            ),
-        },
+        Outcome::Skipped { because } => Verdict::Skipped { because },
         Outcome::Cancelled => Verdict::Cancelled,
         Outcome::Expired => Verdict::Failed(MutationError::new(
             "expired",
@@ -149,14 +149,14 @@ pub fn judge(
 
 /// One more failure that is the mutation's own: later, or dead after too many.
 pub fn count_failure(
-    entry: &BatchEntry,
+    attempts: u32,
     error: MutationError,
     asked: Option<Duration>,
     config: &Config,
     now: Now,
     dice: &mut Dice,
 ) -> Verdict {
-    let attempts = entry.attempts.saturating_add(1);
+    let attempts = attempts.saturating_add(1);
     if attempts >= config.max_attempts {
         return Verdict::Dead(error);
     }

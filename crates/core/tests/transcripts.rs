@@ -27,6 +27,12 @@ fn broken() -> RemoteError {
     }
 }
 
+fn unreachable() -> RemoteError {
+    RemoteError::Unreachable {
+        detail: "no answer".to_owned(),
+    }
+}
+
 fn refused() -> RemoteError {
     RemoteError::Auth {
         detail: "token expired".to_owned(),
@@ -130,6 +136,82 @@ fn a_batch_that_fails_as_a_whole_is_halved_until_the_culprit_stands_alone() {
     script.booked();
     script.claim(&[]);
     script.matches("bisection");
+}
+
+#[test]
+fn the_next_batch_is_prepared_while_one_is_under_way() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim_of_many(&[1, 2]);
+    script.claim_of_many(&[3, 4]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[5]);
+    script.fail(unreachable());
+    script.booked();
+    script.matches("prepared");
+}
+
+#[test]
+fn a_push_that_hangs_although_the_server_is_there_is_halved() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1, 2]);
+    script.fail(unreachable());
+    script.booked();
+    script.pass_to_wakeup();
+    script.connect();
+    script.claim(&[1, 2]);
+    script.fail(unreachable());
+    script.booked();
+    script.pass_to_wakeup();
+    script.connect();
+    script.claim(&[1]);
+    script.matches("hung");
+}
+
+#[test]
+fn a_copied_file_takes_a_new_identity_and_greets_again() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1]);
+    script.fail(RemoteError::Forked {
+        detail: "token".to_owned(),
+    });
+    script.booked();
+    script.answer(StoreAnswer::Reminted {
+        client: "another".into(),
+    });
+    script.connect();
+    script.claim(&[1]);
+    script.matches("forked");
+}
+
+#[test]
+fn what_was_given_up_is_cancelled_when_there_is_nothing_to_send() {
+    let mut script = Script::new();
+    script.trigger(Reason::Remediated);
+    script.connect();
+    script.claim_cancel(7);
+    script.cancelled();
+    script.booked();
+    script.claim(&[]);
+    script.matches("cancel");
+}
+
+#[test]
+fn the_remote_is_told_what_the_tables_look_like() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.answer(StoreAnswer::Acquired);
+    script.greeted_with_types();
+    script.registered();
+    script.answer(StoreAnswer::RegisteredNoted);
+    script.claim(&[]);
+    script.matches("register");
 }
 
 #[test]

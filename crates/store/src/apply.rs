@@ -206,6 +206,11 @@ impl Applier<'_> {
         remote: Option<&RemoteState>,
         cause: ConflictCause,
     ) -> Result<Reconciled, StoreError> {
+        if let Some(theirs) = remote.and_then(|remote| remote.fields.as_ref())
+            && must_stay_apart(entries)
+        {
+            return self.replay(entity_type, entity, entries, theirs);
+        }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         let base = captured::base_of(self.tx, names.0, names.1)?.into_fields();
         let local = row::read(self.tx, &entity_type.table, &entity.id)?;
@@ -259,6 +264,29 @@ impl Applier<'_> {
         }
     }
 
+    /// Lays mutations that cannot become one over a remote state, in order: each stays as it is,
+    /// and the server decides it on whatever it finds.
+    fn replay(
+        &mut self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+        entries: &[Entry],
+        theirs: &Fields,
+    ) -> Result<Reconciled, StoreError> {
+        let mut row = Some(theirs.clone());
+        for entry in entries {
+            let payload = captured::fields_of_mutation(self.tx, entry.seq)?;
+            row = after_mutation(row, entry.op, payload);
+        }
+        match self.write_row(entity_type, entity, row.as_ref())? {
+            Written::Done => {}
+            refused => return Ok(Reconciled::NoPlace(refused)),
+        }
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        captured::write_base(self.tx, names.0, names.1, Some(theirs))?;
+        Ok(Reconciled::Settled)
+    }
+
     /// The remaining mutation takes the place of all entries, on the remote state as base.
     fn rewrite_outbox(
         &self,
@@ -290,6 +318,12 @@ impl Applier<'_> {
         }
         Ok(())
     }
+}
+
+/// Commands mean more than their fields, and a mutation of a group cannot become part of another.
+fn must_stay_apart(entries: &[Entry]) -> bool {
+    let grouped = entries.iter().any(|entry| entry.group.is_some());
+    entries.iter().any(|entry| entry.command.is_some()) || (grouped && entries.len() > 1)
 }
 
 /// Why a remote state cannot be kept here, if it cannot.

@@ -10,11 +10,14 @@ use crate::row;
 use crate::state::{self, Sides};
 use crate::store::RegisteredType;
 use rusqlite::params;
+use std::collections::BTreeSet;
 use syncline_core::{
     BookSummary, Booking, ConflictCause, Counted, EntityRef, MutationError, Notice, PageSummary,
     Verdict,
 };
-use syncline_protocol::{ConflictReason, Fields, Operation, RemoteState, ServerVersion};
+use syncline_protocol::{
+    ConflictReason, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
+};
 
 /// Books a whole batch.
 pub(crate) fn book(
@@ -22,6 +25,7 @@ pub(crate) fn book(
     bookings: &[Booking],
 ) -> Result<BookSummary, StoreError> {
     let mut summary = BookSummary::default();
+    unfreeze_skipped(applier, bookings)?;
     for booking in bookings {
         // An entry that is not there any more was booked before: nothing to do twice.
         if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
@@ -68,6 +72,7 @@ fn book_one(
         Verdict::Conflict { reason, remote } => {
             book_conflict(applier, entry, &entity, *reason, remote.as_ref())
         }
+        Verdict::Skipped { because } => skip(applier, entry, because),
         Verdict::Cancelled => {
             let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
             outbox::fail(applier.tx, entry, &error, applier.now)?;
@@ -89,7 +94,7 @@ fn book_one(
             applier
                 .tx
                 .prepare_cached(
-                    "UPDATE syncline_outbox SET state = 'dead', attempts = attempts + 1, last_error = ?2,
+                    "UPDATE syncline_outbox SET state = 'dead', attempts = attempts + 1, cancel = 0, last_error = ?2,
                             lease_token = NULL, lease_until = NULL WHERE seq = ?1",
                 )?
                 .execute(params![entry.seq, detail])?;
@@ -103,6 +108,39 @@ fn book_one(
             Ok(())
         }
     }
+}
+
+/// An entry that was skipped because of one that will never be applied has not been and will not
+/// be executed either, whatever request still carries it: it does not count as sent any more. This
+/// comes before the other one is resolved, since that may rewrite this one (E5).
+fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), StoreError> {
+    let mut refused = BTreeSet::new();
+    for booking in bookings {
+        let finally_not = matches!(
+            booking.verdict,
+            Verdict::Conflict { .. } | Verdict::Failed(_) | Verdict::Cancelled
+        );
+        if finally_not && let Some(entry) = outbox::get(applier.tx, booking.seq)? {
+            refused.extend(entry.key);
+        }
+    }
+    for booking in bookings {
+        if let Verdict::Skipped { because } = &booking.verdict
+            && refused.contains(because.as_str())
+        {
+            applier
+                .tx
+                .prepare_cached("UPDATE syncline_outbox SET frozen = NULL WHERE seq = ?1")?
+                .execute([booking.seq])?;
+        }
+    }
+    Ok(())
+}
+
+fn skip(applier: &Applier<'_>, entry: &Entry, because: &IdempotencyKey) -> Result<(), StoreError> {
+    let detail = format!("it goes with {because}, which did not go through");
+    let error = MutationError::new("skipped", detail);
+    release(applier, entry, applier.now.unix_ms, Counted::No, &error)
 }
 
 fn tell_failed(
@@ -236,7 +274,7 @@ fn book_conflict(
     };
     // The final answer of this key is "no effect": nothing of the entry counts as sent any more.
     tx.prepare_cached(
-        "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, idempotency_key = NULL,
+        "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, origin_client = NULL,
                 lease_token = NULL, lease_until = NULL WHERE seq = ?1",
     )?
     .execute([entry.seq])?;

@@ -23,6 +23,7 @@ mod triggers;
 
 use crate::table::Table;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+pub(crate) use sql::MUTATION_ID;
 use sql::Subject;
 
 /// Whether a table's capture triggers are what they should be.

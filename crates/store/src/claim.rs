@@ -1,25 +1,30 @@
 //! Push, first half: choosing what to send, and freezing it.
 //!
 //! The scan goes through the outbox in local order. An entity that cannot proceed is *held* with
-//! everything that depends on it; nothing else is (O4). At most one entry of an entity is in a
-//! batch, and it waits for parents that are not created yet and for what still references a row
-//! that it deletes (O1, O2, O3). Cost is that of the batch and of what is held before it.
+//! everything that depends on it; nothing else is (O4). Several entries of one entity are in a
+//! batch only as a chain, each based on the one before (O1); an entry waits for parents that are
+//! not created yet and for what still references a row that it deletes (O2, O3). Cost is that of
+//! the batch and of what is held before it.
 
-use crate::captured::{self, BaseState, CapturedError};
+mod depend;
+mod freeze;
+mod lanes;
+
+use crate::captured::{self, CapturedError};
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
-use crate::row;
 use crate::state;
 use crate::store::EntityTypes;
-use rusqlite::{OptionalExtension, Transaction, params};
+use crate::type_options::IdMode;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
-    Batch, BatchEntry, ClaimLimits, Dice, EntityRef, Folded, Intent, MutationError, Notice, Now,
-    fold,
+    Batch, BatchEntry, Cancel, ClaimLimits, Claimed, Dice, EntityRef, Intent, MutationError,
+    Notice, Now,
 };
 use syncline_protocol::{
-    Base, EntityId, Epoch, Fields, IdempotencyKey, Mutation, Operation, Scope,
+    Base, ClientId, EntityId, Epoch, Fields, IdempotencyKey, MutationId, Operation, Scope,
 };
 
 const CHUNK: usize = 256;
@@ -28,6 +33,9 @@ const LOOK_AHEAD: usize = 4096;
 
 /// No delay is longer: a server's wish is taken up to an hour and a tenth.
 const LONGEST_WAIT_MS: u64 = 2 * 3_600_000;
+
+/// An entity by type and recorded id.
+type Name = (String, String);
 
 /// One claim under way.
 pub(crate) struct Claimer<'a> {
@@ -40,12 +48,26 @@ pub(crate) struct Claimer<'a> {
     until: i64,
     /// Where the rows of the scope stand; `None` until a first snapshot is complete (P6).
     position: Option<Base>,
-    /// Entities that cannot proceed in this batch, by type and recorded id.
-    held: BTreeSet<(String, String)>,
+    /// The history that known versions belong to: they are dropped when it changes.
+    epoch: Epoch,
+    /// Entities that cannot proceed any further in this batch.
+    held: BTreeSet<Name>,
+    /// Entities with something in the batch that more can follow: the key of the last.
+    chain: BTreeMap<Name, IdempotencyKey>,
     /// Rows that an earlier unsettled entry references: not to be deleted yet.
     referenced: BTreeSet<EntityRef>,
-    /// Entities that wait for parents that are not created yet: their entry and those parents.
+    /// Entities that wait for others: their entry and those others.
     waits: BTreeMap<EntityRef, (i64, Vec<EntityRef>)>,
+    /// Entities that the group under consideration creates.
+    together: BTreeSet<EntityRef>,
+    /// The scan goes lane by lane, not in local order.
+    by_lane: bool,
+    /// Entities that are left to the pass in local order.
+    deferred: BTreeSet<Name>,
+    /// Every unsettled mutation and its entity, once somebody asked.
+    unsettled: Option<BTreeMap<String, Name>>,
+    /// Entries that were looked at.
+    seen: BTreeSet<i64>,
     /// Entries that this claim took out of the outbox.
     gone: BTreeSet<i64>,
     batch: Batch,
@@ -56,15 +78,23 @@ pub(crate) struct Claimer<'a> {
 /// What the scan decides about one entry.
 enum Step {
     /// Into the batch.
-    Send {
-        key: String,
-        frozen: String,
-        op: Operation,
-    },
+    Send(Send),
     /// Not now; its entity is held.
     Hold,
-    /// It is gone (coalesced away) or has failed for good; its entity is looked at again.
+    /// It is gone (coalesced away); its entity is looked at again.
     Gone,
+}
+
+/// What is sent of an entry.
+#[derive(Clone)]
+struct Send {
+    key: String,
+    frozen: String,
+    entity: EntityRef,
+    /// Mutations that were coalesced into it.
+    covers: Vec<MutationId>,
+    /// The payload as it was frozen now; `None` when it was frozen before.
+    fresh: Option<Option<Fields>>,
 }
 
 impl<'a> Claimer<'a> {
@@ -76,8 +106,10 @@ impl<'a> Claimer<'a> {
         now: Now,
         (token, until): (i64, i64),
     ) -> Result<Self, StoreError> {
+        let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
         Ok(Self {
             position: feed_position(tx)?,
+            epoch: Epoch::new(epoch.unwrap_or_default()),
             tx,
             types,
             limits,
@@ -86,8 +118,14 @@ impl<'a> Claimer<'a> {
             token,
             until,
             held: BTreeSet::new(),
+            chain: BTreeMap::new(),
             referenced: BTreeSet::new(),
             waits: BTreeMap::new(),
+            together: BTreeSet::new(),
+            by_lane: false,
+            deferred: BTreeSet::new(),
+            unsettled: None,
+            seen: BTreeSet::new(),
             gone: BTreeSet::new(),
             batch: Batch::default(),
             bytes: 0,
@@ -96,54 +134,49 @@ impl<'a> Claimer<'a> {
     }
 
     /// Fills a batch, in one transaction with marking it in flight.
-    pub(crate) fn claim(mut self) -> Result<(Batch, Vec<Notice>), StoreError> {
-        self.scan(None)?;
+    pub(crate) fn claim(mut self) -> Result<Claimed, StoreError> {
+        let cancel = cancel(self.tx)?;
+        if self.limits.in_order || !outbox::has_lanes(self.tx)? {
+            self.scan(None)?;
+        } else {
+            self.scan_by_lane()?;
+        }
         if let (true, Some(seq)) = (self.batch.entries.is_empty(), self.first_in_a_cycle()) {
-            // They wait for each other: one goes without its parents.
+            // They wait for each other: one goes without those that it waits for.
             self.held.clear();
+            self.seen.clear();
             self.referenced.clear();
             self.scan(Some(seq))?;
         }
-        Ok((self.batch, self.notices))
+        Ok(Claimed {
+            more: self.is_full(),
+            batch: self.batch,
+            cancel,
+            notices: self.notices,
+        })
     }
 
-    /// The first entry whose parents, every one of them, wait in turn for it.
-    fn first_in_a_cycle(&self) -> Option<i64> {
-        let waits_for = |from: &EntityRef, to: &EntityRef| {
-            let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
-            while let Some(entity) = next.pop() {
-                if entity == to {
-                    return true;
-                }
-                if seen.insert(entity) {
-                    next.extend(
-                        self.waits
-                            .get(entity)
-                            .into_iter()
-                            .flat_map(|(_, parents)| parents),
-                    );
-                }
-            }
-            false
-        };
-        self.waits
-            .iter()
-            .filter(|(entity, (_, parents))| parents.iter().all(|parent| waits_for(parent, entity)))
-            .map(|(_, (seq, _))| *seq)
-            .min()
+    fn scan(&mut self, unbound: Option<i64>) -> Result<(), StoreError> {
+        self.scan_with(outbox::after, |claimer, entry| {
+            claimer.visit(entry, unbound == Some(entry.seq))
+        })
     }
 
-    fn scan(&mut self, without_parent: Option<i64>) -> Result<(), StoreError> {
+    fn scan_with(
+        &mut self,
+        read: impl Fn(&Connection, i64, usize) -> Result<Vec<Entry>, StoreError>,
+        mut visit: impl FnMut(&mut Self, &Entry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let (mut last, mut looked) = (0, 0);
         loop {
-            let chunk = outbox::after(self.tx, last, CHUNK)?;
+            let chunk = read(self.tx, last, CHUNK)?;
             for entry in &chunk {
                 if self.is_full() || (looked >= LOOK_AHEAD && !self.batch.entries.is_empty()) {
                     return Ok(());
                 }
                 last = entry.seq;
                 looked += 1;
-                self.visit(entry, without_parent == Some(entry.seq))?;
+                visit(self, entry)?;
             }
             if chunk.len() < CHUNK {
                 return Ok(());
@@ -162,31 +195,39 @@ impl<'a> Claimer<'a> {
             || self.bytes >= self.limits.bytes
     }
 
-    fn visit(&mut self, entry: &Entry, without_parent: bool) -> Result<(), StoreError> {
-        if self.gone.contains(&entry.seq) {
+    /// Looks at one entry. An `unbound` one goes without what it waits for.
+    fn visit(&mut self, entry: &Entry, unbound: bool) -> Result<(), StoreError> {
+        let name = name(entry);
+        if self.gone.contains(&entry.seq)
+            || self.seen.contains(&entry.seq)
+            || self.is_deferred(entry, &name)
+        {
             return Ok(());
         }
-        let name = (
-            entry.entity_type.as_str().to_owned(),
-            entry.entity_id.clone(),
-        );
-        let step = if self.held.contains(&name) {
+        if let Some(group) = &entry.group {
+            return self.visit_group(group);
+        }
+        self.seen.insert(entry.seq);
+        let step = if self.held.contains(&name) || self.limits.under_way.contains(&entry.seq) {
             Step::Hold
         } else {
-            self.consider(entry, without_parent)?
+            self.consider(entry, unbound)?
         };
         match step {
-            Step::Gone => return Ok(()),
-            Step::Hold => {}
-            Step::Send { key, frozen, op } => self.take(entry, key, frozen, op)?,
+            Step::Gone => Ok(()),
+            Step::Hold => self.hold(entry),
+            Step::Send(send) => self.take(entry, send),
         }
+    }
+
+    fn hold(&mut self, entry: &Entry) -> Result<(), StoreError> {
         self.note_references(entry)?;
-        self.held.insert(name);
+        self.held.insert(name(entry));
         Ok(())
     }
 
-    fn consider(&mut self, entry: &Entry, without_parent: bool) -> Result<Step, StoreError> {
-        if matches!(entry.state, EntryState::Failed | EntryState::Dead) {
+    fn consider(&mut self, entry: &Entry, unbound: bool) -> Result<Step, StoreError> {
+        if entry.cancel || matches!(entry.state, EntryState::Failed | EntryState::Dead) {
             return Ok(Step::Hold);
         }
         // Longer than anything that can have been meant: the clock has jumped.
@@ -197,20 +238,25 @@ impl<'a> Claimer<'a> {
         if self.limits.alone.contains(&entry.mutation) && !self.batch.entries.is_empty() {
             return Ok(Step::Hold);
         }
-        if let (Some(key), Some(frozen)) = (&entry.key, &entry.frozen) {
-            // It may have been sent: the same bytes under the same key (E3).
-            return Ok(Step::Send {
-                key: key.clone(),
-                frozen: frozen.clone(),
-                op: entry.op,
-            });
-        }
         let entity = match entry.entity() {
             Ok(entity) => entity,
             Err(why) => return self.fail(entry, None, "invalid-key", why),
         };
+        if let (Some(key), Some(frozen)) = (&entry.key, &entry.frozen) {
+            // It may have been sent: the same bytes under the same key (E3).
+            return Ok(Step::Send(Send {
+                key: key.clone(),
+                frozen: frozen.clone(),
+                entity,
+                covers: freeze::covered_by(entry),
+                fresh: None,
+            }));
+        }
         if !self.may_write(entry, &entity)? {
             return Ok(Step::Hold);
+        }
+        if !unbound && let Some(step) = self.waits_for_mutation(entry, &entity)? {
+            return Ok(step);
         }
         let fields = match captured::fields_of_mutation(self.tx, entry.seq) {
             Ok(fields) => fields.unwrap_or_default(),
@@ -219,24 +265,21 @@ impl<'a> Claimer<'a> {
             }
             Err(error) => return Err(error.into()),
         };
-        let Some(intent) = self.coalesce(
-            entry,
-            &entity,
-            Intent {
-                op: entry.op,
-                fields,
-            },
-        )?
-        else {
+        let first = Intent {
+            op: entry.op,
+            fields,
+        };
+        let mut covers = freeze::covered_by(entry);
+        let Some(intent) = self.coalesce(entry, &entity, first, &mut covers)? else {
             return Ok(Step::Gone);
         };
-        if !without_parent && self.waits_for_parent(entry, &entity, &intent.fields)? {
+        if !unbound && self.waits_for_parent(entry, &entity, &intent.fields)? {
             return Ok(Step::Hold);
         }
         if intent.op == Operation::Delete && self.referenced.contains(&entity) {
             return Ok(Step::Hold);
         }
-        self.freeze(entry, entity, intent)
+        self.freeze(entry, entity, intent, covers)
     }
 
     /// P6: an entity with a waiting change or an open conflict, or (unless it is created here)
@@ -245,6 +288,13 @@ impl<'a> Claimer<'a> {
         let view = state::view(self.tx, entity)?;
         let based = entry.op == Operation::Create || self.position.is_some();
         Ok(based && !view.conflict_open && view.waiting.is_none())
+    }
+
+    /// Whether more of its entity may go in the same batch: not before a new entity's id is known.
+    fn can_be_followed(&self, entry: &Entry) -> bool {
+        let entity_type = self.types.get(entry.entity_type.as_str());
+        entry.op != Operation::Create
+            || entity_type.is_some_and(|entity_type| entity_type.id_mode() == IdMode::Client)
     }
 
     fn fail(
@@ -268,244 +318,66 @@ impl<'a> Claimer<'a> {
         Ok(Step::Hold)
     }
 
-    /// Folds the entity's further never-sent entries into this one. `None`: nothing is left of it,
-    /// or it is part of a later delete now.
-    fn coalesce(
-        &mut self,
-        entry: &Entry,
-        entity: &EntityRef,
-        first: Intent,
-    ) -> Result<Option<Intent>, StoreError> {
-        let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let entries = outbox::of_entity(self.tx, names.0, names.1)?;
-        let mut intent = first;
-        for later in entries.iter().filter(|later| later.seq > entry.seq) {
-            if later.frozen.is_some() || later.state != EntryState::Pending {
-                break;
-            }
-            let Ok(fields) = captured::fields_of_mutation(self.tx, later.seq) else {
-                break;
-            };
-            let second = Intent {
-                op: later.op,
-                fields: fields.unwrap_or_default(),
-            };
-            match fold(&intent, &second) {
-                Folded::Apart => break,
-                Folded::Nothing => {
-                    self.supersede(entry, "created and deleted again before it was sent")?;
-                    self.supersede(later, "created and deleted again before it was sent")?;
-                    self.drop_base_if_clean(entity)?;
-                    return Ok(None);
-                }
-                Folded::One(one) if one.op == Operation::Delete => {
-                    // The delete keeps its own, later place: others may still reference the row.
-                    self.supersede(entry, "coalesced into a later delete")?;
-                    return Ok(None);
-                }
-                Folded::One(one) => {
-                    if !self.uncreated_parents(entity, &second.fields)?.is_empty() {
-                        break;
-                    }
-                    self.supersede(later, "coalesced into an earlier mutation")?;
-                    intent = one;
-                }
-            }
+    fn take(&mut self, entry: &Entry, send: Send) -> Result<(), StoreError> {
+        if let Some(payload) = &send.fresh {
+            captured::write_payload(self.tx, entry.seq, payload.as_ref())?;
         }
-        if intent.op == Operation::Update {
-            self.drop_unchanged(entity, &mut intent.fields)?;
-            if intent.fields.is_empty() {
-                self.supersede(entry, "it changes nothing any more")?;
-                self.drop_base_if_clean(entity)?;
-                return Ok(None);
-            }
-        }
-        Ok(Some(intent))
-    }
-
-    fn supersede(&mut self, entry: &Entry, reason: &str) -> Result<(), StoreError> {
-        self.gone.insert(entry.seq);
-        let detail = serde_json::json!({ "reason": reason });
-        outbox::settle(self.tx, entry, "superseded", &detail, self.now)
-    }
-
-    fn drop_base_if_clean(&self, entity: &EntityRef) -> Result<(), StoreError> {
-        let names = (entity.entity_type.as_str(), entity.id.as_str());
-        if outbox::of_entity(self.tx, names.0, names.1)?.is_empty() {
-            captured::delete_base(self.tx, names.0, names.1)?;
-        }
-        Ok(())
-    }
-
-    fn drop_unchanged(&self, entity: &EntityRef, fields: &mut Fields) -> Result<(), StoreError> {
-        let base = captured::base_of(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
-        if let BaseState::Present(base) = base {
-            let same = |name: &str| base.get(name) == fields.get(name);
-            let unchanged: Vec<String> = fields
-                .names()
-                .filter(|name| same(name))
-                .map(str::to_owned)
-                .collect();
-            unchanged.iter().for_each(|name| {
-                fields.remove(name);
-            });
-        }
-        Ok(())
-    }
-
-    /// The rows that these fields reference and that are not created on the server yet.
-    fn uncreated_parents(
-        &self,
-        entity: &EntityRef,
-        fields: &Fields,
-    ) -> Result<Vec<EntityRef>, StoreError> {
-        let mut uncreated = Vec::new();
-        for parent in self.parents(entity, fields) {
-            if parent != *entity && outbox::has_create(self.tx, &parent)? {
-                uncreated.push(parent);
-            }
-        }
-        Ok(uncreated)
-    }
-
-    fn waits_for_parent(
-        &mut self,
-        entry: &Entry,
-        entity: &EntityRef,
-        fields: &Fields,
-    ) -> Result<bool, StoreError> {
-        if entry.op == Operation::Delete {
-            return Ok(false);
-        }
-        let parents = self.uncreated_parents(entity, fields)?;
-        if parents.is_empty() {
-            return Ok(false);
-        }
-        self.waits.insert(entity.clone(), (entry.seq, parents));
-        Ok(true)
-    }
-
-    fn parents(&self, entity: &EntityRef, fields: &Fields) -> Vec<EntityRef> {
-        let Some(own) = self.types.get(entity.entity_type.as_str()) else {
-            return Vec::new();
-        };
-        let parent = |reference: &crate::table::Reference| {
-            let values = row::reference_values(&own.table, reference, &entity.id, fields)?;
-            let parent = self.types.of_table(&reference.table)?;
-            let id = row::parent_id(&parent.table, reference, &values)?;
-            Some(EntityRef {
-                entity_type: parent.entity_type(),
-                id,
-            })
-        };
-        own.table.references.iter().filter_map(parent).collect()
-    }
-
-    /// Remembers what an entry that stays unsettled references, before and after it.
-    fn note_references(&mut self, entry: &Entry) -> Result<(), StoreError> {
-        let Ok(entity) = entry.entity() else {
-            return Ok(());
-        };
-        let has_references = self
-            .types
-            .get(entity.entity_type.as_str())
-            .is_some_and(|t| !t.table.references.is_empty());
-        if !has_references {
-            return Ok(());
-        }
-        let fields = captured::fields_of_mutation(self.tx, entry.seq)
-            .ok()
-            .flatten();
-        let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let base = captured::base_of(self.tx, names.0, names.1);
-        let base = base.ok().and_then(BaseState::into_fields);
-        for fields in [fields, base].into_iter().flatten() {
-            self.referenced.extend(self.parents(&entity, &fields));
-        }
-        Ok(())
-    }
-
-    fn freeze(
-        &mut self,
-        entry: &Entry,
-        entity: EntityRef,
-        intent: Intent,
-    ) -> Result<Step, StoreError> {
-        let known = state::known_version(self.tx, &entity)?;
-        let base = match (intent.op, known) {
-            (_, Some(version)) => Some(Base::Version {
-                epoch: self.epoch()?,
-                version,
-            }),
-            (Operation::Create, None) => None,
-            (_, None) => self.position.clone(),
-        };
-        let op = intent.op;
-        let key = self.dice.key(self.now);
-        let frozen = to_json(&Mutation {
-            key: IdempotencyKey::new(key.clone()),
-            mutation: entry.mutation.clone(),
-            covers: Vec::new(),
-            entity_type: entity.entity_type.clone(),
-            id: entity.id.clone(),
-            op,
-            assign: None,
-            base,
-            fields: intent.fields.clone(),
-            command: None,
-        });
-        if frozen.len() > self.limits.mutation_bytes {
-            let detail = format!(
-                "the mutation has {} bytes, the server takes {}; make the row smaller",
-                frozen.len(),
-                self.limits.mutation_bytes
-            );
-            return self.fail(entry, Some(entity), "too-large", detail);
-        }
-        captured::write_payload(
-            self.tx,
-            entry.seq,
-            (op != Operation::Delete).then_some(&intent.fields),
-        )?;
-        Ok(Step::Send { key, frozen, op })
-    }
-
-    /// The history that known versions belong to: they are dropped when it changes.
-    fn epoch(&self) -> Result<Epoch, StoreError> {
-        let epoch: Option<String> = meta::get(self.tx, meta::key::EPOCH)?;
-        Ok(Epoch::new(epoch.unwrap_or_default()))
-    }
-
-    fn take(
-        &mut self,
-        entry: &Entry,
-        key: String,
-        frozen: String,
-        op: Operation,
-    ) -> Result<(), StoreError> {
-        let Ok(entity) = entry.entity() else {
-            return Ok(());
-        };
+        let covers = (!send.covers.is_empty()).then(|| to_json(&send.covers));
         self.tx
             .prepare_cached(
                 "UPDATE syncline_outbox SET state = 'in_flight', idempotency_key = ?2, frozen = ?3,
-                        lease_token = ?4, lease_until = ?5 WHERE seq = ?1",
+                        lease_token = ?4, lease_until = ?5, covers = ?6 WHERE seq = ?1",
             )?
-            .execute(params![entry.seq, key, frozen, self.token, self.until])?;
-        self.bytes += frozen.len();
+            .execute(params![
+                entry.seq,
+                send.key,
+                send.frozen,
+                self.token,
+                self.until,
+                covers
+            ])?;
+        self.note_references(entry)?;
+        self.bytes += send.frozen.len();
+        let key = IdempotencyKey::new(send.key);
+        if self.can_be_followed(entry) {
+            self.chain.insert(name(entry), key.clone());
+        } else {
+            self.held.insert(name(entry));
+        }
         self.batch.entries.push(BatchEntry {
             seq: entry.seq,
             mutation: entry.mutation.clone(),
-            key: IdempotencyKey::new(key),
-            entity,
-            op,
+            key,
+            entity: send.entity,
+            op: entry.op,
             attempts: entry.attempts,
-            group: None,
-            origin: None,
-            frozen,
+            group: entry.group.clone(),
+            origin: entry.origin_client.clone().map(ClientId::new),
+            frozen: send.frozen,
         });
         Ok(())
     }
+}
+
+fn name(entry: &Entry) -> Name {
+    (
+        entry.entity_type.as_str().to_owned(),
+        entry.entity_id.clone(),
+    )
+}
+
+/// The first key that is to be cancelled: one that may have been sent and is not under way.
+fn cancel(tx: &Transaction<'_>) -> Result<Option<Cancel>, StoreError> {
+    let entry = outbox::to_cancel(tx)?.filter(|entry| entry.state != EntryState::InFlight);
+    let client: Option<String> = meta::get(tx, meta::key::CLIENT_ID)?;
+    Ok(entry.and_then(|entry| {
+        Some(Cancel {
+            seq: entry.seq,
+            mutation: entry.mutation,
+            client: ClientId::new(entry.origin_client.or(client)?),
+            key: IdempotencyKey::new(entry.key?),
+        })
+    }))
 }
 
 /// "As of the applied position", once a snapshot is complete and nothing is being swept.

@@ -14,6 +14,7 @@ pub mod capture;
 pub mod captured;
 mod claim;
 mod error;
+mod identity;
 mod lease;
 mod meta;
 mod outbox;

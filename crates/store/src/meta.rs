@@ -15,6 +15,8 @@ pub(crate) mod key {
     pub(crate) const TENANT: &str = "account_tenant";
     pub(crate) const SUBJECT: &str = "account_subject";
     pub(crate) const EPOCH: &str = "epoch";
+    /// The server's token of the last answer that was booked.
+    pub(crate) const EXCHANGE_TOKEN: &str = "exchange_token";
     pub(crate) const LAST_PUSH_AT: &str = "last_push_at";
     pub(crate) const LAST_PULL_AT: &str = "last_pull_at";
     /// The server's history changed: until the next sweep is through, nothing is removed unasked.

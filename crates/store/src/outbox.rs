@@ -4,6 +4,7 @@ use crate::captured;
 use crate::error::{StoreError, to_json};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use syncline_core::{EntityRef, MutationError, Now};
 use syncline_protocol::{EntityId, EntityType, Fields, MutationId, Operation};
 
@@ -24,6 +25,15 @@ pub(crate) struct Entry {
     pub(crate) attempts: u32,
     pub(crate) key: Option<String>,
     pub(crate) frozen: Option<String>,
+    /// `None`: the normal lane.
+    pub(crate) lane: Option<i64>,
+    pub(crate) group: Option<String>,
+    pub(crate) command: Option<String>,
+    pub(crate) depends_on: Option<String>,
+    pub(crate) covers: Option<String>,
+    /// The installation that may have sent it, when that was another one than this is now.
+    pub(crate) origin_client: Option<String>,
+    pub(crate) cancel: bool,
 }
 
 /// The states of an entry that is still in the outbox.
@@ -62,7 +72,8 @@ impl EntryState {
 }
 
 const COLUMNS: &str = "seq, mutation, entity_type, entity_id, op, state, not_before, attempts, \
-                       idempotency_key, frozen";
+                       idempotency_key, frozen, lane, group_id, command, depends_on, covers, \
+                       origin_client, cancel";
 
 pub(crate) fn op_word(op: Operation) -> &'static str {
     match op {
@@ -90,6 +101,13 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         attempts: row.get(7)?,
         key: row.get(8)?,
         frozen: row.get(9)?,
+        lane: row.get(10)?,
+        group: row.get(11)?,
+        command: row.get(12)?,
+        depends_on: row.get(13)?,
+        covers: row.get(14)?,
+        origin_client: row.get(15)?,
+        cancel: row.get(16)?,
     })
 }
 
@@ -110,6 +128,53 @@ pub(crate) fn after(conn: &Connection, seq: i64, limit: usize) -> Result<Vec<Ent
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map(params![seq, limit], entry)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Up to `limit` entries of a lane that is not the normal one, after `seq`, in local order.
+pub(crate) fn of_lane(
+    conn: &Connection,
+    lane: i64,
+    seq: i64,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM syncline_outbox WHERE lane = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![lane, seq, limit], entry)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whether any entry is off the normal lane.
+pub(crate) fn has_lanes(conn: &Connection) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM syncline_outbox WHERE lane IS NOT NULL)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// All entries of a group, in local order.
+pub(crate) fn of_group(conn: &Connection, group: &str) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM syncline_outbox WHERE group_id = ?1 ORDER BY seq");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map([group], entry)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The first entry whose key is to be cancelled.
+pub(crate) fn to_cancel(conn: &Connection) -> Result<Option<Entry>, StoreError> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM syncline_outbox WHERE cancel = 1 ORDER BY seq LIMIT 1");
+    Ok(conn.prepare_cached(&sql)?.query_row([], entry).optional()?)
+}
+
+/// Every unsettled mutation and its entity: what explicit dependencies are looked up in.
+pub(crate) fn all_mutations(
+    conn: &Connection,
+) -> Result<BTreeMap<String, (String, String)>, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT mutation, entity_type, entity_id FROM syncline_outbox")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -196,7 +261,8 @@ pub(crate) fn trim_log(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Marks an entry with its final no. Its key is spent, so nothing of it counts as sent any more.
+/// Marks an entry with its final no. Its key is spent (it stays, so that no other use is made of
+/// it), and nothing of the entry counts as sent any more.
 pub(crate) fn fail(
     conn: &Connection,
     entry: &Entry,
@@ -205,14 +271,14 @@ pub(crate) fn fail(
 ) -> Result<(), StoreError> {
     let detail = to_json(error);
     conn.prepare_cached(
-        "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, last_error = ?2,
-                lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+        "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, origin_client = NULL, cancel = 0,
+                last_error = ?2, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
     )?
     .execute(params![entry.seq, detail])?;
     log(conn, entry, "failed", &detail, now)
 }
 
-/// Makes a never-sent entry do something else: a fresh key will be made for it when it is claimed.
+/// Makes an entry that does not count as sent do something else. A key that it has is spent.
 pub(crate) fn rewrite(
     conn: &Transaction<'_>,
     seq: i64,
@@ -220,7 +286,7 @@ pub(crate) fn rewrite(
     fields: &Fields,
 ) -> Result<(), StoreError> {
     conn.prepare_cached(
-        "UPDATE syncline_outbox SET op = ?2, state = 'pending', idempotency_key = NULL, frozen = NULL,
+        "UPDATE syncline_outbox SET op = ?2, state = 'pending', frozen = NULL, origin_client = NULL, covers = NULL,
                 attempts = 0, not_before = 0, last_error = NULL, lease_token = NULL, lease_until = NULL
           WHERE seq = ?1",
     )?

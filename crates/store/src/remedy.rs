@@ -22,8 +22,7 @@ pub(crate) fn retry(applier: &Applier<'_>, seq: i64) -> Result<(), StoreError> {
         )));
     }
     applier.tx.execute(
-        "UPDATE syncline_outbox SET state = 'pending', attempts = 0, not_before = 0,
-                idempotency_key = CASE WHEN frozen IS NULL THEN NULL ELSE idempotency_key END
+        "UPDATE syncline_outbox SET state = 'pending', attempts = 0, not_before = 0
           WHERE seq = ?1",
         params![seq],
     )?;

@@ -190,9 +190,9 @@ fn held_removals(conn: &Connection) -> Result<BTreeMap<String, u64>, StoreError>
 /// claim finds that out, so "claimable" here means "worth a claim".
 pub(crate) fn survey(conn: &Connection, now: Now) -> Result<Survey, StoreError> {
     let sql = "
-        SELECT count(*),
+        SELECT count(*) FILTER (WHERE cancel = 0),
                min(CASE WHEN not_before > ?1 THEN not_before END),
-               coalesce(max(not_before <= ?1
+               coalesce(max(cancel = 1 OR not_before <= ?1
                  AND NOT EXISTS (SELECT 1 FROM syncline_conflict c WHERE c.resolved_at IS NULL
                                   AND c.entity_type = o.entity_type AND c.entity_id = o.entity_id)
                  AND NOT EXISTS (SELECT 1 FROM syncline_inbox i
@@ -200,7 +200,7 @@ pub(crate) fn survey(conn: &Connection, now: Now) -> Result<Survey, StoreError> 
                  AND NOT EXISTS (SELECT 1 FROM syncline_outbox e
                                   WHERE e.entity_type = o.entity_type AND e.entity_id = o.entity_id
                                     AND e.seq < o.seq)), 0)
-          FROM syncline_outbox o WHERE state IN ('pending', 'in_flight')";
+          FROM syncline_outbox o WHERE state IN ('pending', 'in_flight') OR cancel = 1";
     let (unsettled, due_unix_ms, claimable) = conn
         .prepare_cached(sql)?
         .query_row(params![now.unix_ms], |row| {

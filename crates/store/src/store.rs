@@ -8,15 +8,15 @@ use crate::error::StoreError;
 use crate::lease::{self, Lease};
 use crate::meta;
 use crate::table::Table;
-use crate::type_options::TypeOptions;
-use crate::{app_triggers, book, page, remedy, row, status};
+use crate::type_options::{IdMode, TypeOptions};
+use crate::{app_triggers, book, identity, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline_core::{Config, Dice, Now, Policy, StoreAnswer, StoreWork};
-use syncline_protocol::{ClientId, EntityType, Fields, Hello, Principal};
+use syncline_protocol::{ClientId, EntityType, ExchangeToken, Fields, Hello, Principal};
 
 /// How long a statement waits for another writer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +39,16 @@ pub struct RegisteredType {
 impl RegisteredType {
     pub(crate) fn entity_type(&self) -> EntityType {
         EntityType::new(self.name.clone())
+    }
+
+    /// Who decides the ids of its entities: as declared, else what suits the key.
+    pub fn id_mode(&self) -> IdMode {
+        self.options
+            .id_mode
+            .unwrap_or(match self.table.integer_key {
+                true => IdMode::Provisional,
+                false => IdMode::Client,
+            })
     }
 }
 
@@ -375,12 +385,19 @@ impl Session<'_> {
             StoreWork::Claim(limits) => {
                 let until = now.unix_after_ms(self.options.lease_ttl_ms);
                 let claimer = Claimer::new(tx, types, limits, self.dice, now, (self.token, until))?;
-                let (batch, notices) = claimer.claim()?;
-                StoreAnswer::Claimed { batch, notices }
+                StoreAnswer::Claimed(claimer.claim()?)
             }
-            StoreWork::Book(bookings) => {
+            StoreWork::NoteRegistered => StoreAnswer::RegisteredNoted,
+            StoreWork::Remint => StoreAnswer::Reminted {
+                client: identity::remint(tx, self.dice)?,
+            },
+            StoreWork::Book { bookings, token } => {
                 let mut applier = applier(tx, types, now);
-                StoreAnswer::Booked(guarded(tx, types, || book::book(&mut applier, bookings))?)
+                let booked = guarded(tx, types, || book::book(&mut applier, bookings))?;
+                if let Some(token) = token {
+                    meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
+                }
+                StoreAnswer::Booked(booked)
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
             StoreWork::ApplyPage { scope, from, page } => {
@@ -470,7 +487,12 @@ fn greet(tx: &Transaction<'_>, hello: &Hello) -> Result<StoreAnswer, StoreError>
     if epoch_changed || epoch.is_none() {
         meta::set(tx, meta::key::EPOCH, hello.epoch.as_str())?;
     }
-    Ok(StoreAnswer::Greeted { epoch_changed })
+    let token: Option<String> = meta::get(tx, meta::key::EXCHANGE_TOKEN)?;
+    Ok(StoreAnswer::Greeted {
+        epoch_changed,
+        token: token.map(ExchangeToken::new),
+        register: None,
+    })
 }
 
 fn name(work: &StoreWork) -> &'static str {
@@ -479,7 +501,9 @@ fn name(work: &StoreWork) -> &'static str {
         StoreWork::Renew => "renew",
         StoreWork::Greet(_) => "greet",
         StoreWork::Claim(_) => "claim",
-        StoreWork::Book(_) => "book",
+        StoreWork::NoteRegistered => "note-registered",
+        StoreWork::Remint => "remint",
+        StoreWork::Book { .. } => "book",
         StoreWork::ReadCursor(_) => "read-cursor",
         StoreWork::ApplyPage { .. } => "apply-page",
         StoreWork::ForgetCursor(_) => "forget-cursor",

@@ -6,6 +6,7 @@
 //! reset or shrunken feed never means "delete all". Rows of tables attached with *adopt* that the server lacks are recorded as creates.
 
 use crate::apply::Applier;
+use crate::capture::MUTATION_ID;
 use crate::captured;
 use crate::error::StoreError;
 use crate::meta;
@@ -155,10 +156,10 @@ pub(crate) fn record_create(
     fields: &Fields,
     unix_ms: i64,
 ) -> Result<(), StoreError> {
-    tx.prepare_cached(
+    tx.prepare_cached(&format!(
         "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)
-         VALUES (lower(hex(randomblob(16))), ?1, ?2, 'create', ?3, ?4)",
-    )?
+         VALUES ({MUTATION_ID}, ?1, ?2, 'create', ?3, ?4)"
+    ))?
     .execute(params![
         entity_type,
         id.as_str(),

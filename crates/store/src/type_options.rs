@@ -27,7 +27,7 @@ pub struct TypeOptions {
 }
 
 /// The order in which mutations travel: all that can go of a higher lane goes before a lower one,
-/// except that every eighth batch starts from below.
+/// except that every eighth batch goes in local order, whatever the lanes.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

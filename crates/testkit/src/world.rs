@@ -193,7 +193,11 @@ impl World {
             let Some(input) = inputs.pop_front() else {
                 return;
             };
-            for outgoing in engine.handle(input, now) {
+            let mut all = engine.handle(input, now);
+            while let Some(more) = engine.proceed(now) {
+                all.extend(more);
+            }
+            for outgoing in all {
                 match outgoing {
                     Outgoing::Notice(notice) => device.notices.push(notice),
                     Outgoing::RefreshCredentials => {

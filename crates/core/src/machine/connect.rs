@@ -26,12 +26,24 @@ impl Machine {
                 out.notice(Notice::Standby);
                 self.end_cycle(CycleEnd::Standby, out);
             }
-            StoreAnswer::Greeted { epoch_changed } => {
+            StoreAnswer::Greeted {
+                epoch_changed,
+                token,
+                register,
+            } => {
                 if epoch_changed {
                     out.notice(Notice::EpochChanged);
                 }
-                self.start_pushing(now, out);
+                self.pusher.token = token;
+                match register {
+                    None => self.start_pushing(now, out),
+                    Some(types) => {
+                        let client = self.client.clone();
+                        self.ask(RemoteRequest::Register { client, types }, out);
+                    }
+                }
             }
+            StoreAnswer::RegisteredNoted => self.start_pushing(now, out),
             StoreAnswer::OtherAccount { recorded } => {
                 let offered = self.session.take().map(|hello| hello.principal);
                 self.enter(State::BlockedAuth, out);
@@ -53,8 +65,27 @@ impl Machine {
         self.under_way = None;
         match answer {
             Ok(hello) => {
+                self.pusher.suspects.reached();
                 self.session = Some(hello.clone());
                 out.store(StoreWork::Greet(hello));
+            }
+            Err(error) => self.remote_failed(error, now, out),
+        }
+    }
+
+    /// The remote was told what the tables look like. One that does not want to know can be synced
+    /// with all the same.
+    pub(super) fn connecting_registered(
+        &mut self,
+        answer: Result<(), RemoteError>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        self.under_way = None;
+        match answer {
+            Ok(()) => out.store(StoreWork::NoteRegistered),
+            Err(RemoteError::Misconfigured { .. } | RemoteError::TooLarge { .. }) => {
+                self.start_pushing(now, out);
             }
             Err(error) => self.remote_failed(error, now, out),
         }

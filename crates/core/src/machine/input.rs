@@ -3,7 +3,9 @@
 use crate::{Batch, Page, RemoteAnswer, RemoteRequest, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use syncline_protocol::{Hello, MutationId, Principal, Scope};
+use syncline_protocol::{
+    ClientId, ExchangeToken, Hello, IdempotencyKey, MutationId, Principal, Scope, TypeDefinitions,
+};
 
 /// Everything that can happen to the engine. Exhaustive: a driver that forgets one does not compile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +79,18 @@ pub enum StoreWork {
     Greet(Hello),
     /// Choose a batch, freeze its bytes, mark it in flight.
     Claim(ClaimLimits),
+    /// The remote knows the synced tables now.
+    NoteRegistered,
+    /// This file is a copy of another that syncs as the same installation: take a new identity,
+    /// under which everything that may have been sent keeps its key.
+    Remint,
     /// Write down what became of a batch.
-    Book(Vec<Booking>),
+    Book {
+        /// The verdicts.
+        bookings: Vec<Booking>,
+        /// The exchange token of the answer they are from.
+        token: Option<ExchangeToken>,
+    },
     /// Where does the next page of this scope start?
     ReadCursor(Scope),
     /// Apply a page and move the cursor (A2); refused if the cursor is not `from` any more.
@@ -107,6 +119,40 @@ pub struct ClaimLimits {
     pub mutation_bytes: usize,
     /// Mutations that may only be sent alone, because they failed alone before.
     pub alone: BTreeSet<MutationId>,
+    /// Entries in a batch at most by the server's own limit, to which a group has to keep.
+    pub most_mutations: usize,
+    /// Bytes in a batch at most by the server's own limit, to which a group has to keep.
+    pub most_bytes: usize,
+    /// Entries of a batch that is under way: neither they nor more of their entities.
+    pub under_way: BTreeSet<i64>,
+    /// This once in local order, whatever the lanes: so that no lane starves another.
+    pub in_order: bool,
+}
+
+/// What a claim found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claimed {
+    /// The batch; empty when nothing can be sent now.
+    pub batch: Batch,
+    /// It is as large as it may be: there may be more.
+    pub more: bool,
+    /// A key that is to be cancelled at the server.
+    pub cancel: Option<Cancel>,
+    /// Things the app is to be told (C4).
+    pub notices: Vec<super::Notice>,
+}
+
+/// An entry that its user gave up although it may have been sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancel {
+    /// The entry.
+    pub seq: i64,
+    /// Its mutation.
+    pub mutation: MutationId,
+    /// The installation that sent it.
+    pub client: ClientId,
+    /// Its key.
+    pub key: IdempotencyKey,
 }
 
 /// The verdict on one claimed entry.
@@ -134,19 +180,25 @@ pub enum StoreAnswer {
     Greeted {
         /// The history changed; cursors and versions were dropped, local work kept.
         epoch_changed: bool,
+        /// The exchange token that was booked last.
+        token: Option<ExchangeToken>,
+        /// What the remote is to be told about the synced tables, when that changed.
+        register: Option<TypeDefinitions>,
+    },
+    /// To `NoteRegistered`.
+    RegisteredNoted,
+    /// To `Remint`.
+    Reminted {
+        /// Who this installation is from now on.
+        client: ClientId,
     },
     /// To `Greet`: the file belongs to another account (I1).
     OtherAccount {
         /// Whose it is.
         recorded: Principal,
     },
-    /// To `Claim`; an empty batch when nothing can be sent now.
-    Claimed {
-        /// The batch.
-        batch: Batch,
-        /// Things the app is to be told (C4).
-        notices: Vec<super::Notice>,
-    },
+    /// To `Claim`.
+    Claimed(Claimed),
     /// To `Book`.
     Booked(BookSummary),
     /// To `ReadCursor`.

@@ -9,11 +9,12 @@ mod input;
 mod notice;
 mod pull;
 mod push;
+mod suspect;
 mod wait;
 
 pub use input::{
-    BookSummary, Booking, ClaimLimits, Effect, FaultKind, Input, PageSummary, Reason, RequestId,
-    StoreAnswer, StoreFault, StoreWork, Survey,
+    BookSummary, Booking, Cancel, ClaimLimits, Claimed, Effect, FaultKind, Input, PageSummary,
+    Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
 };
 pub use notice::{CycleEnd, Notice};
 pub use wait::WakeReason;
@@ -158,9 +159,17 @@ impl Machine {
                 self.connecting_hello(answer, now, &mut out);
             }
 
+            (State::Connecting, Input::Remote(_, RemoteAnswer::Register(answer))) => {
+                self.connecting_registered(answer, now, &mut out);
+            }
+
             (State::Pushing, Input::Store(answer)) => self.pushing_store(answer, now, &mut out),
             (State::Pushing, Input::Remote(_, RemoteAnswer::Push(answer))) => {
                 self.pushing_answer(answer, now, &mut out);
+            }
+
+            (State::Pushing, Input::Remote(_, RemoteAnswer::Cancel(answer))) => {
+                self.pushing_cancelled(answer, now, &mut out);
             }
 
             (State::Pulling, Input::Store(answer)) => self.pulling_store(answer, now, &mut out),

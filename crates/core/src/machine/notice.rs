@@ -93,6 +93,10 @@ pub enum Notice {
     },
     /// The server's history is another one; the local copy is compared anew, local work is kept.
     EpochChanged,
+    /// This file turned out to be a copy, or an older state, of one that syncs as the same
+    /// installation: it has a new identity now. What may have been sent keeps its keys, so nothing
+    /// takes effect twice.
+    IdentityChanged,
     /// Rows that the server no longer has would be removed, but they are so many that a person
     /// has to confirm (I3).
     SweepHeld {

@@ -118,6 +118,7 @@ impl Machine {
         match (answer, self.scope()) {
             (Ok(page), Some(scope)) => {
                 self.refreshed = false;
+                self.pusher.suspects.reached();
                 let stuck = !page.end.at_head && from.as_ref() == Some(&page.end.cursor);
                 if stuck {
                     let detail = "the server's cursor does not move".to_owned();

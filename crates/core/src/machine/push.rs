@@ -1,50 +1,49 @@
-//! Pushing: claim, send, judge, book; and finding the one mutation that spoils a batch.
+//! Pushing: claim, send, judge, book. While a batch is under way the next one is prepared.
 //!
-//! A batch that fails as a whole (a 500, a garbled answer) is halved until the culprit stands
-//! alone. A failure counts against a mutation only when it failed alone although another push
-//! went through since it was first suspected; so an outage kills nothing, however long it lasts.
-//! While it is not known whose fault it is, pushing pauses with growing delays and pulling goes on.
+//! What a request without a result means for its mutations is decided in `suspect`.
 
-use super::{Booking, ClaimLimits, Effects, Machine, Notice, State, StoreAnswer, StoreWork};
-use crate::{
-    Batch, Config, Counted, MutationError, Now, RemoteError, RemoteRequest, Verdict, backoff_ms,
-    count_failure, judge,
+use super::suspect::Suspects;
+use super::{
+    Booking, Cancel, ClaimLimits, Claimed, Effects, Machine, Notice, State, StoreAnswer, StoreWork,
 };
-use std::collections::{BTreeMap, BTreeSet};
-use syncline_protocol::{IdempotencyKey, MutationId, PushResponse, PushResult};
+use crate::{
+    Batch, Config, Counted, MutationError, Now, RemoteError, RemoteRequest, Verdict, judge,
+};
+use std::collections::BTreeMap;
+use syncline_protocol::{ExchangeToken, IdempotencyKey, KeyOutcome, PushResponse, PushResult};
+
+/// Every so many claims go in local order, so that no lane starves another.
+const IN_ORDER_EVERY: u64 = 8;
+
+/// New identities without a push that the server answered; more of them would not help.
+const MOST_REMINTS: u32 = 3;
 
 /// What pushing remembers between batches; nothing of it needs to survive a restart.
 #[derive(Debug)]
 pub(super) struct Pusher {
-    /// The batch under way.
+    /// What is under way.
     batch: Batch,
+    /// There is more than what is under way.
+    more: bool,
+    /// What is prepared to follow it: frozen, not sent.
+    next: Option<(Batch, bool)>,
+    /// What is being cancelled.
+    cancel: Option<Cancel>,
     /// Entries in a batch at most, for now.
-    limit: usize,
-    /// Pushes that the server answered.
-    answered: u64,
-    /// Entries that were in a failed batch.
-    suspects: BTreeMap<MutationId, Suspect>,
-    /// Entries that failed alone: they are only sent alone.
-    alone: BTreeSet<MutationId>,
-    /// Failures of entries alone that nobody can be blamed for, since the last answered push.
-    unexplained: u32,
-    /// No push before this moment (monotonic milliseconds), after an unexplained failure.
-    paused_until: Option<u64>,
+    pub(super) limit: usize,
+    /// Claims so far.
+    claims: u64,
+    pub(super) suspects: Suspects,
+    /// The token of the last answer.
+    pub(super) token: Option<ExchangeToken>,
+    /// New identities since the last push that the server answered.
+    remints: u32,
     /// What happens once the booking is through.
-    then: Then,
+    pub(super) then: Then,
 }
 
-/// What speaks against an entry.
-#[derive(Debug, Clone, Copy)]
-struct Suspect {
-    /// `answered` when it was first part of a failure.
-    since: u64,
-    /// How often it failed alone.
-    alone: u32,
-}
-
-#[derive(Debug, Clone)]
-enum Then {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Then {
     ClaimMore,
     /// Wait briefly, then go on with a smaller batch.
     Halve(RemoteError),
@@ -53,34 +52,40 @@ enum Then {
     Pull,
     /// The server's history is another one: greet it anew.
     Reconnect,
+    /// This file is a copy of another.
+    Remint(RemoteError),
 }
 
 impl Pusher {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             batch: Batch::default(),
+            more: false,
+            next: None,
+            cancel: None,
             limit: config.push_mutations,
-            answered: 0,
-            suspects: BTreeMap::new(),
-            alone: BTreeSet::new(),
-            unexplained: 0,
-            paused_until: None,
+            claims: 0,
+            suspects: Suspects::default(),
+            token: None,
+            remints: 0,
             then: Then::ClaimMore,
         }
     }
 
     pub(super) fn forget_batch(&mut self) {
         self.batch = Batch::default();
+        self.next = None;
+        self.cancel = None;
     }
 
     /// When pushing may go on, if it pauses now.
     pub(super) fn paused_until(&self, now: Now) -> Option<u64> {
-        self.paused_until.filter(|until| *until > now.monotonic_ms)
+        self.suspects.paused_until(now)
     }
 
     /// Somebody does not want to wait.
     pub(super) fn end_pause(&mut self) {
-        self.paused_until = None;
+        self.suspects.end_pause();
     }
 }
 
@@ -101,32 +106,28 @@ impl Machine {
             .map(|hello| hello.limits)
             .unwrap_or_default();
         let mutations = self.pusher.limit.min(server.push_mutations).max(1);
+        self.pusher.claims += 1;
         out.store(StoreWork::Claim(ClaimLimits {
             mutations,
             bytes: self.config.push_bytes.min(server.push_bytes / 2),
             mutation_bytes: server.mutation_bytes,
-            alone: self.pusher.alone.clone(),
+            alone: self.pusher.suspects.alone().clone(),
+            most_mutations: server.push_mutations,
+            most_bytes: server.push_bytes / 2,
+            under_way: self
+                .pusher
+                .batch
+                .entries
+                .iter()
+                .map(|entry| entry.seq)
+                .collect(),
+            in_order: self.pusher.claims.is_multiple_of(IN_ORDER_EVERY),
         }));
     }
 
     pub(super) fn pushing_store(&mut self, answer: StoreAnswer, now: Now, out: &mut Effects) {
         match answer {
-            StoreAnswer::Claimed { batch, notices } => {
-                notices.into_iter().for_each(|notice| out.notice(notice));
-                if batch.entries.is_empty() {
-                    return self.start_pulling(out);
-                }
-                self.cycle.progress = true;
-                self.pusher.batch = batch.clone();
-                self.ask(
-                    RemoteRequest::Push {
-                        client: self.client.clone(),
-                        batch,
-                        token: None,
-                    },
-                    out,
-                );
-            }
+            StoreAnswer::Claimed(claimed) => self.on_claimed(claimed, out),
             StoreAnswer::Booked(summary) => {
                 if summary.applied > 0 {
                     let (applied, duplicates) = (summary.applied, summary.duplicates);
@@ -139,9 +140,67 @@ impl Machine {
                     .notices
                     .into_iter()
                     .for_each(|notice| out.notice(notice));
-                self.after_booking(now, out);
+                if self.under_way.is_some() {
+                    self.prepare(out);
+                } else {
+                    self.after_booking(now, out);
+                }
+            }
+            StoreAnswer::Reminted { client } => {
+                self.client = client;
+                self.pusher.token = None;
+                self.session = None;
+                out.notice(Notice::IdentityChanged);
+                self.resume_cycle(now, out);
             }
             _ => {}
+        }
+    }
+
+    fn on_claimed(&mut self, claimed: Claimed, out: &mut Effects) {
+        let Claimed {
+            batch,
+            more,
+            cancel,
+            notices,
+        } = claimed;
+        notices.into_iter().for_each(|notice| out.notice(notice));
+        if self.under_way.is_some() {
+            if !batch.entries.is_empty() {
+                self.pusher.next = Some((batch, more));
+            }
+        } else if !batch.entries.is_empty() {
+            self.send(batch, more, out);
+            self.prepare(out);
+        } else if let Some(cancel) = cancel {
+            let (client, key) = (cancel.client.clone(), cancel.key.clone());
+            self.pusher.cancel = Some(cancel);
+            self.ask(RemoteRequest::Cancel { client, key }, out);
+        } else {
+            self.start_pulling(out);
+        }
+    }
+
+    fn send(&mut self, batch: Batch, more: bool, out: &mut Effects) {
+        self.cycle.progress = true;
+        self.pusher.batch = batch.clone();
+        self.pusher.more = more;
+        self.ask(
+            RemoteRequest::Push {
+                client: self.client.clone(),
+                batch,
+                token: self.pusher.token.clone(),
+            },
+            out,
+        );
+    }
+
+    /// Prepares what follows the batch under way, unless it is being found out what spoils one.
+    fn prepare(&mut self, out: &mut Effects) {
+        let calm =
+            self.pusher.limit == self.config.push_mutations && self.pusher.suspects.is_empty();
+        if calm && self.pusher.more {
+            self.claim(out);
         }
     }
 
@@ -154,6 +213,13 @@ impl Machine {
             }
             Then::Pull => self.start_pulling(out),
             Then::Fail(error) => self.remote_failed(error, now, out),
+            Then::Remint(error) if self.pusher.remints >= MOST_REMINTS => {
+                self.remote_failed(error, now, out);
+            }
+            Then::Remint(_) => {
+                self.pusher.remints += 1;
+                out.store(StoreWork::Remint);
+            }
             Then::Halve(error) => {
                 let delay_ms = self
                     .waiting
@@ -172,19 +238,58 @@ impl Machine {
     ) {
         self.under_way = None;
         let batch = std::mem::take(&mut self.pusher.batch);
-        let bookings = match answer {
-            Ok(response) => self.judge_response(&batch, response, now),
+        let mut token = None;
+        let mut bookings = match answer {
+            Ok(mut response) => {
+                token = response.token.take();
+                self.judge_response(&batch, response, now)
+            }
             Err(error) => self.judge_failure(&batch, error, now),
         };
-        out.store(StoreWork::Book(bookings));
+        if token.is_some() {
+            self.pusher.token.clone_from(&token);
+        }
+        match self.pusher.next.take() {
+            Some((next, more)) if self.pusher.then == Then::ClaimMore => self.send(next, more, out),
+            Some((next, _)) => bookings.extend(not_sent(&next, now)),
+            None => {}
+        }
+        out.store(StoreWork::Book { bookings, token });
+    }
+
+    pub(super) fn pushing_cancelled(
+        &mut self,
+        answer: Result<KeyOutcome, RemoteError>,
+        now: Now,
+        out: &mut Effects,
+    ) {
+        self.under_way = None;
+        let Some(cancel) = self.pusher.cancel.take() else {
+            return;
+        };
+        let verdict = match answer {
+            Ok(KeyOutcome::Final { result }) => {
+                judge(0, Some(result), &self.config, now, &mut self.dice)
+            }
+            Ok(KeyOutcome::Unknown) => {
+                give_up_cancelling("the server did not say what became of it")
+            }
+            Err(RemoteError::Misconfigured { detail, .. }) => give_up_cancelling(&detail),
+            Err(error) => return self.remote_failed(error, now, out),
+        };
+        self.pusher.then = Then::ClaimMore;
+        let seq = cancel.seq;
+        out.store(StoreWork::Book {
+            bookings: vec![Booking { seq, verdict }],
+            token: None,
+        });
     }
 
     fn judge_response(&mut self, batch: &Batch, response: PushResponse, now: Now) -> Vec<Booking> {
         self.waiting.succeeded();
         self.refreshed = false;
-        self.pusher.answered += 1;
-        self.pusher.unexplained = 0;
-        self.pusher.paused_until = None;
+        self.pusher.remints = 0;
+        self.pusher.suspects.push_answered();
         self.pusher.limit = (self.pusher.limit * 2).min(self.config.push_mutations);
         let same_epoch = self
             .session
@@ -202,10 +307,9 @@ impl Machine {
             .collect();
         let mut bookings = Vec::with_capacity(batch.entries.len());
         for entry in &batch.entries {
-            self.pusher.suspects.remove(&entry.mutation);
-            self.pusher.alone.remove(&entry.mutation);
+            self.pusher.suspects.clear(&entry.mutation);
             let result = results.remove(&entry.key);
-            let verdict = judge(entry, result, &self.config, now, &mut self.dice);
+            let verdict = judge(entry.attempts, result, &self.config, now, &mut self.dice);
             bookings.push(Booking {
                 seq: entry.seq,
                 verdict,
@@ -214,104 +318,50 @@ impl Machine {
         bookings
     }
 
-    /// The request as a whole has no result: everything is kept as it was sent.
-    fn judge_failure(&mut self, batch: &Batch, error: RemoteError, now: Now) -> Vec<Booking> {
-        let suspicious = matches!(
-            error,
-            RemoteError::Transient {
-                overloaded: false,
-                ..
-            }
-        );
-        let too_large = matches!(error, RemoteError::TooLarge { .. });
-        match batch.entries.as_slice() {
-            [_] if too_large => {
-                self.pusher.then = Then::ClaimMore;
-                return release(batch, |_| {
-                    Verdict::Failed(MutationError::new("too-large", error.to_string()))
-                });
-            }
-            [entry] if suspicious => return self.judge_alone(entry, &error, now),
-            _ if suspicious || too_large => {
-                self.pusher.limit = (batch.entries.len() / 2).max(1);
-                for entry in &batch.entries {
-                    let since = self.pusher.answered;
-                    let fresh = Suspect { since, alone: 0 };
-                    self.pusher
-                        .suspects
-                        .entry(entry.mutation.clone())
-                        .or_insert(fresh);
-                }
-                self.pusher.then = if too_large {
-                    Then::ClaimMore
-                } else {
-                    Then::Halve(error.clone())
-                };
-            }
-            _ => self.pusher.then = Then::Fail(error.clone()),
+    /// Gives up on what is under way; a batch is released first.
+    pub(super) fn abandon(&mut self, error: RemoteError, now: Now, out: &mut Effects) {
+        if self.under_way.take().is_none() {
+            return;
         }
-        release(batch, |_| Verdict::Later {
+        let batch = std::mem::take(&mut self.pusher.batch);
+        let next = self.pusher.next.take();
+        self.pusher.cancel = None;
+        if batch.entries.is_empty() {
+            return self.remote_failed(error, now, out);
+        }
+        let mut bookings = release(&batch, |_| Verdict::Later {
             not_before_unix_ms: now.unix_ms,
             counted: Counted::No,
             error: MutationError::new("not-answered", error.to_string()),
-        })
-    }
-
-    fn judge_alone(
-        &mut self,
-        entry: &crate::BatchEntry,
-        error: &RemoteError,
-        now: Now,
-    ) -> Vec<Booking> {
-        let why = MutationError::new("request-failed", error.to_string());
-        let answered = self.pusher.answered;
-        self.pusher.alone.insert(entry.mutation.clone());
-        let fresh = Suspect {
-            since: answered,
-            alone: 0,
-        };
-        let suspect = self
-            .pusher
-            .suspects
-            .entry(entry.mutation.clone())
-            .or_insert(fresh);
-        suspect.alone = suspect.alone.saturating_add(1);
-        let Suspect { since, alone } = *suspect;
-        let verdict = if answered > since {
-            self.pusher.then = Then::ClaimMore;
-            count_failure(entry, why, None, &self.config, now, &mut self.dice)
-        } else {
-            self.pusher.then = Then::Pull;
-            self.pusher.unexplained = self.pusher.unexplained.saturating_add(1);
-            let pause = backoff_ms(&self.config, self.pusher.unexplained, &mut self.dice);
-            self.pusher.paused_until = Some(now.after_ms(pause));
-            let delay = backoff_ms(&self.config, alone.saturating_add(1), &mut self.dice);
-            Verdict::Later {
-                not_before_unix_ms: now.unix_after_ms(delay.max(pause)),
-                counted: Counted::No,
-                error: why,
-            }
-        };
-        vec![Booking {
-            seq: entry.seq,
-            verdict,
-        }]
-    }
-
-    /// Gives up on what is under way; a batch is released first.
-    pub(super) fn abandon(&mut self, error: RemoteError, now: Now, out: &mut Effects) {
-        let batch = std::mem::take(&mut self.pusher.batch);
-        if self.state == State::Pushing && self.under_way.is_some() {
-            self.under_way = None;
-            let bookings = self.judge_failure(&batch, error, now);
-            out.store(StoreWork::Book(bookings));
-        } else if self.under_way.is_some() {
-            self.remote_failed(error, now, out);
-        }
+        });
+        bookings.extend(next.iter().flat_map(|(next, _)| not_sent(next, now)));
+        self.pusher.then = Then::Fail(error);
+        out.store(StoreWork::Book {
+            bookings,
+            token: None,
+        });
     }
 }
 
-fn release(batch: &Batch, verdict: impl Fn(&crate::BatchEntry) -> Verdict) -> Vec<Booking> {
+/// The user gave it up, but nobody can say whether it took effect.
+fn give_up_cancelling(detail: &str) -> Verdict {
+    let why = format!("it could not be cancelled: {detail}; retry it, or look at the server");
+    Verdict::Dead(MutationError::new("not-cancelled", why))
+}
+
+/// A prepared batch whose turn did not come.
+fn not_sent(batch: &Batch, now: Now) -> Vec<Booking> {
+    release(batch, |_| Verdict::Later {
+        not_before_unix_ms: now.unix_ms,
+        counted: Counted::No,
+        error: MutationError::new("not-sent", "the batch before it did not go through"),
+    })
+}
+
+pub(super) fn release(
+    batch: &Batch,
+    verdict: impl Fn(&crate::BatchEntry) -> Verdict,
+) -> Vec<Booking> {
     let book = |entry: &crate::BatchEntry| Booking {
         seq: entry.seq,
         verdict: verdict(entry),

@@ -15,6 +15,8 @@ pub(super) struct Waiting {
     backoff: Option<Backoff>,
     renew: Option<u64>,
     failures: u32,
+    /// What retries have drawn from the budget and successes have not given back.
+    spent: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +57,7 @@ impl Waiting {
         dice: &mut Dice,
     ) -> u64 {
         self.failures = self.failures.saturating_add(1);
+        let exhausted = !self.draw(config, error);
         let (delay, binding) = match error {
             RemoteError::Transient {
                 retry_after: Some(asked),
@@ -63,6 +66,7 @@ impl Waiting {
             RemoteError::Incompatible { .. } | RemoteError::Misconfigured { .. } => {
                 (config.misconfigured_backoff_ms, false)
             }
+            _ if exhausted => (config.backoff_cap_ms, false),
             _ => (backoff_ms(config, self.failures, dice), false),
         };
         self.backoff = Some(Backoff {
@@ -81,7 +85,10 @@ impl Waiting {
         now: Now,
         dice: &mut Dice,
     ) -> u64 {
-        let delay = dice.up_to(config.backoff_base_ms);
+        let delay = match self.draw(config, error) {
+            true => dice.up_to(config.backoff_base_ms),
+            false => config.backoff_cap_ms,
+        };
         self.backoff = Some(Backoff {
             until: now.after_ms(delay),
             binding: false,
@@ -102,6 +109,21 @@ impl Waiting {
 
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
+        self.spent = self.spent.saturating_sub(1);
+    }
+
+    /// Takes from the retry budget what a retry after this error costs; false when there is not
+    /// enough left, and nothing is taken.
+    fn draw(&mut self, config: &Config, error: &RemoteError) -> bool {
+        let cost = match error {
+            RemoteError::Unreachable { .. } => 10,
+            _ => 5,
+        };
+        let enough = self.spent.saturating_add(cost) <= config.retry_budget;
+        if enough {
+            self.spent += cost;
+        }
+        enough
     }
 
     fn enqueue(&mut self, config: &Config, now: Now) {

@@ -9,14 +9,14 @@
 use std::fmt::Write;
 use std::path::Path;
 use syncline_core::{
-    Batch, BatchEntry, BookSummary, Config, CycleEnd, Effect, EntityRef, Input, Machine, Notice,
-    Now, Page, PageSummary, Reason, RemoteAnswer, RemoteError, RemoteRequest, RequestId,
-    StoreAnswer, StoreWork, Survey,
+    Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, CycleEnd, Effect, EntityRef, Input,
+    Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer, RemoteError, RemoteRequest,
+    RequestId, StoreAnswer, StoreWork, Survey,
 };
 use syncline_protocol::{
-    Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, Limits,
-    MutationId, Operation, Outcome, PageEnd, PagePhase, Principal, PushResponse, PushResult, Scope,
-    ServerVersion,
+    Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, KeyOutcome,
+    Limits, MutationId, Operation, Outcome, PageEnd, PagePhase, Principal, PushResponse,
+    PushResult, Scope, ServerVersion, TypeDefinitions,
 };
 
 /// A machine, the time, and the transcript so far.
@@ -77,15 +77,69 @@ impl Script {
         self.remote("hello", |_| RemoteAnswer::Hello(Ok(hello())));
         self.answer(StoreAnswer::Greeted {
             epoch_changed: false,
+            token: None,
+            register: None,
         });
     }
 
     pub(crate) fn claim(&mut self, seqs: &[i64]) {
+        self.claimed(seqs, false);
+    }
+
+    /// A claim after which there is more to claim.
+    pub(crate) fn claim_of_many(&mut self, seqs: &[i64]) {
+        self.claimed(seqs, true);
+    }
+
+    fn claimed(&mut self, seqs: &[i64], more: bool) {
         let entries = seqs.iter().map(|seq| entry(*seq)).collect();
-        self.answer(StoreAnswer::Claimed {
+        self.answer(StoreAnswer::Claimed(Claimed {
             batch: Batch { entries },
-            notices: Vec::new(),
+            more,
+            ..Claimed::default()
+        }));
+    }
+
+    /// A claim that found nothing to send but a key to cancel.
+    pub(crate) fn claim_cancel(&mut self, seq: i64) {
+        let BatchEntry { key, mutation, .. } = entry(seq);
+        let client = ClientId::new("c");
+        self.answer(StoreAnswer::Claimed(Claimed {
+            cancel: Some(Cancel {
+                seq,
+                mutation,
+                client,
+                key,
+            }),
+            ..Claimed::default()
+        }));
+    }
+
+    pub(crate) fn cancelled(&mut self) {
+        self.remote("cancelled", |request| {
+            let RemoteRequest::Cancel { key, .. } = request else {
+                panic!("not a cancel")
+            };
+            let result = PushResult {
+                key: key.clone(),
+                outcome: Outcome::Cancelled,
+                duplicate: false,
+            };
+            RemoteAnswer::Cancel(Ok(KeyOutcome::Final { result }))
         });
+    }
+
+    pub(crate) fn greeted_with_types(&mut self) {
+        self.remote("hello", |_| RemoteAnswer::Hello(Ok(hello())));
+        self.answer(StoreAnswer::Greeted {
+            epoch_changed: false,
+            token: None,
+            register: Some(TypeDefinitions::default()),
+        });
+    }
+
+    pub(crate) fn registered(&mut self) {
+        self.remote("registered", |_| RemoteAnswer::Register(Ok(())));
     }
 
     pub(crate) fn push_applied(&mut self) {
@@ -198,7 +252,7 @@ fn say(effect: &Effect) -> String {
     match effect {
         Effect::Store(work) => match work {
             StoreWork::Claim(limits) => format!("store claim up to {}", limits.mutations),
-            StoreWork::Book(bookings) => {
+            StoreWork::Book { bookings, .. } => {
                 let verdict = |b: &syncline_core::Booking| {
                     let verdict = format!("{:?}", b.verdict);
                     let word: String = verdict.chars().take_while(|c| c.is_alphabetic()).collect();

@@ -14,8 +14,10 @@ const MAX_BLOB_LENGTH: u32 = 16 * 1024 * 1024;
 /// included.
 pub(super) const NOW: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)";
 
-/// A new correlation id.
-pub(super) const MUTATION_ID: &str = "lower(hex(randomblob(16)))";
+/// A new correlation id, which is also the key under which an untouched mutation is sent: the
+/// digits of a UUIDv7 (RFC 9562 5.7) without its hyphens, so that the server's keys grow at the end.
+pub(crate) const MUTATION_ID: &str = "printf('%012x', CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)) \
+     || '7' || substr(lower(hex(randomblob(2))), 1, 3) || '8' || substr(lower(hex(randomblob(8))), 1, 15)";
 
 /// What every capture trigger is subject to.
 pub(super) const UNGUARDED: &str = "NOT EXISTS (SELECT 1 FROM syncline_guard)";

@@ -1,0 +1,211 @@
+//! Finding the one mutation that spoils a batch, when the request as a whole has no result.
+//!
+//! A batch that fails as a whole (a 500, a garbled answer, a time-out or a reset although the
+//! server was reached just before) is halved until the culprit stands alone. A failure counts
+//! against a mutation only when it failed alone although another push went through since it was
+//! first suspected, or when it alone has failed for an hour while other requests were answered; so
+//! an outage kills nothing. While it is not known whose fault it is, pushing pauses with growing
+//! delays and pulling goes on.
+
+use super::push::{Then, release};
+use super::{Booking, Machine};
+use crate::{
+    Batch, BatchEntry, Counted, MutationError, Now, RemoteError, Verdict, backoff_ms, count_failure,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use syncline_protocol::MutationId;
+
+/// What speaks against whom.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    /// Pushes that the server answered.
+    answered: u64,
+    /// Other requests that it answered.
+    reached: u64,
+    /// Entries that were in a failed batch.
+    suspects: BTreeMap<MutationId, Suspect>,
+    /// Entries that failed alone: they are only sent alone.
+    alone: BTreeSet<MutationId>,
+    /// Failures of entries alone that nobody can be blamed for, since the last answered push.
+    unexplained: u32,
+    /// The last push was not answered at all.
+    hung: bool,
+    /// No push before this moment (monotonic milliseconds), after an unexplained failure.
+    paused_until: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    /// `answered` when it was first part of a failure.
+    since: u64,
+    /// When that was (monotonic milliseconds).
+    since_ms: u64,
+    /// `reached` when it last failed.
+    reached: u64,
+    /// How often it failed alone.
+    alone: u32,
+}
+
+impl Suspects {
+    pub(super) fn is_empty(&self) -> bool {
+        self.suspects.is_empty()
+    }
+
+    pub(super) fn alone(&self) -> &BTreeSet<MutationId> {
+        &self.alone
+    }
+
+    pub(super) fn paused_until(&self, now: Now) -> Option<u64> {
+        self.paused_until.filter(|until| *until > now.monotonic_ms)
+    }
+
+    pub(super) fn end_pause(&mut self) {
+        self.paused_until = None;
+    }
+
+    pub(super) fn push_answered(&mut self) {
+        self.answered += 1;
+        self.unexplained = 0;
+        self.hung = false;
+        self.paused_until = None;
+    }
+
+    /// The server answered something that was no push.
+    pub(super) fn reached(&mut self) {
+        self.reached += 1;
+    }
+
+    pub(super) fn clear(&mut self, mutation: &MutationId) {
+        self.suspects.remove(mutation);
+        self.alone.remove(mutation);
+    }
+
+    fn suspect(&mut self, entry: &BatchEntry, now: Now) -> &mut Suspect {
+        let fresh = Suspect {
+            since: self.answered,
+            since_ms: now.monotonic_ms,
+            reached: self.reached,
+            alone: 0,
+        };
+        self.suspects.entry(entry.mutation.clone()).or_insert(fresh)
+    }
+}
+
+impl Machine {
+    /// The request as a whole has no result: everything is kept as it was sent.
+    pub(super) fn judge_failure(
+        &mut self,
+        batch: &Batch,
+        error: RemoteError,
+        now: Now,
+    ) -> Vec<Booking> {
+        let suspicious = self.is_batch_suspect(&error);
+        let too_large = matches!(error, RemoteError::TooLarge { .. });
+        let whole_group = is_one_group(batch);
+        match batch.entries.as_slice() {
+            [_, ..] if too_large && (batch.entries.len() == 1 || whole_group) => {
+                self.pusher.then = Then::ClaimMore;
+                return release(batch, |_| {
+                    Verdict::Failed(MutationError::new("too-large", error.to_string()))
+                });
+            }
+            [_, ..] if suspicious && (batch.entries.len() == 1 || whole_group) => {
+                return self.judge_alone(batch, &error, now);
+            }
+            entries if suspicious || too_large => {
+                self.pusher.limit = (entries.len() / 2).max(1);
+                for entry in entries {
+                    self.pusher.suspects.suspect(entry, now);
+                }
+                self.pusher.then = if too_large {
+                    Then::ClaimMore
+                } else {
+                    Then::Halve(error.clone())
+                };
+            }
+            _ if matches!(error, RemoteError::Forked { .. }) => {
+                self.pusher.then = Then::Remint(error.clone());
+            }
+            _ => self.pusher.then = Then::Fail(error.clone()),
+        }
+        release(batch, |_| Verdict::Later {
+            not_before_unix_ms: now.unix_ms,
+            counted: Counted::No,
+            error: MutationError::new("not-answered", error.to_string()),
+        })
+    }
+
+    /// Whether the batch may be what is wrong. A push that was not answered at all is suspect only
+    /// the second time, after the server was greeted anew.
+    fn is_batch_suspect(&mut self, error: &RemoteError) -> bool {
+        match error {
+            RemoteError::Transient { overloaded, .. } => !overloaded,
+            RemoteError::Unreachable { .. } => {
+                self.session = None;
+                std::mem::replace(&mut self.pusher.suspects.hung, true)
+            }
+            _ => false,
+        }
+    }
+
+    /// The failure of a single mutation, or of a group, which cannot be split.
+    fn judge_alone(&mut self, batch: &Batch, error: &RemoteError, now: Now) -> Vec<Booking> {
+        let patience = self.config.lone_patience_ms;
+        let suspects = &mut self.pusher.suspects;
+        let (answered, reached) = (suspects.answered, suspects.reached);
+        let (mut counts, mut times) = (true, 0);
+        for entry in &batch.entries {
+            suspects.alone.insert(entry.mutation.clone());
+        }
+        let lone = suspects.alone.len() == batch.entries.len();
+        for entry in &batch.entries {
+            let suspect = suspects.suspect(entry, now);
+            suspect.alone = suspect.alone.saturating_add(1);
+            let others_go = answered > suspect.since;
+            let only_this = lone
+                && reached > suspect.reached
+                && now.monotonic_ms.saturating_sub(suspect.since_ms) >= patience;
+            suspect.reached = reached;
+            times = times.max(suspect.alone);
+            counts &= others_go || only_this;
+        }
+        if counts {
+            self.pusher.then = Then::ClaimMore;
+            return batch
+                .entries
+                .iter()
+                .map(|entry| Booking {
+                    seq: entry.seq,
+                    verdict: count_failure(
+                        entry.attempts,
+                        MutationError::new("request-failed", error.to_string()),
+                        None,
+                        &self.config,
+                        now,
+                        &mut self.dice,
+                    ),
+                })
+                .collect();
+        }
+        self.pusher.then = Then::Pull;
+        suspects.unexplained = suspects.unexplained.saturating_add(1);
+        let pause = backoff_ms(&self.config, suspects.unexplained, &mut self.dice);
+        suspects.paused_until = Some(now.after_ms(pause));
+        let delay = backoff_ms(&self.config, times.saturating_add(1), &mut self.dice);
+        release(batch, |_| Verdict::Later {
+            not_before_unix_ms: now.unix_after_ms(delay.max(pause)),
+            counted: Counted::No,
+            error: MutationError::new("request-failed", error.to_string()),
+        })
+    }
+}
+
+/// Whether the batch is one group, which cannot be halved.
+fn is_one_group(batch: &Batch) -> bool {
+    match batch.entries.split_first() {
+        Some((first, rest)) => {
+            first.group.is_some() && rest.iter().all(|entry| entry.group == first.group)
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,242 @@
+//! From an entry to the bytes that are sent: coalescing what was never sent, then freezing (E3).
+
+use super::{Claimer, Send, Step};
+use crate::captured::{self, BaseState};
+use crate::error::{StoreError, to_json};
+use crate::outbox::{self, Entry, EntryState};
+use crate::state;
+use syncline_core::{EntityRef, Folded, Intent, fold};
+use syncline_protocol::{
+    Base, Command, Fields, IdempotencyKey, Mutation, MutationId, Operation, ServerVersion,
+};
+
+impl Claimer<'_> {
+    /// Folds the entity's further never-sent entries into this one. `None`: nothing is left of it,
+    /// or it is part of a later delete now. The mutations folded in are added to `covers`.
+    pub(super) fn coalesce(
+        &mut self,
+        entry: &Entry,
+        entity: &EntityRef,
+        first: Intent,
+        covers: &mut Vec<MutationId>,
+    ) -> Result<Option<Intent>, StoreError> {
+        let mut intent = first;
+        if stands_alone(entry) {
+            return Ok(Some(intent));
+        }
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        let entries = outbox::of_entity(self.tx, names.0, names.1)?;
+        for later in entries.iter().filter(|later| later.seq > entry.seq) {
+            if later.frozen.is_some()
+                || later.state != EntryState::Pending
+                || later.lane != entry.lane
+                || stands_alone(later)
+            {
+                break;
+            }
+            let Ok(fields) = captured::fields_of_mutation(self.tx, later.seq) else {
+                break;
+            };
+            let second = Intent {
+                op: later.op,
+                fields: fields.unwrap_or_default(),
+            };
+            match fold(&intent, &second) {
+                Folded::Apart => break,
+                Folded::Nothing => {
+                    self.supersede(entry, "created and deleted again before it was sent")?;
+                    self.supersede(later, "created and deleted again before it was sent")?;
+                    self.drop_base_if_clean(entity)?;
+                    return Ok(None);
+                }
+                Folded::One(one) if one.op == Operation::Delete => {
+                    // The delete keeps its own, later place: others may still reference the row.
+                    self.supersede(entry, "coalesced into a later delete")?;
+                    let covered = with_own(entry, std::mem::take(covers));
+                    return self.hand_over(later, covered).map(|()| None);
+                }
+                Folded::One(one) => {
+                    if !self.uncreated_parents(entity, &second.fields)?.is_empty() {
+                        break;
+                    }
+                    self.supersede(later, "coalesced into an earlier mutation")?;
+                    covers.extend(with_own(later, covered_by(later)));
+                    intent = one;
+                }
+            }
+        }
+        if intent.op == Operation::Update {
+            self.drop_unchanged(entity, &mut intent.fields)?;
+            if intent.fields.is_empty() {
+                self.supersede(entry, "it changes nothing any more")?;
+                self.drop_base_if_clean(entity)?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(intent))
+    }
+
+    /// What was folded into a later entry is remembered there until it is sent.
+    fn hand_over(&self, later: &Entry, mut covered: Vec<MutationId>) -> Result<(), StoreError> {
+        covered.extend(covered_by(later));
+        self.tx
+            .prepare_cached("UPDATE syncline_outbox SET covers = ?2 WHERE seq = ?1")?
+            .execute((later.seq, to_json(&covered)))?;
+        Ok(())
+    }
+
+    fn supersede(&mut self, entry: &Entry, reason: &str) -> Result<(), StoreError> {
+        self.gone.insert(entry.seq);
+        let detail = serde_json::json!({ "reason": reason });
+        outbox::settle(self.tx, entry, "superseded", &detail, self.now)
+    }
+
+    fn drop_base_if_clean(&self, entity: &EntityRef) -> Result<(), StoreError> {
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        if outbox::of_entity(self.tx, names.0, names.1)?.is_empty() {
+            captured::delete_base(self.tx, names.0, names.1)?;
+        }
+        Ok(())
+    }
+
+    fn drop_unchanged(&self, entity: &EntityRef, fields: &mut Fields) -> Result<(), StoreError> {
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        if self
+            .chain
+            .contains_key(&(names.0.to_owned(), names.1.to_owned()))
+        {
+            // The base is older than what it follows.
+            return Ok(());
+        }
+        if let BaseState::Present(base) = captured::base_of(self.tx, names.0, names.1)? {
+            let same = |name: &str| base.get(name) == fields.get(name);
+            let unchanged: Vec<String> = fields
+                .names()
+                .filter(|name| same(name))
+                .map(str::to_owned)
+                .collect();
+            unchanged.iter().for_each(|name| {
+                fields.remove(name);
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn freeze(
+        &mut self,
+        entry: &Entry,
+        entity: EntityRef,
+        intent: Intent,
+        covers: Vec<MutationId>,
+    ) -> Result<Step, StoreError> {
+        let command = match entry
+            .command
+            .as_deref()
+            .map(serde_json::from_str::<Command>)
+        {
+            None => None,
+            Some(Ok(command)) => Some(command),
+            Some(Err(error)) => {
+                let why = format!("the command is not {{\"name\":…,\"args\":{{…}}}}: {error}");
+                return self.fail(entry, Some(entity), "invalid-command", why);
+            }
+        };
+        let known = state::known_version(self.tx, &entity)?;
+        let base = match &command {
+            None => self.base(&entity, intent.op, known),
+            // It is carried out on whatever is there.
+            Some(_) => None,
+        };
+        let covers = match covers.is_empty() {
+            true => covers,
+            false => with_own(entry, covers),
+        };
+        let op = intent.op;
+        let key = self.key(entry, &covers);
+        let frozen = to_json(&Mutation {
+            key: IdempotencyKey::new(key.clone()),
+            mutation: entry.mutation.clone(),
+            covers: covers.clone(),
+            entity_type: entity.entity_type.clone(),
+            id: entity.id.clone(),
+            op,
+            assign: None,
+            base,
+            fields: intent.fields.clone(),
+            command,
+        });
+        if frozen.len() > self.limits.mutation_bytes {
+            let detail = format!(
+                "the mutation has {} bytes, the server takes {}; make the row smaller",
+                frozen.len(),
+                self.limits.mutation_bytes
+            );
+            return self.fail(entry, Some(entity), "too-large", detail);
+        }
+        let payload = (op != Operation::Delete).then_some(intent.fields);
+        Ok(Step::Send(Send {
+            key,
+            frozen,
+            entity,
+            covers,
+            fresh: Some(payload),
+        }))
+    }
+
+    /// The state that a mutation is made on.
+    fn base(
+        &self,
+        entity: &EntityRef,
+        op: Operation,
+        known: Option<ServerVersion>,
+    ) -> Option<Base> {
+        let name = (entity.entity_type.to_string(), entity.id.to_string());
+        if let Some(before) = self.chain.get(&name) {
+            return Some(Base::After(before.clone()));
+        }
+        match (op, known) {
+            (_, Some(version)) => Some(Base::Version {
+                epoch: self.epoch.clone(),
+                version,
+            }),
+            (Operation::Create, None) => None,
+            (_, None) => self.position.clone(),
+        }
+    }
+
+    /// An untouched mutation is sent under its own id: a copied or restored file, which knows the
+    /// id but not what was sent, then sends it under the same key. Whatever else has a key already
+    /// has spent it.
+    fn key(&mut self, entry: &Entry, covers: &[MutationId]) -> String {
+        match (&entry.key, &entry.origin_client) {
+            (Some(key), Some(_)) => key.clone(),
+            (None, Some(_)) => entry.mutation.to_string(),
+            (None, None) if covers.is_empty() => entry.mutation.to_string(),
+            _ => self.dice.key(self.now),
+        }
+    }
+}
+
+/// Not to be coalesced: it means more than its fields, or counts as sent.
+fn stands_alone(entry: &Entry) -> bool {
+    entry.group.is_some()
+        || entry.command.is_some()
+        || entry.depends_on.is_some()
+        || entry.origin_client.is_some()
+        || entry.cancel
+}
+
+/// What was coalesced into an entry before.
+pub(super) fn covered_by(entry: &Entry) -> Vec<MutationId> {
+    let covers = entry.covers.as_deref();
+    covers
+        .and_then(|covers| serde_json::from_str(covers).ok())
+        .unwrap_or_default()
+}
+
+fn with_own(entry: &Entry, mut covers: Vec<MutationId>) -> Vec<MutationId> {
+    if !covers.contains(&entry.mutation) {
+        covers.insert(0, entry.mutation.clone());
+    }
+    covers
+}
