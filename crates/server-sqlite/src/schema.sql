@@ -37,12 +37,13 @@ CREATE TABLE entity (
 CREATE UNIQUE INDEX entity_feed ON entity (tenant, scope, seq);
 
 -- What became of each idempotency key, written in the transaction of the effect, never changed.
--- `fingerprint` is the SHA-256 of what the key was used for.
+-- `fingerprint` is the SHA-256 of what the key was used for; NULL when the record stands whatever is
+-- sent under the key.
 CREATE TABLE outcome (
     tenant      TEXT NOT NULL,
     client      TEXT NOT NULL,
     key         TEXT NOT NULL,
-    fingerprint BLOB NOT NULL,
+    fingerprint BLOB,
     outcome     TEXT NOT NULL,
     created_at  INTEGER NOT NULL,
     PRIMARY KEY (tenant, client, key)
@@ -57,10 +58,13 @@ CREATE TABLE client (
     PRIMARY KEY (tenant, client)
 ) STRICT, WITHOUT ROWID;
 
--- The entity types that have been seen.
+-- The entity types that have been seen. `definition` is what the devices' tables look like, a JSON
+-- object kept to the byte.
 CREATE TABLE entity_type (
-    tenant     TEXT NOT NULL,
-    type       TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
+    tenant         TEXT NOT NULL,
+    type           TEXT NOT NULL,
+    created_at     INTEGER NOT NULL,
+    schema_version INTEGER,
+    definition     TEXT,
     PRIMARY KEY (tenant, type)
 ) STRICT, WITHOUT ROWID;

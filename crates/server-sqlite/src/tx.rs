@@ -7,7 +7,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use std::ops::ControlFlow;
 use syncline_protocol::{ClientId, EntityType, Epoch, IdempotencyKey, Scope};
-use syncline_server::{Entity, EntityKey, EntityRef, KeyRecord, ReadTx, StorageError, WriteTx};
+use syncline_server::{
+    Entity, EntityKey, EntityRef, KeyRecord, ReadTx, StorageError, StoredDefinition, WriteTx,
+};
 
 type Result<T> = std::result::Result<T, StorageError>;
 type Visit<'a> = &'a mut dyn FnMut(EntityRef<'_>) -> ControlFlow<()>;
@@ -44,6 +46,13 @@ const BIND_CLIENT: &str = "INSERT INTO client (tenant, client, subject, created_
 const READ_TYPES: &str = "SELECT type FROM entity_type WHERE tenant = ?1 ORDER BY type";
 const REGISTER_TYPE: &str = "INSERT INTO entity_type (tenant, type, created_at)
     VALUES (?1, ?2, ?3) ON CONFLICT (tenant, type) DO NOTHING";
+
+const READ_DEFINITIONS: &str = "SELECT schema_version, definition FROM entity_type
+    WHERE tenant = ?1 AND definition IS NOT NULL ORDER BY type";
+const DEFINE_TYPE: &str = "INSERT INTO entity_type
+    (tenant, type, created_at, schema_version, definition) VALUES (?1, ?2, ?3, ?4, ?5)
+    ON CONFLICT (tenant, type) DO UPDATE SET schema_version = excluded.schema_version,
+        definition = excluded.definition";
 
 /// The statements of one open transaction. SQLite has one writer, so whatever is read here stays
 /// as it is until the commit.
@@ -164,6 +173,20 @@ impl ReadTx for Tx<'_> {
         names().map_err(storage_error)
     }
 
+    fn type_definitions(&self, tenant: &str) -> Result<Vec<StoredDefinition>> {
+        let definitions = || -> rusqlite::Result<Vec<StoredDefinition>> {
+            let mut statement = self.connection.prepare_cached(READ_DEFINITIONS)?;
+            let rows = statement.query_map([tenant], |row| {
+                Ok(StoredDefinition {
+                    schema_version: row.get(0)?,
+                    json: row.get(1)?,
+                })
+            })?;
+            rows.collect()
+        };
+        definitions().map_err(storage_error)
+    }
+
     fn feed(
         &self,
         tenant: &str,
@@ -242,6 +265,21 @@ impl WriteTx for Tx<'_> {
         now_ms: i64,
     ) -> Result<()> {
         self.execute(REGISTER_TYPE, params![tenant, entity_type.as_str(), now_ms])
+    }
+
+    fn define_type(
+        &mut self,
+        tenant: &str,
+        entity_type: &EntityType,
+        definition: &StoredDefinition,
+        now_ms: i64,
+    ) -> Result<()> {
+        let StoredDefinition {
+            schema_version,
+            json,
+        } = definition;
+        let params = params![tenant, entity_type.as_str(), now_ms, schema_version, json];
+        self.execute(DEFINE_TYPE, params)
     }
 
     fn bump_head(&mut self, tenant: &str, scope: &Scope, count: i64) -> Result<i64> {

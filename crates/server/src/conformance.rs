@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::{Entity, EntityKey, KeyRecord, ReadTx, Storage, StorageError, WriteTx};
+use crate::{
+    Entity, EntityKey, KeyRecord, ReadTx, Storage, StorageError, StoredDefinition, WriteTx,
+};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use syncline_protocol::{ClientId, EntityType, Epoch, IdempotencyKey, Scope};
@@ -21,6 +23,7 @@ pub fn run<S: Storage>(make: impl Fn() -> S) {
     pages_in_key_order(&make());
     keeps_outcomes(&make());
     binds_clients(&make());
+    keeps_definitions(&make());
     undoes_failures(&make());
     undoes_panics(&make());
     keeps_tenants_apart(&make());
@@ -228,7 +231,7 @@ fn pages_in_key_order(storage: &impl Storage) {
 
 fn keeps_outcomes(storage: &impl Storage) {
     let record = KeyRecord {
-        fingerprint: [0xa5; 32],
+        fingerprint: Some([0xa5; 32]),
         outcome: "{\"outcome\":\"é\"}".to_owned(),
     };
     let name = IdempotencyKey::from("k");
@@ -245,6 +248,19 @@ fn keeps_outcomes(storage: &impl Storage) {
         let found = tx.claim_key(TENANT, &client(), &name).unwrap();
         assert_eq!(found, Some(record.clone()));
     });
+    let whatever = KeyRecord {
+        fingerprint: None,
+        ..record.clone()
+    };
+    let open = IdempotencyKey::from("open");
+    write(storage, |tx| {
+        tx.record_outcome(TENANT, &client(), &open, &whatever, 5)
+            .unwrap();
+    });
+    let kept = read(storage, |tx| {
+        tx.key_record(TENANT, &client(), &open).unwrap()
+    });
+    assert_eq!(kept, Some(whatever));
     let twice = storage.write(|tx| tx.record_outcome(TENANT, &client(), &name, &record, 6));
     assert!(twice.is_err(), "an outcome is written once");
     read(storage, |tx| {
@@ -271,6 +287,38 @@ fn binds_clients(storage: &impl Storage) {
     });
 }
 
+fn keeps_definitions(storage: &impl Storage) {
+    let definition = |schema_version, json: &str| StoredDefinition {
+        schema_version,
+        json: json.to_owned(),
+    };
+    let (first, second) = (definition(1, "{ \"é\":1}"), definition(u32::MAX, "{}"));
+    let (note, task) = (EntityType::from("note"), EntityType::from("task"));
+    write(storage, |tx| {
+        assert!(tx.type_definitions(TENANT).unwrap().is_empty());
+        tx.register_entity_type(TENANT, &task, 1).unwrap();
+        assert!(tx.type_definitions(TENANT).unwrap().is_empty());
+        tx.define_type(TENANT, &task, &first, 2).unwrap();
+        tx.define_type(TENANT, &note, &first, 2).unwrap();
+        tx.define_type(TENANT, &task, &second, 3).unwrap();
+        tx.register_entity_type(TENANT, &task, 4).unwrap();
+    });
+    read(storage, |tx| {
+        let kept = tx.type_definitions(TENANT).unwrap();
+        assert_eq!(kept, [first.clone(), second.clone()], "in order of type");
+        let types = tx.entity_types(TENANT).unwrap();
+        assert_eq!(types, [note.clone(), task.clone()]);
+        assert!(tx.type_definitions(OTHER).unwrap().is_empty());
+    });
+    let failed = storage.write(|tx| {
+        tx.define_type(TENANT, &task, &first, 5)?;
+        Err::<(), _>(StorageError::internal("planned"))
+    });
+    assert!(failed.is_err());
+    let kept = read(storage, |tx| tx.type_definitions(TENANT).unwrap());
+    assert_eq!(kept[1], second);
+}
+
 /// Writes one of everything over what `undoes_*` put there first.
 fn write_everything(tx: &mut dyn WriteTx) {
     tx.bind_client(TENANT, &client(), "ann", 1).unwrap();
@@ -281,7 +329,7 @@ fn write_everything(tx: &mut dyn WriteTx) {
     put(tx, TENANT, "t", "new", None);
     tx.raise_horizon(TENANT, &scope(), 3).unwrap();
     let record = KeyRecord {
-        fingerprint: [1; 32],
+        fingerprint: None,
         outcome: "{}".to_owned(),
     };
     tx.record_outcome(TENANT, &client(), &IdempotencyKey::from("k"), &record, 1)
@@ -346,7 +394,7 @@ fn keeps_tenants_apart(storage: &impl Storage) {
         tx.register_entity_type(OTHER, &EntityType::from("secret"), 1)
             .unwrap();
         let record = KeyRecord {
-            fingerprint: [1; 32],
+            fingerprint: None,
             outcome: "{}".to_owned(),
         };
         tx.record_outcome(OTHER, &client(), &IdempotencyKey::from("k"), &record, 1)

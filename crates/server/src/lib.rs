@@ -31,7 +31,8 @@ pub use memory::MemoryStorage;
 pub use message::{Headers, Now, Request, Response};
 pub use service::Service;
 pub use storage::{
-    Entity, EntityKey, EntityRef, Fingerprint, KeyRecord, ReadTx, Storage, StorageError, WriteTx,
+    Entity, EntityKey, EntityRef, Fingerprint, KeyRecord, ReadTx, Storage, StorageError,
+    StoredDefinition, WriteTx,
 };
 
 /// The one scope that every tenant has for now.

@@ -74,6 +74,10 @@ impl Refusal {
         .detail("take a new client id; the one sent was first used by someone else")
     }
 
+    pub(crate) fn read_only() -> Self {
+        Self::new(403, "read-only", "The token grants reading only")
+    }
+
     pub(crate) fn body_too_large(limit: usize) -> Self {
         Self::new(413, "body-too-large", "The request body is too large")
             .detail(format!("at most {limit} bytes after decompression"))

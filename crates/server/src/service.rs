@@ -28,6 +28,9 @@ enum Endpoint<'a> {
     Push,
     Pull,
     Mutation { key: &'a str },
+    Cancel { key: &'a str },
+    ReadTypes,
+    PutTypes,
 }
 
 impl<S: Storage> Service<S> {
@@ -110,24 +113,31 @@ impl<S: Storage> Service<S> {
             Endpoint::Push => api::push(self, identity, request, now),
             Endpoint::Pull => api::pull(self, identity, request),
             Endpoint::Mutation { key } => api::mutation(self, identity, request, key),
+            Endpoint::Cancel { key } => api::cancel(self, identity, request, key, now),
+            Endpoint::ReadTypes => api::read_types(self, identity),
+            Endpoint::PutTypes => api::put_types(self, identity, request, now),
         }
     }
 }
 
 fn endpoint(request: &Request) -> Result<Endpoint<'_>, Refusal> {
-    let (endpoint, method) = match request.path.as_str() {
-        "/v1/hello" => (Endpoint::Hello, "GET"),
-        "/v1/push" => (Endpoint::Push, "POST"),
-        "/v1/pull" => (Endpoint::Pull, "GET"),
-        path => match path.strip_prefix("/v1/mutations/") {
-            Some(key) if !key.is_empty() && !key.contains('/') => {
-                (Endpoint::Mutation { key }, "GET")
-            }
-            _ => return Err(Refusal::not_found()),
-        },
+    let segments: Vec<&str> = request.path.split('/').collect();
+    let (methods, endpoints) = match segments.as_slice() {
+        ["", "v1", "hello"] => ("GET", vec![Endpoint::Hello]),
+        ["", "v1", "push"] => ("POST", vec![Endpoint::Push]),
+        ["", "v1", "pull"] => ("GET", vec![Endpoint::Pull]),
+        ["", "v1", "types"] => ("GET, PUT", vec![Endpoint::ReadTypes, Endpoint::PutTypes]),
+        ["", "v1", "mutations", key] if !key.is_empty() => {
+            ("GET", vec![Endpoint::Mutation { key }])
+        }
+        ["", "v1", "mutations", key, "cancel"] if !key.is_empty() => {
+            ("POST", vec![Endpoint::Cancel { key }])
+        }
+        _ => return Err(Refusal::not_found()),
     };
-    allow(request, method)?;
-    Ok(endpoint)
+    let asked = methods.split(", ").position(|one| one == request.method);
+    let endpoint = asked.and_then(|nth| endpoints.into_iter().nth(nth));
+    endpoint.ok_or_else(|| Refusal::method_not_allowed(methods))
 }
 
 fn allow(request: &Request, method: &str) -> Result<(), Refusal> {

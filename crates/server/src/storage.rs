@@ -83,6 +83,9 @@ pub trait ReadTx {
     /// The entity types registered by the tenant, in order.
     fn entity_types(&self, tenant: &str) -> Result<Vec<EntityType>, StorageError>;
 
+    /// The tenant's type definitions, in the order of their types.
+    fn type_definitions(&self, tenant: &str) -> Result<Vec<StoredDefinition>, StorageError>;
+
     /// Visits the scope's entities and tombstones with a position above `after`, in ascending
     /// order of position, at most `limit`, until `visit` breaks.
     fn feed(
@@ -142,6 +145,15 @@ pub trait WriteTx: ReadTx {
         &mut self,
         tenant: &str,
         entity_type: &EntityType,
+        now_ms: i64,
+    ) -> Result<(), StorageError>;
+
+    /// Registers an entity type if need be and keeps its definition, in place of an earlier one.
+    fn define_type(
+        &mut self,
+        tenant: &str,
+        entity_type: &EntityType,
+        definition: &StoredDefinition,
         now_ms: i64,
     ) -> Result<(), StorageError>;
 
@@ -213,10 +225,19 @@ pub struct EntityRef<'a> {
 /// What is remembered about an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// What the key was used for.
-    pub fingerprint: Fingerprint,
+    /// What the key was used for; none when the record stands whatever is sent under the key.
+    pub fingerprint: Option<Fingerprint>,
     /// What became of it, as JSON.
     pub outcome: String,
+}
+
+/// A type definition as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDefinition {
+    /// Counts the changes of the type's schema.
+    pub schema_version: u32,
+    /// The definition as JSON, kept to the byte.
+    pub json: String,
 }
 
 /// Why a storage could not do what was asked. Nothing of the transaction has happened, except that

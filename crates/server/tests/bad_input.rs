@@ -204,7 +204,10 @@ fn paths_methods_and_versions() {
         "/v1/push%00",
         "/../v1/push",
         "/healthz/x",
-        "/v1/mutations/k/cancel",
+        "/v1/mutations//cancel",
+        "/v1/mutations/k/cancel/",
+        "/v1/types/",
+        "/v1/types/task",
     ] {
         expect(&server.get(&ann(), path), 404, "not-found");
     }
@@ -213,6 +216,9 @@ fn paths_methods_and_versions() {
         ("POST", "/v1/pull", "GET"),
         ("DELETE", "/v1/mutations/k", "GET"),
         ("HEAD", "/v1/hello", "GET"),
+        ("GET", "/v1/mutations/k/cancel", "POST"),
+        ("POST", "/v1/types", "GET, PUT"),
+        ("DELETE", "/v1/types", "GET, PUT"),
         ("POST", "/healthz", "GET"),
         ("G\u{1b}[31m", "/healthz", "GET"),
     ] {

@@ -5,15 +5,17 @@ mod hello;
 mod mutations;
 mod pull;
 mod push;
+mod types;
 
 pub(crate) use health::health;
 pub(crate) use hello::hello;
-pub(crate) use mutations::mutation;
+pub(crate) use mutations::{cancel, mutation};
 pub(crate) use pull::pull;
 pub(crate) use push::push;
+pub(crate) use types::{put_types, read_types};
 
 use crate::problems::Refusal;
-use crate::{DEFAULT_SCOPE, Response};
+use crate::{DEFAULT_SCOPE, Request, Response};
 use serde::Serialize;
 use syncline_protocol::{ClientId, Scope};
 
@@ -36,5 +38,27 @@ fn check_client(client: &ClientId) -> Result<(), Refusal> {
     }
     Err(Refusal::malformed(
         "a client id is 32 hexadecimal digits, chosen at random by the client",
+    ))
+}
+
+fn check_content_type(request: &Request) -> Result<(), Refusal> {
+    let sent = request.headers.get("content-type").unwrap_or_default();
+    let mut parts = sent.split(';').map(str::trim);
+    let is_json = parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+    let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+            value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        _ => true,
+    });
+    if is_json && is_utf8 {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        415,
+        "content-type",
+        "The body must be application/json in UTF-8",
     ))
 }

@@ -7,7 +7,10 @@ mod state;
 
 use state::{RecordKey, RowKey, ScopeKey, State, record_key, row_key, scope_key};
 
-use crate::{Entity, EntityKey, EntityRef, KeyRecord, ReadTx, Storage, StorageError, WriteTx};
+use crate::{
+    Entity, EntityKey, EntityRef, KeyRecord, ReadTx, Storage, StorageError, StoredDefinition,
+    WriteTx,
+};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +29,7 @@ enum Undo {
     Horizon(ScopeKey, Option<i64>),
     Record(RecordKey),
     Client((String, String)),
-    Type((String, String)),
+    Type((String, String), Option<Option<StoredDefinition>>),
     Epoch(String),
 }
 
@@ -89,9 +92,7 @@ impl Drop for MemoryWrite<'_> {
                 Undo::Horizon(key, previous) => restore(&mut self.state.horizons, key, previous),
                 Undo::Record(key) => restore(&mut self.state.records, key, None),
                 Undo::Client(key) => restore(&mut self.state.clients, key, None),
-                Undo::Type(key) => {
-                    self.state.types.remove(&key);
-                }
+                Undo::Type(key, previous) => restore(&mut self.state.types, key, previous),
                 Undo::Epoch(previous) => self.state.epoch = previous,
             }
         }
@@ -150,6 +151,10 @@ impl ReadTx for MemoryWrite<'_> {
 
     fn entity_types(&self, tenant: &str) -> Result<Vec<EntityType>> {
         self.state.entity_types(tenant)
+    }
+
+    fn type_definitions(&self, tenant: &str) -> Result<Vec<StoredDefinition>> {
+        self.state.type_definitions(tenant)
     }
 
     fn feed(
@@ -229,9 +234,25 @@ impl WriteTx for MemoryWrite<'_> {
     ) -> Result<()> {
         self.count_operation()?;
         let key = (tenant.to_owned(), entity_type.as_str().to_owned());
-        if self.state.types.insert(key.clone()) {
-            self.undo.push(Undo::Type(key));
+        if !self.state.types.contains_key(&key) {
+            self.state.types.insert(key.clone(), None);
+            self.undo.push(Undo::Type(key, None));
         }
+        Ok(())
+    }
+
+    fn define_type(
+        &mut self,
+        tenant: &str,
+        entity_type: &EntityType,
+        definition: &StoredDefinition,
+        _now_ms: i64,
+    ) -> Result<()> {
+        self.count_operation()?;
+        let key = (tenant.to_owned(), entity_type.as_str().to_owned());
+        let kept = Some(definition.clone());
+        let previous = self.state.types.insert(key.clone(), kept);
+        self.undo.push(Undo::Type(key, previous));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What the storage in memory holds, and how it is read.
 
-use crate::{Entity, EntityKey, EntityRef, KeyRecord, ReadTx, StorageError};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::{Entity, EntityKey, EntityRef, KeyRecord, ReadTx, StorageError, StoredDefinition};
+use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use syncline_protocol::{ClientId, EntityType, Epoch, IdempotencyKey, Scope};
 
@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) horizons: BTreeMap<ScopeKey, i64>,
     pub(super) records: BTreeMap<RecordKey, KeyRecord>,
     pub(super) clients: BTreeMap<(String, String), String>,
-    pub(super) types: BTreeSet<(String, String)>,
+    pub(super) types: BTreeMap<(String, String), Option<StoredDefinition>>,
     /// Write operations that still succeed before the planned failure.
     pub(super) failure: Option<(usize, StorageError)>,
 }
@@ -130,8 +130,15 @@ impl ReadTx for State {
     }
 
     fn entity_types(&self, tenant: &str) -> Result<Vec<EntityType>> {
-        let own = self.types.iter().filter(|(owner, _)| owner == tenant);
+        let own = self.types.keys().filter(|(owner, _)| owner == tenant);
         Ok(own.map(|(_, name)| EntityType::new(name.clone())).collect())
+    }
+
+    fn type_definitions(&self, tenant: &str) -> Result<Vec<StoredDefinition>> {
+        let own = self.types.iter().filter(|((owner, _), _)| owner == tenant);
+        Ok(own
+            .filter_map(|(_, definition)| definition.clone())
+            .collect())
     }
 
     fn feed(

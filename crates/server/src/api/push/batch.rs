@@ -8,7 +8,7 @@ use super::parse::Incoming;
 use super::record::{Numbered, applied, conflict, read_record};
 use super::rules::{self, Current, Decision, Hold, Place};
 use crate::schema::Schemas;
-use crate::{Entity, EntityKey, Identity, StorageError, WriteTx};
+use crate::{Entity, EntityKey, Identity, KeyRecord, StorageError, WriteTx};
 use std::collections::BTreeMap;
 use syncline_protocol::{
     Access, Base, ClientId, ConflictReason, Epoch, Fields, IdempotencyKey, Outcome, PushResponse,
@@ -187,7 +187,10 @@ impl<'a> Batch<'a> {
             .claim_key(tenant, self.caller.client, &incoming.key)?;
         Ok(match record {
             None => None,
-            Some(record) if record.fingerprint != incoming.fingerprint => Some(Draft::KeyReused),
+            Some(KeyRecord {
+                fingerprint: Some(used),
+                ..
+            }) if used != incoming.fingerprint => Some(Draft::KeyReused),
             Some(record) => Some(Draft::Replay(read_record(&record)?.outcome)),
         })
     }

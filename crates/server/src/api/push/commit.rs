@@ -4,7 +4,7 @@
 
 use super::batch::{Batch, Caller, Draft, Name, Verdict};
 use super::parse::Incoming;
-use super::record::{KEY_REUSED, Numbered, Recorded, applied, conflict, key_reused};
+use super::record::{KEY_REUSED, Numbered, applied, conflict, key_reused, write_record};
 use crate::{Entity, EntityKey, KeyRecord, StorageError};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::{EntityType, Outcome, PushResponse, PushResult};
@@ -97,14 +97,9 @@ impl<'a> Batch<'a> {
     }
 
     fn record(&mut self, incoming: &Incoming, outcome: &Outcome) -> Result<()> {
-        let recorded = Recorded {
-            entity_type: incoming.entity_type.clone(),
-            id: incoming.id.clone(),
-            outcome: outcome.clone(),
-        };
         let record = KeyRecord {
-            fingerprint: incoming.fingerprint,
-            outcome: serde_json::to_string(&recorded).map_err(StorageError::internal)?,
+            fingerprint: Some(incoming.fingerprint),
+            outcome: write_record(&incoming.entity_type, &incoming.id, outcome)?,
         };
         let tenant = &self.caller.identity.principal.tenant;
         let Caller { client, now_ms, .. } = self.caller;

@@ -19,9 +19,9 @@ mod record;
 mod rules;
 mod validate;
 
-pub(super) use record::read_record;
+pub(super) use record::{read_record, write_record};
 
-use super::{check_client, default_scope, json};
+use super::{check_client, check_content_type, default_scope, json};
 use crate::problems::Refusal;
 use crate::{Identity, Now, Request, Response, Service, Storage};
 use batch::{Batch, Caller, Verdict};
@@ -61,28 +61,6 @@ pub(crate) fn push<S: Storage>(
             json(&response)
         }
     }
-}
-
-fn check_content_type(request: &Request) -> Result<(), Refusal> {
-    let sent = request.headers.get("content-type").unwrap_or_default();
-    let mut parts = sent.split(';').map(str::trim);
-    let is_json = parts
-        .next()
-        .is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
-    let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
-        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-            value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-        }
-        _ => true,
-    });
-    if is_json && is_utf8 {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        415,
-        "content-type",
-        "The body must be application/json in UTF-8",
-    ))
 }
 
 fn log(mutations: &[parse::Incoming], response: &PushResponse) {

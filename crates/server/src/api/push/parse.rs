@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use syncline_protocol::{
-    Base, ClientId, Fields, IdempotencyKey, Limits, MutationId, Operation, Outcome,
+    Assign, Base, ClientId, Command, Fields, IdempotencyKey, Limits, MutationId, Operation, Outcome,
 };
 
 /// A push that could be read.
@@ -55,9 +55,13 @@ struct WireMutation {
     id: String,
     op: Operation,
     #[serde(default)]
+    assign: Option<Assign>,
+    #[serde(default)]
     base: Option<Base>,
     #[serde(default)]
     fields: Fields,
+    #[serde(default)]
+    command: Option<Command>,
 }
 
 /// What a key stands for: the mutation without its key, in canonical form (fields in name order).
@@ -67,8 +71,10 @@ struct Canonical<'a> {
     entity_type: &'a str,
     id: &'a str,
     op: Operation,
+    assign: Option<Assign>,
     base: Option<&'a Base>,
     fields: &'a Fields,
+    command: Option<&'a Command>,
 }
 
 pub(crate) fn parse(body: &[u8], limits: &Limits, schemas: &Schemas) -> Result<Incomings, Refusal> {
@@ -135,8 +141,10 @@ fn fingerprint(wire: &WireMutation) -> Result<Fingerprint, serde_json::Error> {
         entity_type: &wire.entity_type,
         id: &wire.id,
         op: wire.op,
+        assign: wire.assign,
         base: wire.base.as_ref(),
         fields: &wire.fields,
+        command: wire.command.as_ref(),
     })?;
     Ok(Sha256::digest(canonical).into())
 }

@@ -5,7 +5,7 @@ use crate::{KeyRecord, StorageError};
 use serde::{Deserialize, Serialize};
 use syncline_protocol::{ConflictReason, Fields, Outcome, RemoteState, ServerVersion};
 
-/// What is recorded for a key.
+/// What is recorded for a key; a key that was cancelled unseen has no entity.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Recorded {
     #[serde(rename = "type")]
@@ -23,6 +23,19 @@ pub(super) struct Numbered {
 
 pub(crate) fn read_record(record: &KeyRecord) -> Result<Recorded, StorageError> {
     serde_json::from_str(&record.outcome).map_err(StorageError::internal)
+}
+
+pub(crate) fn write_record(
+    entity_type: &str,
+    id: &str,
+    outcome: &Outcome,
+) -> Result<String, StorageError> {
+    let recorded = Recorded {
+        entity_type: entity_type.to_owned(),
+        id: id.to_owned(),
+        outcome: outcome.clone(),
+    };
+    serde_json::to_string(&recorded).map_err(StorageError::internal)
 }
 
 pub(super) const KEY_REUSED: &str = "key-reused";
