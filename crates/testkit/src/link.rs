@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::time::Duration;
-use syncline_core::{Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_core::{BatchEntry, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
 use syncline_protocol::{
     HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION, Problem, PullLine,
 };
@@ -45,6 +45,10 @@ pub(crate) struct Link {
     pub(crate) traffic: Traffic,
     /// A push whose mutations mention this text is answered 500 as a whole.
     pub(crate) poison: Option<String>,
+    /// A push whose mutations mention this text is never answered.
+    pub(crate) hang: Option<String>,
+    /// Every push: operation and entity of each of its mutations.
+    pub(crate) batches: Vec<Vec<String>>,
     /// A token expires with this many requests.
     pub(crate) expire_after: Option<u64>,
 }
@@ -66,6 +70,8 @@ impl Link {
         if let RemoteRequest::Push { batch, .. } = request {
             self.traffic.pushes += 1;
             self.traffic.mutations += batch.entries.len() as u64;
+            let name = |entry: &BatchEntry| format!("{:?} {}", entry.op, entry.entity);
+            self.batches.push(batch.entries.iter().map(name).collect());
         }
         let unreachable = |detail: &str| RemoteError::Unreachable {
             detail: detail.to_owned(),
@@ -74,7 +80,10 @@ impl Link {
         if !self.online {
             return failed(unreachable("offline"));
         }
-        if self.is_poisoned(request) {
+        if mentions(request, self.hang.as_deref()) {
+            return failed(unreachable("timed out"));
+        }
+        if mentions(request, self.poison.as_deref()) {
             return failed(status_error(500, None, "internal error"));
         }
         match self.faults.pop_front() {
@@ -91,16 +100,6 @@ impl Link {
             Some(Fault::Status(status, after)) => failed(status_error(status, after, "told to")),
             Some(Fault::Portal) => failed(unreachable("200 without the protocol's marks")),
             Some(Fault::Hold) => Delivery::Held,
-        }
-    }
-
-    fn is_poisoned(&self, request: &RemoteRequest) -> bool {
-        match (request, &self.poison) {
-            (RemoteRequest::Push { batch, .. }, Some(poison)) => batch
-                .entries
-                .iter()
-                .any(|entry| entry.frozen.contains(poison)),
-            _ => false,
         }
     }
 
@@ -161,6 +160,16 @@ impl Link {
             .header(HEADER_CLIENT, client.as_str())
             .header(HEADER_REQUEST, self.traffic.requests.to_string())
             .header("authorization", format!("Bearer {}", self.token))
+    }
+}
+
+fn mentions(request: &RemoteRequest, text: Option<&str>) -> bool {
+    match (request, text) {
+        (RemoteRequest::Push { batch, .. }, Some(text)) => batch
+            .entries
+            .iter()
+            .any(|entry| entry.frozen.contains(text)),
+        _ => false,
     }
 }
 

@@ -151,6 +151,16 @@ impl World {
         self.get(name).link.poison = Some(text.to_owned());
     }
 
+    /// Every push that contains `text` is never answered, though the server is there.
+    pub fn hang(&mut self, name: &str, text: &str) {
+        self.get(name).link.hang = Some(text.to_owned());
+    }
+
+    /// Every push of a device so far: operation and entity of each of its mutations.
+    pub fn batches(&mut self, name: &str) -> Vec<Vec<String>> {
+        self.get(name).link.batches.clone()
+    }
+
     /// The device's token is refused after this many more requests.
     pub fn expire_token_after(&mut self, name: &str, requests: u64) {
         self.get(name).link.expire_after = Some(requests);
@@ -346,6 +356,7 @@ impl World {
         let link = &mut self.get(name).link;
         link.faults.clear();
         link.poison = None;
+        link.hang = None;
         link.expire_after = None;
         self.release(name);
         self.online(name);
