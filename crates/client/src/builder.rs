@@ -127,6 +127,7 @@ impl Builder {
             tables,
             existing: self.existing,
             policy: self.policy,
+            options: std::collections::BTreeMap::new(),
             client: ClientId::new(driver::random_name()?),
         };
         Ok(attach(&mut conn, &request, Clock::start().now())?)

@@ -78,7 +78,7 @@ pub(crate) fn restore(
     }
     let tables: BTreeSet<&str> = held.iter().map(|trigger| trigger.table.as_str()).collect();
     for entity_type in tables.into_iter().filter_map(|table| types.of_table(table)) {
-        capture::install(tx, &entity_type.table, &entity_type.name)?;
+        capture::install(tx, entity_type)?;
     }
     Ok(())
 }

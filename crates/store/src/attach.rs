@@ -3,13 +3,15 @@
 //! Works without a network, and leaves the app's own schema as it is.
 
 use crate::capture;
-use crate::error::StoreError;
+use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::row;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::sweep;
 use crate::table::{self, Table};
+use crate::type_options::TypeOptions;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use std::collections::BTreeMap;
 use syncline_core::{Now, Policy};
 use syncline_protocol::ClientId;
 
@@ -24,6 +26,8 @@ pub struct AttachRequest {
     pub existing: Existing,
     /// How conflicts are decided.
     pub policy: Policy,
+    /// What is declared for single tables, by the table's name; nothing for the others.
+    pub options: BTreeMap<String, TypeOptions>,
     /// The id of this installation, used if the file has none yet.
     pub client: ClientId,
 }
@@ -83,7 +87,11 @@ fn check(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
         Err(StoreError::NotAttached) => {}
         Err(error) => return Err(error),
     }
-    tables(conn, request).map(drop)
+    tables(conn, request).map(drop)?;
+    for (name, options) in &request.options {
+        Table::check_options(conn, name, options)?;
+    }
+    Ok(())
 }
 
 fn refuse_other_remote(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
@@ -101,7 +109,7 @@ fn tables(conn: &Connection, request: &AttachRequest) -> Result<Vec<Table>, Stor
     };
     let mut tables: Vec<Table> = Vec::new();
     for name in &names {
-        let table = Table::read(conn, name)?;
+        let table = Table::read_with(conn, name, &options_of(request, name))?;
         if tables.iter().all(|other| other.name != table.name) {
             tables.push(table);
         }
@@ -112,6 +120,12 @@ fn tables(conn: &Connection, request: &AttachRequest) -> Result<Vec<Table>, Stor
         ));
     }
     Ok(tables)
+}
+
+fn options_of(request: &AttachRequest, table: &str) -> TypeOptions {
+    let mut declared = request.options.iter();
+    let same = declared.find(|(name, _)| name.eq_ignore_ascii_case(table));
+    same.map_or_else(TypeOptions::default, |(_, options)| options.clone())
 }
 
 fn attach_in(
@@ -144,11 +158,16 @@ fn attach_table(
     report: &mut AttachReport,
 ) -> Result<(), StoreError> {
     let name = &table.name;
+    let entity_type = RegisteredType {
+        policy: request.policy,
+        options: options_of(request, name),
+        ..RegisteredType::new(name, table.clone())
+    };
     tx.execute(
-        "INSERT INTO syncline_entity_type (name, table_name, policy) VALUES (?1, ?1, ?2)",
-        params![name, request.policy.as_str()],
+        "INSERT INTO syncline_entity_type (name, table_name, policy, options) VALUES (?1, ?1, ?2, ?3)",
+        params![name, request.policy.as_str(), to_json(&entity_type.options)],
     )?;
-    capture::install(tx, table, name)?;
+    capture::install(tx, &entity_type)?;
     match request.existing {
         Existing::Adopt => {
             meta::set(tx, &format!("{}{name}", meta::key::ADOPT), 1)?;
@@ -158,7 +177,7 @@ fn attach_table(
         Existing::Upload => row::for_each(tx, table, |id, fields| {
             match id {
                 Ok(id) => {
-                    sweep::record_create(tx, name, &id, &fields, now.unix_ms)?;
+                    sweep::record_create(tx, &entity_type, &id, &fields, "attach", now)?;
                     report.uploads += 1;
                 }
                 Err(why) => report.unsyncable.push(format!("{name}: {why}")),

@@ -21,6 +21,7 @@ mod sql;
 mod stash;
 mod triggers;
 
+use crate::store::RegisteredType;
 use crate::table::Table;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 pub(crate) use sql::MUTATION_ID;
@@ -40,9 +41,9 @@ pub enum CaptureState {
 
 /// Installs the capture triggers of a table as the newest ones on it, replacing those of the same
 /// entity type. After an error, roll the transaction back.
-pub fn install(tx: &Transaction<'_>, table: &Table, entity_type: &str) -> rusqlite::Result<()> {
-    remove(tx, entity_type)?;
-    for statement in triggers::all(&Subject::new(table, entity_type), entity_type) {
+pub fn install(tx: &Transaction<'_>, entity_type: &RegisteredType) -> rusqlite::Result<()> {
+    remove(tx, &entity_type.name)?;
+    for statement in triggers::all(&Subject::new(entity_type), &entity_type.name) {
         tx.execute_batch(&statement)?;
     }
     Ok(())
@@ -59,12 +60,12 @@ pub fn remove(tx: &Transaction<'_>, entity_type: &str) -> rusqlite::Result<()> {
 
 /// Compares the capture triggers in the file with those that the table, as it is now, should have.
 /// Triggers in the temp schema, which every connection has for itself, are not seen.
-pub fn verify(
-    conn: &Connection,
-    table: &Table,
-    entity_type: &str,
-) -> rusqlite::Result<CaptureState> {
-    let expected = triggers::all(&Subject::new(table, entity_type), entity_type);
+pub fn verify(conn: &Connection, entity_type: &RegisteredType) -> rusqlite::Result<CaptureState> {
+    let (table, expected) = (
+        &entity_type.table,
+        triggers::all(&Subject::new(entity_type), &entity_type.name),
+    );
+    let entity_type = entity_type.name.as_str();
     let mut found = 0;
     let mut current = true;
     let mut oldest = i64::MAX;

@@ -17,6 +17,8 @@ pub(crate) mod key {
     pub(crate) const EPOCH: &str = "epoch";
     /// The server's token of the last answer that was booked.
     pub(crate) const EXCHANGE_TOKEN: &str = "exchange_token";
+    /// The greatest number that a settled outbox entry had; capture triggers read it.
+    pub(crate) const LAST_SEQ: &str = "last_seq";
     pub(crate) const LAST_PUSH_AT: &str = "last_push_at";
     pub(crate) const LAST_PULL_AT: &str = "last_pull_at";
     /// The server's history changed: until the next sweep is through, nothing is removed unasked.
@@ -43,6 +45,16 @@ pub(crate) fn set(conn: &Connection, key: &str, value: impl ToSql) -> rusqlite::
     conn.prepare_cached(
         "INSERT INTO syncline_meta (key, value) VALUES (?1, ?2)
          ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )?
+    .execute(params![key, value])?;
+    Ok(())
+}
+
+/// Raises a number; a smaller one changes nothing.
+pub(crate) fn raise(conn: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO syncline_meta (key, value) VALUES (?1, ?2)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE excluded.value > value",
     )?
     .execute(params![key, value])?;
     Ok(())

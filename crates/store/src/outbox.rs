@@ -1,7 +1,10 @@
 //! The outbox as rows: reading entries, settling them, and what is remembered of settled ones.
 
+use crate::capture::MUTATION_ID;
 use crate::captured;
 use crate::error::{StoreError, to_json};
+use crate::meta;
+use crate::store::RegisteredType;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -224,7 +227,48 @@ pub(crate) fn settle(
     captured::delete_reals(conn, entry.seq)?;
     conn.prepare_cached("DELETE FROM syncline_outbox WHERE seq = ?1")?
         .execute([entry.seq])?;
+    meta::raise(conn, meta::key::LAST_SEQ, entry.seq)?;
     log(conn, entry, kind, &to_json(detail), now)
+}
+
+/// What the engine itself records as a mutation.
+pub(crate) struct Recorded<'a> {
+    pub(crate) entity_type: &'a RegisteredType,
+    pub(crate) id: &'a EntityId,
+    pub(crate) op: Operation,
+    /// `None` for a delete.
+    pub(crate) fields: Option<&'a Fields>,
+    /// Why it is recorded, in a word.
+    pub(crate) origin: &'a str,
+}
+
+/// Records a mutation as a capture trigger would, and returns its number. The base is the
+/// caller's to write.
+pub(crate) fn record(
+    tx: &Transaction<'_>,
+    recorded: &Recorded<'_>,
+    now: Now,
+) -> Result<i64, StoreError> {
+    let entity_type = recorded.entity_type;
+    tx.prepare_cached(&format!(
+        "INSERT INTO syncline_outbox (seq, mutation, entity_type, entity_id, op, payload, created_at, schema_version, lane, origin)
+         SELECT 1 + max(coalesce((SELECT max(seq) FROM syncline_outbox), 0),
+                        coalesce((SELECT value FROM syncline_meta WHERE key = ?1), 0)),
+                {MUTATION_ID}, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9"
+    ))?
+    .execute(params![
+        meta::key::LAST_SEQ,
+        entity_type.name,
+        recorded.id.as_str(),
+        op_word(recorded.op),
+        // Unchecked, as from a capture trigger: what can never sync fails when it is claimed.
+        recorded.fields.map(to_json),
+        now.unix_ms,
+        entity_type.schema_version,
+        entity_type.options.lane.number(),
+        recorded.origin
+    ])?;
+    Ok(tx.last_insert_rowid())
 }
 
 /// Remembers an outcome.

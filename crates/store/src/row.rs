@@ -96,7 +96,7 @@ fn column_list(table: &Table) -> String {
 fn fields_from(table: &Table, row: &Row<'_>, offset: usize) -> rusqlite::Result<Fields> {
     let mut fields = Fields::new();
     for (index, column) in table.columns.iter().enumerate() {
-        fields.insert(column.name.clone(), from_sql(row.get_ref(offset + index)?));
+        fields.insert(column.field.clone(), from_sql(row.get_ref(offset + index)?));
     }
     Ok(fields)
 }
@@ -177,8 +177,8 @@ fn id_from(table: &Table, row: &Row<'_>) -> rusqlite::Result<Result<EntityId, St
     Ok(EntityId::from_parts(&parts).map_err(|error| error.to_string()))
 }
 
-/// Writes a row: inserts it, or sets the given fields. Fields that the table does not have are left
-/// out; columns that are not given keep their value or take their default.
+/// Writes a row: inserts it, or sets the given fields. Fields that the table does not have are passed
+/// over; columns that are not given or not synced keep their value or take their default.
 pub(crate) fn write(
     conn: &Connection,
     table: &Table,
@@ -190,7 +190,7 @@ pub(crate) fn write(
         .iter()
         .filter_map(|column| {
             fields
-                .get(&column.name)
+                .get(&column.field)
                 .map(|value| (column.name.as_str(), value))
         })
         .collect();
@@ -267,10 +267,9 @@ fn column_value(table: &Table, id: &EntityId, fields: &Fields, column: &str) -> 
     {
         Some(index) => key_values(id).nth(index),
         None => {
-            let named = |(name, value): (&String, &Value)| {
-                name.eq_ignore_ascii_case(column).then(|| to_sql(value))
-            };
-            fields.iter().find_map(named)
+            let named = |known: &&crate::table::Column| known.name.eq_ignore_ascii_case(column);
+            let field = &table.columns.iter().find(named)?.field;
+            fields.get(field).map(to_sql)
         }
     }
 }

@@ -37,6 +37,17 @@ pub struct RegisteredType {
 }
 
 impl RegisteredType {
+    /// A table registered under a name, with nothing declared.
+    pub fn new(name: impl Into<String>, table: Table) -> Self {
+        Self {
+            name: name.into(),
+            table,
+            policy: Policy::default(),
+            schema_version: 1,
+            options: TypeOptions::default(),
+        }
+    }
+
     pub(crate) fn entity_type(&self) -> EntityType {
         EntityType::new(self.name.clone())
     }
@@ -76,7 +87,7 @@ impl EntityTypes {
         let mut types = BTreeMap::new();
         for (name, table, policy, schema_version, options) in rows {
             let options = TypeOptions::from_json(&options)?;
-            match Table::read(conn, &table) {
+            match Table::read_with(conn, &table, &options) {
                 Ok(table) => {
                     let policy = policy.parse().unwrap_or_default();
                     types.insert(
@@ -286,8 +297,7 @@ impl Store {
         }
         let types = EntityTypes::load(&self.conn)?;
         let stale = |entity_type: &&RegisteredType| {
-            capture::verify(&self.conn, &entity_type.table, &entity_type.name)
-                .map(|state| state != CaptureState::Current)
+            capture::verify(&self.conn, entity_type).map(|state| state != CaptureState::Current)
         };
         let mut renew = Vec::new();
         for entity_type in types.iter() {
@@ -302,8 +312,7 @@ impl Store {
                     entity_type = entity_type.name,
                     "the schema changed: capture triggers are renewed"
                 );
-                capture::remove(&tx, &entity_type.name)?;
-                capture::install(&tx, &entity_type.table, &entity_type.name)?;
+                capture::install(&tx, entity_type)?;
             }
             tx.commit()?;
         }

@@ -6,16 +6,16 @@
 //! reset or shrunken feed never means "delete all". Rows of tables attached with *adopt* that the server lacks are recorded as creates.
 
 use crate::apply::Applier;
-use crate::capture::MUTATION_ID;
 use crate::captured;
 use crate::error::StoreError;
 use crate::meta;
+use crate::outbox;
 use crate::row;
 use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
-use rusqlite::{Transaction, params};
-use syncline_core::{EntityRef, Notice, PageSummary, WaitsFor};
-use syncline_protocol::{Change, EntityId, EntityType, Fields, Scope};
+use rusqlite::Transaction;
+use syncline_core::{EntityRef, Notice, Now, PageSummary, WaitsFor};
+use syncline_protocol::{Change, EntityId, EntityType, Fields, Operation, Scope};
 
 /// More rows of a type than this, and more than the server still has, are not removed unasked.
 const SWEEP_FREELY: usize = 100;
@@ -94,7 +94,7 @@ fn sweep_type(
     if meta::get::<i64>(tx, &adopt)?.is_some() {
         meta::clear(tx, &adopt)?;
         for (id, fields) in &gone {
-            record_create(tx, &entity_type.name, id, fields, applier.now.unix_ms)?;
+            record_create(tx, entity_type, id, fields, "attach", applier.now)?;
         }
         return Ok(());
     }
@@ -151,22 +151,21 @@ fn standing(tx: &Transaction<'_>, name: &str, id: &EntityId) -> Result<Standing,
 /// Records an existing row as a create, as if it had just been inserted.
 pub(crate) fn record_create(
     tx: &Transaction<'_>,
-    entity_type: &str,
+    entity_type: &RegisteredType,
     id: &EntityId,
     fields: &Fields,
-    unix_ms: i64,
+    origin: &str,
+    now: Now,
 ) -> Result<(), StoreError> {
-    tx.prepare_cached(&format!(
-        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)
-         VALUES ({MUTATION_ID}, ?1, ?2, 'create', ?3, ?4)"
-    ))?
-    .execute(params![
+    let recorded = outbox::Recorded {
         entity_type,
-        id.as_str(),
-        crate::error::to_json(fields),
-        unix_ms
-    ])?;
-    captured::write_base(tx, entity_type, id.as_str(), None)?;
+        id,
+        op: Operation::Create,
+        fields: Some(fields),
+        origin,
+    };
+    outbox::record(tx, &recorded, now)?;
+    captured::write_base(tx, &entity_type.name, id.as_str(), None)?;
     Ok(())
 }
 

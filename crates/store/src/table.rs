@@ -5,11 +5,14 @@
 //! SQL made from one goes through [`quote_ident`].
 
 mod index_sql;
+mod options;
 mod order;
 mod read;
 
 pub use order::topological_order;
 pub use read::list_tables;
+
+use serde::{Deserialize, Serialize};
 
 /// An app's table that can be synced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +22,17 @@ pub struct Table {
     /// The synced columns outside the key, in table order. Generated columns are left out: every
     /// device computes them itself.
     pub columns: Vec<Column>,
+    /// Columns that stay on this device.
+    pub left_out: Vec<Column>,
+    /// Every column with a place in the table, in table order.
+    pub layout: Vec<Place>,
     /// The primary key's columns, in key order; at least one.
     pub key: Vec<Column>,
     /// The column lists of all unique indexes without expressions, the primary key's first.
     pub unique: Vec<Vec<String>>,
     /// All unique indexes in full, the primary key's first.
     pub unique_indexes: Vec<UniqueIndex>,
-    /// The foreign keys.
+    /// The foreign keys, and after them the references that were declared to Syncline.
     pub references: Vec<Reference>,
     /// Declared WITHOUT ROWID.
     pub without_rowid: bool,
@@ -44,6 +51,8 @@ pub struct Table {
 pub struct Column {
     /// The name, spelled as the schema spells it.
     pub name: String,
+    /// The name of its field in payloads and on the wire; the column's own unless declared.
+    pub field: String,
     /// The declared type as written; may be empty.
     pub declared: String,
     /// What the declared type makes of values.
@@ -52,6 +61,15 @@ pub struct Column {
     pub not_null: bool,
     /// The DEFAULT clause as written.
     pub default: Option<String>,
+}
+
+/// A column as a place in its table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The name, spelled as the schema spells it.
+    pub name: String,
+    /// The declared type as written; may be empty.
+    pub declared: String,
 }
 
 /// The five column affinities of SQLite (<https://sqlite.org/datatype3.html#type_affinity>).
@@ -171,6 +189,90 @@ pub enum TableError {
         table: String,
         /// The index.
         index: String,
+    },
+    /// An option names a column that is not there.
+    #[error(
+        "table {table:?} has no column {column:?}, which its options name; check the spelling, or take it out of them"
+    )]
+    UnknownColumn {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// An option for a column that is computed everywhere.
+    #[error(
+        "column {column:?} of table {table:?} is generated: every device computes it, and it is never synced; take it out of the options"
+    )]
+    GeneratedOption {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// Without its key a row is no entity.
+    #[error(
+        "key column {column:?} of table {table:?} cannot be left out: other devices know the row by it"
+    )]
+    KeyLeftOut {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// The engine could not insert rows.
+    #[error(
+        "column {column:?} of table {table:?} cannot be left out: it is NOT NULL and has no default, so rows of other devices could not be inserted; give it a DEFAULT"
+    )]
+    RequiredLeftOut {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// Keys travel in the entity's id.
+    #[error(
+        "key column {column:?} of table {table:?} has no field that could have another name: keys travel in the entity's id"
+    )]
+    KeyField {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A field's name that the wire does not take.
+    #[error(
+        "the field of column {column:?} of table {table:?} must have a name of 1 to 128 bytes without control characters; rename it"
+    )]
+    UnfitField {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// Two columns would overwrite each other.
+    #[error(
+        "two columns of table {table:?} have the field {field:?} (upper and lower case are the same); give one of them another"
+    )]
+    SameField {
+        /// The table.
+        table: String,
+        /// The field.
+        field: String,
+    },
+    /// A declared reference that fits no key.
+    #[error(
+        "the reference of table {table:?} from ({columns}) to {to:?} does not fit: the primary key there is ({key}); name an existing table and as many columns as its key has"
+    )]
+    UnfitReference {
+        /// The table.
+        table: String,
+        /// The table referred to.
+        to: String,
+        /// The columns here.
+        columns: String,
+        /// The key there.
+        key: String,
     },
     /// SQLite's answer to a question about the schema.
     #[error("reading the schema: {0}")]

@@ -42,6 +42,17 @@ pub enum Lane {
     Background,
 }
 
+impl Lane {
+    /// As it stands in the outbox: nothing for the usual one.
+    pub(crate) fn number(self) -> Option<i64> {
+        match self {
+            Lane::Urgent => Some(0),
+            Lane::Normal => None,
+            Lane::Background => Some(2),
+        }
+    }
+}
+
 /// Who decides the id of a new entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

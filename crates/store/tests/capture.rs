@@ -5,6 +5,8 @@
 mod install;
 #[path = "capture/nested.rs"]
 mod nested;
+#[path = "capture/options.rs"]
+mod options;
 #[path = "capture/python.rs"]
 mod python;
 #[path = "capture/random.rs"]

@@ -2,13 +2,14 @@
 
 use crate::link::Link;
 use rusqlite::Connection;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use syncline::{
     Config, Engine, Existing, Notice, Now, Policy, RequestId, Store, StoreOptions, Watcher,
 };
 use syncline_core::RemoteRequest;
 use syncline_protocol::ClientId;
+use syncline_store::TypeOptions;
 use syncline_store::attach::{AttachRequest, Tables, attach};
 
 /// A named peer in a story.
@@ -31,6 +32,7 @@ impl Device {
         schema: &str,
         seed: u64,
         (existing, policy): (Existing, Policy),
+        options: BTreeMap<String, TypeOptions>,
         now: Now,
     ) -> Self {
         let app = Connection::open(&path).unwrap();
@@ -43,6 +45,7 @@ impl Device {
             tables: Tables::All,
             existing,
             policy,
+            options,
             client: ClientId::new(format!("{seed:032x}")),
         };
         let mut conn = Connection::open(&path).unwrap();

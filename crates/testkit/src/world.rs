@@ -12,6 +12,7 @@ use syncline_server::{
     Authenticator, Identity, MemoryStorage, Now as ServerNow, Request, ServerConfig, Service,
     issue_token,
 };
+use syncline_store::TypeOptions;
 use tempfile::TempDir;
 
 const SECRET: &[u8] = b"a secret of exactly enough bytes";
@@ -62,19 +63,38 @@ impl World {
     /// Adds a device whose tables have rows already when they are attached.
     pub fn device_existing(&mut self, name: &str, rows: &str, existing: Existing) {
         let schema = format!("{};{rows}", self.schema);
-        self.add(name, &schema, existing, Policy::default());
+        let options = BTreeMap::new();
+        self.add(name, &schema, (existing, Policy::default()), options);
+    }
+
+    /// Adds a device with another schema, and with what is declared for its tables.
+    pub fn device_declared(
+        &mut self,
+        name: &str,
+        schema: &str,
+        options: BTreeMap<String, TypeOptions>,
+    ) {
+        let choices = (Existing::Upload, Policy::default());
+        self.add(name, schema, choices, options);
     }
 
     /// Adds a device with a policy and starts its engine.
     pub fn device_with(&mut self, name: &str, policy: Policy) {
         let schema = self.schema.clone();
-        self.add(name, &schema, Existing::Upload, policy);
+        let options = BTreeMap::new();
+        self.add(name, &schema, (Existing::Upload, policy), options);
     }
 
-    fn add(&mut self, name: &str, schema: &str, existing: Existing, policy: Policy) {
+    fn add(
+        &mut self,
+        name: &str,
+        schema: &str,
+        choices: (Existing, Policy),
+        options: BTreeMap<String, TypeOptions>,
+    ) {
         let path = self.folder.path().join(format!("{name}.db"));
         let seed = 1_000 * (self.devices.len() as u64 + 1);
-        let mut device = Device::attach(path, schema, seed, (existing, policy), self.now);
+        let mut device = Device::attach(path, schema, seed, choices, options, self.now);
         device.link.token = self.token("somebody");
         device.start(&self.config, None);
         self.devices.insert(name.to_owned(), device);

@@ -21,7 +21,7 @@ pub(super) fn take_base_of_old(subject: &Subject<'_>) -> Vec<String> {
             .map(|column| {
                 let value = subject.column(Row::Old, &column.name);
                 // The plus keeps SQLite from calling the second column by the name of OLD's.
-                format!("({}, +{value})", literal(&column.name))
+                format!("({}, +{value})", literal(&column.field))
             })
             .collect();
         statements.push(format!(
@@ -144,7 +144,7 @@ fn taken_now() -> String {
 fn all_fields(subject: &Subject<'_>, row: Row) -> String {
     let members: Vec<String> = (subject.table.columns.iter())
         .map(|column| {
-            let name = member("", &column.name, "");
+            let name = member("", &column.field, "");
             format!("{name} || {}", subject.encode(row, column))
         })
         .collect();

@@ -79,9 +79,14 @@ pub(super) fn moving_columns(subject: &Subject<'_>) -> Option<Vec<String>> {
         }
         names.extend(columns);
     }
-    names.sort();
-    names.dedup();
-    Some(names)
+    // In table order, so that renaming a column changes nothing but its name.
+    let mut ordered: Vec<String> = (table.layout.iter())
+        .map(|place| place.name.clone())
+        .filter(|name| names.contains(name))
+        .collect();
+    ordered.extend(names.into_iter().filter(|name| !table.has_column(name)));
+    ordered.dedup();
+    Some(ordered)
 }
 
 /// The columns that an UPDATE must set to change a row's key, under all names.
@@ -125,11 +130,9 @@ fn collides(subject: &Subject<'_>, index: &UniqueIndex, write: Write) -> String 
 /// An expression over the table's columns, evaluated for NEW or OLD.
 fn on_row(subject: &Subject<'_>, row: Row, expression: &str) -> String {
     let table = subject.table;
-    let names = (table.key.iter().chain(&table.columns))
-        .map(|column| column.name.as_str())
-        .chain(table.generated.iter().map(String::as_str));
-    let columns: Vec<String> = names
-        .map(|name| {
+    let columns: Vec<String> = (table.layout.iter())
+        .map(|place| {
+            let name = place.name.as_str();
             let value = match row {
                 Row::New => early_value_of(subject, name),
                 Row::Old | Row::Stored => subject.column(row, name),
@@ -142,8 +145,12 @@ fn on_row(subject: &Subject<'_>, row: Row, expression: &str) -> String {
 }
 
 fn early_value_of(subject: &Subject<'_>, name: &str) -> String {
-    let mut columns = subject.table.key.iter().chain(&subject.table.columns);
-    match columns.find(|column| column.name == name) {
+    let table = subject.table;
+    let columns = table.key.iter().chain(&table.columns);
+    match columns
+        .chain(&table.left_out)
+        .find(|column| column.name == name)
+    {
         Some(column) => early_value(subject, column),
         None => subject.column(Row::New, name),
     }

@@ -4,6 +4,7 @@
 //! are built as balanced trees ([`concat`], [`any_of`]), since SQLite bounds the depth of
 //! expressions, not their length.
 
+use crate::store::RegisteredType;
 use crate::table::{Affinity, Column, Table, quote_ident};
 use serde_json::Value as Json;
 
@@ -38,12 +39,20 @@ pub(super) struct Subject<'a> {
     pub(super) table: &'a Table,
     /// The entity type as an SQL text literal.
     pub(super) kind: String,
+    /// Of the entity type, as it is noted with each entry.
+    pub(super) schema_version: u32,
+    /// The lane of the entity type, as it is noted with each entry; `None` for the usual one.
+    pub(super) lane: Option<i64>,
 }
 
 impl<'a> Subject<'a> {
-    pub(super) fn new(table: &'a Table, entity_type: &str) -> Self {
-        let kind = literal(entity_type);
-        Self { table, kind }
+    pub(super) fn new(entity_type: &'a RegisteredType) -> Self {
+        Self {
+            table: &entity_type.table,
+            kind: literal(&entity_type.name),
+            schema_version: entity_type.schema_version,
+            lane: entity_type.options.lane.number(),
+        }
     }
 
     /// `FROM` this: the table under a name that hides neither NEW nor OLD.
@@ -258,13 +267,13 @@ pub(super) fn member(before: &str, name: &str, after: &str) -> String {
     literal(&format!("{before}{}:{after}", Json::from(name)))
 }
 
-/// `FROM` this: the given columns, one a row: its number among them, its name, and how a REAL of
-/// that name looks in a payload.
+/// `FROM` this: the given columns, one a row: its number among them, its field, and how a REAL of
+/// that field looks in a payload.
 pub(super) fn field_rows(columns: &[&Column]) -> String {
     let rows: Vec<String> = (columns.iter().enumerate())
         .map(|(number, column)| {
-            let mark = member("", &column.name, "{\"$real\":\"row\"}");
-            format!("({number}, {}, {mark})", literal(&column.name))
+            let mark = member("", &column.field, "{\"$real\":\"row\"}");
+            format!("({number}, {}, {mark})", literal(&column.field))
         })
         .collect();
     format!("(VALUES {}) AS syncline_field", rows.join(", "))

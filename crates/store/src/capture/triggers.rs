@@ -46,6 +46,11 @@ pub(super) const EVENTS: [&str; 10] = [
     "after_delete",
 ];
 
+/// The next number: greater than all that are in use or ever were (`last_seq` remembers those of
+/// settled entries), so that a number never comes to mean another mutation.
+const NEXT_SEQ: &str = "1 + max(coalesce((SELECT max(seq) FROM syncline_outbox), 0), \
+                        coalesce((SELECT value FROM syncline_meta WHERE key = 'last_seq'), 0))";
+
 /// The name of a capture trigger.
 pub(super) fn name(entity_type: &str, event: &str) -> String {
     format!("syncline_capture_{entity_type}_{event}")
@@ -132,7 +137,7 @@ fn after_insert(subject: &Subject<'_>) -> Trigger {
     let id = subject.id(Row::New);
     let members: Vec<String> = (subject.table.columns.iter())
         .map(|column| {
-            let name = member(",", &column.name, "");
+            let name = member(",", &column.field, "");
             format!("{name} || {}", subject.encode(Row::Stored, column))
         })
         .collect();
@@ -215,28 +220,34 @@ fn update_of(when: &str, columns: Option<Vec<String>>) -> String {
     }
 }
 
-fn record_delete_of_old(subject: &Subject<'_>) -> String {
+/// `INSERT INTO syncline_outbox … SELECT …` of one entry, or of one for each row of what follows.
+fn insert_entry(subject: &Subject<'_>, seq: &str, id: &str, op: &str, payload: &str) -> String {
+    let (kind, version) = (&subject.kind, subject.schema_version);
+    let (lane, lane_value) = match subject.lane {
+        None => ("", String::new()),
+        Some(lane) => (", lane", format!(", {lane}")),
+    };
     format!(
-        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, created_at)\n  \
-         SELECT {MUTATION_ID}, {}, {}, 'delete', {NOW}",
-        subject.kind,
-        subject.id(Row::Old)
+        "INSERT INTO syncline_outbox (seq, mutation, entity_type, entity_id, op, payload, \
+         created_at, schema_version{lane})\n  \
+         SELECT {seq}, {MUTATION_ID}, {kind}, {id}, {op}, {payload}, {NOW}, {version}{lane_value}"
     )
+}
+
+fn record_delete_of_old(subject: &Subject<'_>) -> String {
+    insert_entry(subject, NEXT_SEQ, &subject.id(Row::Old), "'delete'", "NULL")
 }
 
 /// Deletes of the rows under other keys that a REPLACE removed.
 fn record_replaced(subject: &Subject<'_>, write: Write) -> String {
-    format!(
-        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, created_at)\n  \
-         SELECT {MUTATION_ID}, {}, id, 'delete', {NOW} FROM (\n  {}\n  )",
-        subject.kind,
-        replaced_ids(subject, write)
-    )
+    // SQLite evaluates what depends on no row only once: the rows are counted on top of it.
+    let seq = format!("{NEXT_SEQ} + row_number() OVER () - 1");
+    let insert = insert_entry(subject, &seq, "id", "'delete'", "NULL");
+    format!("{insert} FROM (\n  {}\n  )", replaced_ids(subject, write))
 }
 
 /// NEW has come to stand under its key: a create, or an update if it replaced a row with that key.
 fn record_arrival(subject: &Subject<'_>, write: Write) -> Vec<String> {
-    let kind = &subject.kind;
     let id = subject.id(Row::New);
     let itself = replaced_itself(subject, write);
     let mut statements = forget_premature(subject, &id, &itself);
@@ -252,9 +263,9 @@ fn record_arrival(subject: &Subject<'_>, write: Write) -> Vec<String> {
         })
         .collect();
     statements.extend(forget_stray_reals(subject));
+    let insert = insert_entry(subject, NEXT_SEQ, &id, "op", "payload");
     statements.push(format!(
-        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)\n  \
-         SELECT {MUTATION_ID}, {kind}, {id}, op, payload, {NOW} FROM (\n    \
+        "{insert} FROM (\n    \
          SELECT CASE WHEN syncline_replaced.list IS NULL THEN 'create' ELSE 'update' END AS op,\n      \
          {} AS payload\n    \
          FROM (SELECT list, coalesce(substr(list, 1, 1) <> char(10), 1) AS everything \
@@ -275,10 +286,8 @@ fn record_entry(subject: &Subject<'_>, op: &str, payload: &str) -> Vec<String> {
     let mut statements = Vec::new();
     statements.extend(forget_stray_reals(subject));
     statements.push(format!(
-        "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, payload, created_at)\n  \
-         SELECT {MUTATION_ID}, {}, {}, {op}, {payload}, {NOW}\n  FROM {} WHERE {}",
-        subject.kind,
-        subject.id(Row::New),
+        "{}\n  FROM {} WHERE {}",
+        insert_entry(subject, NEXT_SEQ, &subject.id(Row::New), op, payload),
         subject.from(),
         subject.is_new_row()
     ));
@@ -332,8 +341,7 @@ fn forget_premature(subject: &Subject<'_>, id: &str, itself: &str) -> Vec<String
     ]
 }
 
-/// Numbers are given out again when the outbox was empty: what stands under numbers to come is
-/// nobody's.
+/// What stands under numbers to come is nobody's.
 fn forget_stray_reals(subject: &Subject<'_>) -> Option<String> {
     let sql = "DELETE FROM syncline_outbox_real \
                WHERE seq > (SELECT coalesce(max(seq), 0) FROM syncline_outbox)";
@@ -371,7 +379,7 @@ fn record_reals(subject: &Subject<'_>) -> Option<String> {
 
 /// `,"name":value` of the stored row if the condition holds, else nothing.
 fn optional_member(subject: &Subject<'_>, column: &Column, condition: &str) -> String {
-    let name = member(",", &column.name, "");
+    let name = member(",", &column.field, "");
     let value = subject.encode(Row::Stored, column);
     format!("CASE WHEN {condition} THEN {name} || {value} ELSE '' END")
 }

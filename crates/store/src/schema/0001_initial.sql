@@ -43,7 +43,7 @@ CREATE TABLE syncline_outbox (
   lease_until INTEGER,                   -- ms since 1970
   schema_version INTEGER NOT NULL DEFAULT 1, -- of the entity type, when it was recorded
   -- What follows may be set by whoever recorded the mutation, in the same transaction.
-  lane        INTEGER,                   -- 0 urgent, 2 background; NULL: that of the type
+  lane        INTEGER,                   -- 0 urgent, 2 background; NULL: normal. That of the type, unless the write said otherwise
   group_id    TEXT,                      -- all entries of a group take effect, or none
   command     TEXT,                      -- JSON: {"name":…,"args":{…}}; the payload is the local effect only
   depends_on  TEXT,                      -- JSON array of mutations that must be settled before

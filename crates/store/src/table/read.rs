@@ -1,7 +1,9 @@
 //! Reads a table's shape from the schema.
 
 use super::index_sql;
-use super::{Affinity, Column, Reference, Table, TableError, TermKind, UniqueIndex, UniqueTerm};
+use super::{
+    Affinity, Column, Place, Reference, Table, TableError, TermKind, UniqueIndex, UniqueTerm,
+};
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::BTreeMap;
 
@@ -56,6 +58,13 @@ impl Table {
                 .filter(|raw| raw.key_position == 0 && !raw.generated)
                 .map(|raw| raw.column.clone())
                 .collect(),
+            left_out: Vec::new(),
+            layout: (raw.iter())
+                .map(|raw| Place {
+                    name: raw.column.name.clone(),
+                    declared: raw.column.declared.clone(),
+                })
+                .collect(),
             key,
             rowid_name,
             name: head.name,
@@ -108,11 +117,12 @@ fn read_columns(
     strict: bool,
 ) -> Result<Vec<RawColumn>, TableError> {
     let raw_column = |row: &Row<'_>| {
-        let declared: String = row.get(1)?;
+        let (name, declared): (String, String) = (row.get(0)?, row.get(1)?);
         let any = strict && declared.eq_ignore_ascii_case("any");
         Ok(RawColumn {
             column: Column {
-                name: row.get(0)?,
+                field: name.clone(),
+                name,
                 affinity: if any {
                     Affinity::Blob
                 } else {
@@ -284,12 +294,17 @@ fn read_references(conn: &Connection, table: &str) -> Result<Vec<Reference>, Tab
     for reference in &mut references {
         // A key that names no columns means the other table's primary key.
         if reference.to_columns.is_empty() {
-            let mut statement = conn.prepare_cached(
-                "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE pk > 0 ORDER BY pk",
-            )?;
-            let names = statement.query_map([&reference.table], |row| row.get(0))?;
-            reference.to_columns = names.collect::<Result<_, _>>()?;
+            reference.to_columns = key_names(conn, &reference.table)?;
         }
     }
     Ok(references)
+}
+
+/// The primary key's columns of a table; empty if it has none, or is not there.
+pub(super) fn key_names(conn: &Connection, table: &str) -> Result<Vec<String>, TableError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE pk > 0 ORDER BY pk",
+    )?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
 }

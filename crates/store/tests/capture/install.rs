@@ -2,6 +2,7 @@
 
 use crate::support::{capture_all, count, database};
 use rusqlite::Connection;
+use syncline_store::RegisteredType;
 use syncline_store::capture::{self, CaptureState};
 use syncline_store::table::Table;
 
@@ -10,7 +11,7 @@ const TASK: &str = "CREATE TABLE task (id INTEGER PRIMARY KEY, title TEXT);
 
 fn state(conn: &Connection) -> CaptureState {
     let table = Table::read(conn, "task").unwrap();
-    capture::verify(conn, &table, "task").unwrap()
+    capture::verify(conn, &RegisteredType::new("task", table)).unwrap()
 }
 
 #[test]
@@ -95,9 +96,10 @@ fn the_entity_type_need_not_be_the_table() {
     capture::remove(&tx, "task").unwrap();
     let table = Table::read(&tx, "TASK").unwrap();
     let kind = "it's a \"to-do\"";
-    capture::install(&tx, &table, kind).unwrap();
+    let entity_type = RegisteredType::new(kind, table);
+    capture::install(&tx, &entity_type).unwrap();
     assert_eq!(
-        capture::verify(&tx, &table, kind).unwrap(),
+        capture::verify(&tx, &entity_type).unwrap(),
         CaptureState::Current
     );
     tx.execute_batch("INSERT INTO task VALUES (1, 'x'); REPLACE INTO task VALUES (1, 'y')")
@@ -111,7 +113,7 @@ fn the_entity_type_need_not_be_the_table() {
     );
     capture::remove(&tx, kind).unwrap();
     assert_eq!(
-        capture::verify(&tx, &table, kind).unwrap(),
+        capture::verify(&tx, &entity_type).unwrap(),
         CaptureState::Missing
     );
 }

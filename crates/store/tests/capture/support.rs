@@ -4,7 +4,7 @@ use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Connection, params};
 use syncline_store::captured::{self, BaseState};
 use syncline_store::table::{Table, list_tables};
-use syncline_store::{capture, table::TableError};
+use syncline_store::{RegisteredType, TypeOptions, capture, table::TableError};
 
 pub(crate) const SCHEMA: &str = include_str!("../../src/schema/0001_initial.sql");
 
@@ -20,7 +20,11 @@ pub(crate) fn prepare(conn: &mut Connection, ddl: &str) {
 pub(crate) fn capture_all(conn: &mut Connection) {
     let tx = conn.transaction().unwrap();
     for name in list_tables(&tx).unwrap() {
-        capture::install(&tx, &Table::read(&tx, &name).unwrap(), &name).unwrap();
+        capture::install(
+            &tx,
+            &RegisteredType::new(&name, Table::read(&tx, &name).unwrap()),
+        )
+        .unwrap();
     }
     tx.commit().unwrap();
 }
@@ -35,6 +39,13 @@ pub(crate) fn read(ddl: &str, name: &str) -> Result<Table, TableError> {
     let conn = Connection::open_in_memory().unwrap();
     conn.execute_batch(ddl).unwrap();
     Table::read(&conn, name)
+}
+
+/// Checks what would be declared for a table.
+pub(crate) fn read_with(ddl: &str, name: &str, options: &TypeOptions) -> Result<(), TableError> {
+    let conn = Connection::open_in_memory().unwrap();
+    conn.execute_batch(ddl).unwrap();
+    Table::check_options(&conn, name, options)
 }
 
 /// Forgets everything captured, as if it had been settled.
