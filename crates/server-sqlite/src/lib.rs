@@ -15,6 +15,7 @@
 mod connection;
 mod directory;
 mod error;
+mod sql;
 mod storage;
 mod tx;
 

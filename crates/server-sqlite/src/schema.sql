@@ -49,22 +49,51 @@ CREATE TABLE outcome (
     PRIMARY KEY (tenant, client, key)
 ) STRICT, WITHOUT ROWID;
 
--- To whom a client installation belongs: the subject that used its id first.
+CREATE INDEX outcome_age ON outcome (created_at);
+
+-- To whom a client installation belongs: the subject that used its id first. `previous` and
+-- `current` number its exchange tokens in this history. Keys that carry a time at or below
+-- `key_watermark` may have been forgotten.
 CREATE TABLE client (
     tenant     TEXT NOT NULL,
     client     TEXT NOT NULL,
     subject    TEXT NOT NULL,
     created_at INTEGER NOT NULL,
+    previous   INTEGER NOT NULL DEFAULT 0,
+    current    INTEGER NOT NULL DEFAULT 0,
+    key_watermark INTEGER,
     PRIMARY KEY (tenant, client)
 ) STRICT, WITHOUT ROWID;
 
+-- Where the head of a scope was at a time: what was deleted before may be forgotten some time later.
+CREATE TABLE head_mark (
+    tenant TEXT NOT NULL,
+    scope  TEXT NOT NULL,
+    at     INTEGER NOT NULL,
+    head   INTEGER NOT NULL,
+    PRIMARY KEY (tenant, scope, at)
+) STRICT, WITHOUT ROWID;
+
+-- Entities by the hash of a value, for declared unique fields and references.
+CREATE TABLE indexed (
+    tenant TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    value  BLOB NOT NULL,
+    type   TEXT NOT NULL,
+    id     TEXT NOT NULL,
+    PRIMARY KEY (tenant, name, value, type, id)
+) STRICT, WITHOUT ROWID;
+
 -- The entity types that have been seen. `definition` is what the devices' tables look like, a JSON
--- object kept to the byte.
+-- object kept to the byte. `last_id` is the greatest integer id seen. `index_rules` says by which rules
+-- the type's entities stand in `indexed`.
 CREATE TABLE entity_type (
     tenant         TEXT NOT NULL,
     type           TEXT NOT NULL,
     created_at     INTEGER NOT NULL,
     schema_version INTEGER,
     definition     TEXT,
+    last_id        INTEGER NOT NULL DEFAULT 0,
+    index_rules    TEXT,
     PRIMARY KEY (tenant, type)
 ) STRICT, WITHOUT ROWID;

@@ -1,58 +1,20 @@
-//! The statements: what the server's transactions read and write.
+//! What the server's transactions read and write, by the statements of `sql`.
 //!
 //! Every statement names its tenant and binds its values; none is put together from outside text.
 
 use crate::error::storage_error;
+use crate::sql;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 use std::ops::ControlFlow;
 use syncline_protocol::{ClientId, EntityType, Epoch, IdempotencyKey, Scope};
 use syncline_server::{
-    Entity, EntityKey, EntityRef, KeyRecord, ReadTx, StorageError, StoredDefinition, WriteTx,
+    Entity, EntityKey, EntityRef, Exchange, IndexEntry, KeyRecord, OldKey, ReadTx, StorageError,
+    StoredDefinition, WriteTx,
 };
 
 type Result<T> = std::result::Result<T, StorageError>;
 type Visit<'a> = &'a mut dyn FnMut(EntityRef<'_>) -> ControlFlow<()>;
-
-const READ_EPOCH: &str = "SELECT value FROM meta WHERE name = 'epoch'";
-const WRITE_EPOCH: &str = "UPDATE meta SET value = ?1 WHERE name = 'epoch'";
-const READ_HEAD: &str = "SELECT head FROM head WHERE tenant = ?1 AND scope = ?2";
-const READ_HORIZON: &str = "SELECT horizon FROM head WHERE tenant = ?1 AND scope = ?2";
-const BUMP_HEAD: &str = "INSERT INTO head (tenant, scope, head) VALUES (?1, ?2, ?3)
-    ON CONFLICT (tenant, scope) DO UPDATE SET head = head + excluded.head RETURNING head";
-const RAISE_HORIZON: &str = "INSERT INTO head (tenant, scope, horizon) VALUES (?1, ?2, ?3)
-    ON CONFLICT (tenant, scope) DO UPDATE SET horizon = max(horizon, excluded.horizon)";
-const PURGE_TOMBSTONES: &str = "DELETE FROM entity
-    WHERE tenant = ?1 AND scope = ?2 AND seq <= ?3 AND fields IS NULL";
-const READ_ENTITY: &str = "SELECT scope, version, seq, fields, key FROM entity
-    WHERE tenant = ?1 AND type = ?2 AND id = ?3";
-const PUT_ENTITY: &str = "INSERT INTO entity (tenant, type, id, scope, version, seq, fields, key)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-    ON CONFLICT (tenant, type, id) DO UPDATE SET scope = excluded.scope,
-        version = excluded.version, seq = excluded.seq, fields = excluded.fields,
-        key = excluded.key";
-const READ_FEED: &str = "SELECT type, id, version, seq, fields, key FROM entity
-    WHERE tenant = ?1 AND scope = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
-const READ_SNAPSHOT: &str = "SELECT type, id, version, seq, fields, key FROM entity
-    WHERE tenant = ?1 AND (type, id) > (?2, ?3) AND scope = ?4 AND fields IS NOT NULL
-    ORDER BY type, id LIMIT ?5";
-const READ_OUTCOME: &str = "SELECT fingerprint, outcome FROM outcome
-    WHERE tenant = ?1 AND client = ?2 AND key = ?3";
-const RECORD_OUTCOME: &str = "INSERT INTO outcome
-    (tenant, client, key, fingerprint, outcome, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-const READ_CLIENT: &str = "SELECT subject FROM client WHERE tenant = ?1 AND client = ?2";
-const BIND_CLIENT: &str = "INSERT INTO client (tenant, client, subject, created_at)
-    VALUES (?1, ?2, ?3, ?4)";
-const READ_TYPES: &str = "SELECT type FROM entity_type WHERE tenant = ?1 ORDER BY type";
-const REGISTER_TYPE: &str = "INSERT INTO entity_type (tenant, type, created_at)
-    VALUES (?1, ?2, ?3) ON CONFLICT (tenant, type) DO NOTHING";
-
-const READ_DEFINITIONS: &str = "SELECT schema_version, definition FROM entity_type
-    WHERE tenant = ?1 AND definition IS NOT NULL ORDER BY type";
-const DEFINE_TYPE: &str = "INSERT INTO entity_type
-    (tenant, type, created_at, schema_version, definition) VALUES (?1, ?2, ?3, ?4, ?5)
-    ON CONFLICT (tenant, type) DO UPDATE SET schema_version = excluded.schema_version,
-        definition = excluded.definition";
 
 /// The statements of one open transaction. SQLite has one writer, so whatever is read here stays
 /// as it is until the commit.
@@ -86,6 +48,19 @@ impl<'a> Tx<'a> {
             .map_err(storage_error)
     }
 
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let all = || -> rusqlite::Result<Vec<T>> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_map(params, read)?.collect()
+        };
+        all().map_err(storage_error)
+    }
+
     fn visit(&self, sql: &str, params: impl Params, visit: Visit<'_>) -> Result<()> {
         self.try_visit(sql, params, visit).map_err(storage_error)
     }
@@ -117,32 +92,38 @@ fn sql_limit(limit: usize) -> Value {
 
 impl ReadTx for Tx<'_> {
     fn epoch(&self) -> Result<Epoch> {
-        let epoch = self.one(READ_EPOCH, [], |row| row.get::<_, String>(0))?;
+        let epoch = self.one(sql::READ_EPOCH, [], |row| row.get::<_, String>(0))?;
         epoch
             .map(Epoch::new)
             .ok_or_else(|| StorageError::internal("the database has lost its epoch"))
     }
 
     fn head(&self, tenant: &str, scope: &Scope) -> Result<i64> {
-        let head = self.one(READ_HEAD, [tenant, scope.as_str()], |row| row.get(0))?;
+        let head = self.one(sql::READ_HEAD, [tenant, scope.as_str()], |row| row.get(0))?;
         Ok(head.unwrap_or(0))
     }
 
     fn horizon(&self, tenant: &str, scope: &Scope) -> Result<i64> {
-        let horizon = self.one(READ_HORIZON, [tenant, scope.as_str()], |row| row.get(0))?;
+        let horizon = self.one(sql::READ_HORIZON, [tenant, scope.as_str()], |row| {
+            row.get(0)
+        })?;
         Ok(horizon.unwrap_or(0))
     }
 
     fn entity(&self, key: EntityKey<'_>) -> Result<Option<Entity>> {
-        self.one(READ_ENTITY, [key.tenant, key.entity_type, key.id], |row| {
-            Ok(Entity {
-                scope: Scope::new(row.get::<_, String>(0)?),
-                version: row.get(1)?,
-                seq: row.get(2)?,
-                fields: row.get(3)?,
-                key: row.get::<_, Option<String>>(4)?.map(IdempotencyKey::new),
-            })
-        })
+        self.one(
+            sql::READ_ENTITY,
+            [key.tenant, key.entity_type, key.id],
+            |row| {
+                Ok(Entity {
+                    scope: Scope::new(row.get::<_, String>(0)?),
+                    version: row.get(1)?,
+                    seq: row.get(2)?,
+                    fields: row.get(3)?,
+                    key: row.get::<_, Option<String>>(4)?.map(IdempotencyKey::new),
+                })
+            },
+        )
     }
 
     fn key_record(
@@ -152,7 +133,7 @@ impl ReadTx for Tx<'_> {
         key: &IdempotencyKey,
     ) -> Result<Option<KeyRecord>> {
         let params = [tenant, client.as_str(), key.as_str()];
-        self.one(READ_OUTCOME, params, |row| {
+        self.one(sql::READ_OUTCOME, params, |row| {
             Ok(KeyRecord {
                 fingerprint: row.get(0)?,
                 outcome: row.get(1)?,
@@ -161,30 +142,85 @@ impl ReadTx for Tx<'_> {
     }
 
     fn client_subject(&self, tenant: &str, client: &ClientId) -> Result<Option<String>> {
-        self.one(READ_CLIENT, [tenant, client.as_str()], |row| row.get(0))
+        self.one(sql::READ_CLIENT, [tenant, client.as_str()], |row| {
+            row.get(0)
+        })
     }
 
     fn entity_types(&self, tenant: &str) -> Result<Vec<EntityType>> {
-        let names = || -> rusqlite::Result<Vec<EntityType>> {
-            let mut statement = self.connection.prepare_cached(READ_TYPES)?;
-            let rows = statement.query_map([tenant], |row| row.get::<_, String>(0))?;
-            rows.map(|name| name.map(EntityType::new)).collect()
-        };
-        names().map_err(storage_error)
+        let read = |row: &Row<'_>| row.get(0).map(|name: String| EntityType::new(name));
+        self.all(sql::READ_TYPES, [tenant], read)
     }
 
     fn type_definitions(&self, tenant: &str) -> Result<Vec<StoredDefinition>> {
-        let definitions = || -> rusqlite::Result<Vec<StoredDefinition>> {
-            let mut statement = self.connection.prepare_cached(READ_DEFINITIONS)?;
-            let rows = statement.query_map([tenant], |row| {
-                Ok(StoredDefinition {
-                    schema_version: row.get(0)?,
-                    json: row.get(1)?,
-                })
-            })?;
-            rows.collect()
-        };
-        definitions().map_err(storage_error)
+        self.all(sql::READ_DEFINITIONS, [tenant], |row| {
+            Ok(StoredDefinition {
+                schema_version: row.get(0)?,
+                json: row.get(1)?,
+            })
+        })
+    }
+
+    fn exchange(&self, tenant: &str, client: &ClientId) -> Result<Exchange> {
+        let found = self.one(sql::READ_EXCHANGE, [tenant, client.as_str()], |row| {
+            Ok(Exchange {
+                previous: row.get(0)?,
+                current: row.get(1)?,
+            })
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
+    fn key_watermark(&self, tenant: &str, client: &ClientId) -> Result<Option<i64>> {
+        let params = [tenant, client.as_str()];
+        let found = self.one(sql::READ_WATERMARK, params, |row| row.get(0))?;
+        Ok(found.flatten())
+    }
+
+    fn old_keys(&self, before_ms: i64, limit: usize) -> Result<Vec<OldKey>> {
+        let params = params![before_ms, sql_limit(limit)];
+        self.all(sql::READ_OLD_KEYS, params, |row| {
+            Ok(OldKey {
+                tenant: row.get(0)?,
+                client: ClientId::new(row.get::<_, String>(1)?),
+                key: IdempotencyKey::new(row.get::<_, String>(2)?),
+            })
+        })
+    }
+
+    fn last_id(&self, tenant: &str, entity_type: &str) -> Result<i64> {
+        let found = self.one(sql::READ_LAST_ID, [tenant, entity_type], |row| row.get(0))?;
+        Ok(found.unwrap_or(0))
+    }
+
+    fn index_rules(&self, tenant: &str, entity_type: &str) -> Result<Option<String>> {
+        let params = [tenant, entity_type];
+        let found = self.one(sql::READ_INDEX_RULES, params, |row| row.get(0))?;
+        Ok(found.flatten())
+    }
+
+    fn indexed(
+        &self,
+        tenant: &str,
+        index: &str,
+        value: &[u8; 32],
+        limit: usize,
+    ) -> Result<Vec<(String, String)>> {
+        let params = params![tenant, index, value, sql_limit(limit)];
+        self.all(sql::READ_INDEXED, params, |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+    }
+
+    fn scopes(&self) -> Result<Vec<(String, Scope)>> {
+        self.all(sql::READ_SCOPES, [], |row| {
+            Ok((row.get(0)?, Scope::new(row.get::<_, String>(1)?)))
+        })
+    }
+
+    fn marked_head(&self, tenant: &str, scope: &Scope, before_ms: i64) -> Result<Option<i64>> {
+        let params = params![tenant, scope.as_str(), before_ms];
+        self.one(sql::READ_MARK, params, |row| row.get(0))
     }
 
     fn feed(
@@ -196,7 +232,7 @@ impl ReadTx for Tx<'_> {
         visit: Visit<'_>,
     ) -> Result<()> {
         let params = params![tenant, scope.as_str(), after, sql_limit(limit)];
-        self.visit(READ_FEED, params, visit)
+        self.visit(sql::READ_FEED, params, visit)
     }
 
     fn snapshot(
@@ -209,7 +245,7 @@ impl ReadTx for Tx<'_> {
     ) -> Result<()> {
         let (entity_type, id) = after.unwrap_or(("", ""));
         let params = params![tenant, entity_type, id, scope.as_str(), sql_limit(limit)];
-        self.visit(READ_SNAPSHOT, params, visit)
+        self.visit(sql::READ_SNAPSHOT, params, visit)
     }
 }
 
@@ -225,7 +261,7 @@ impl WriteTx for Tx<'_> {
             return Ok(bound);
         }
         let params = params![tenant, client.as_str(), subject, now_ms];
-        self.execute(BIND_CLIENT, params)?;
+        self.execute(sql::BIND_CLIENT, params)?;
         Ok(subject.to_owned())
     }
 
@@ -255,7 +291,7 @@ impl WriteTx for Tx<'_> {
             record.outcome,
             now_ms
         ];
-        self.execute(RECORD_OUTCOME, params)
+        self.execute(sql::RECORD_OUTCOME, params)
     }
 
     fn register_entity_type(
@@ -264,7 +300,10 @@ impl WriteTx for Tx<'_> {
         entity_type: &EntityType,
         now_ms: i64,
     ) -> Result<()> {
-        self.execute(REGISTER_TYPE, params![tenant, entity_type.as_str(), now_ms])
+        self.execute(
+            sql::REGISTER_TYPE,
+            params![tenant, entity_type.as_str(), now_ms],
+        )
     }
 
     fn define_type(
@@ -279,12 +318,77 @@ impl WriteTx for Tx<'_> {
             json,
         } = definition;
         let params = params![tenant, entity_type.as_str(), now_ms, schema_version, json];
-        self.execute(DEFINE_TYPE, params)
+        self.execute(sql::DEFINE_TYPE, params)
+    }
+
+    fn put_exchange(&mut self, tenant: &str, client: &ClientId, exchange: Exchange) -> Result<()> {
+        let Exchange { previous, current } = exchange;
+        let params = params![tenant, client.as_str(), previous, current];
+        self.execute(sql::PUT_EXCHANGE, params)
+    }
+
+    fn forget_key(&mut self, key: &OldKey, watermark: Option<i64>) -> Result<()> {
+        let OldKey {
+            tenant,
+            client,
+            key,
+        } = key;
+        let params = params![tenant, client.as_str(), key.as_str()];
+        self.execute(sql::FORGET_KEY, params)?;
+        match watermark {
+            None => Ok(()),
+            Some(at) => self.execute(sql::RAISE_WATERMARK, params![tenant, client.as_str(), at]),
+        }
+    }
+
+    fn raise_last_id(&mut self, tenant: &str, entity_type: &str, id: i64) -> Result<()> {
+        self.execute(sql::RAISE_LAST_ID, params![tenant, entity_type, id])
+    }
+
+    fn set_index_rules(
+        &mut self,
+        tenant: &str,
+        entity_type: &str,
+        rules: Option<&str>,
+    ) -> Result<()> {
+        self.execute(sql::CLEAR_INDEXED, [tenant, entity_type])?;
+        self.execute(sql::SET_INDEX_RULES, params![tenant, entity_type, rules])
+    }
+
+    fn put_indexed(&mut self, tenant: &str, entry: &IndexEntry) -> Result<()> {
+        let IndexEntry {
+            index,
+            value,
+            entity_type,
+            id,
+        } = entry;
+        let params = params![tenant, index, value, entity_type, id];
+        self.execute(sql::PUT_INDEXED, params)
+    }
+
+    fn remove_indexed(&mut self, tenant: &str, entry: &IndexEntry) -> Result<()> {
+        let IndexEntry {
+            index,
+            value,
+            entity_type,
+            id,
+        } = entry;
+        let params = params![tenant, index, value, entity_type, id];
+        self.execute(sql::REMOVE_INDEXED, params)
+    }
+
+    fn mark_head(&mut self, tenant: &str, scope: &Scope, now_ms: i64) -> Result<()> {
+        self.execute(sql::MARK_HEAD, params![tenant, scope.as_str(), now_ms])
+    }
+
+    fn forget_marks(&mut self, tenant: &str, scope: &Scope, before_ms: i64) -> Result<()> {
+        let params = params![tenant, scope.as_str(), before_ms];
+        self.execute(sql::FORGET_MARKS, params)
     }
 
     fn bump_head(&mut self, tenant: &str, scope: &Scope, count: i64) -> Result<i64> {
         let params = params![tenant, scope.as_str(), count];
-        self.one(BUMP_HEAD, params, |row| row.get(0))?
+        self.one(sql::BUMP_HEAD, params, |row| row.get(0))?
             .ok_or_else(|| StorageError::internal("the head was not returned"))
     }
 
@@ -299,16 +403,17 @@ impl WriteTx for Tx<'_> {
             entity.fields,
             entity.key.as_ref().map(IdempotencyKey::as_str)
         ];
-        self.execute(PUT_ENTITY, params)
+        self.execute(sql::PUT_ENTITY, params)
     }
 
     fn raise_horizon(&mut self, tenant: &str, scope: &Scope, horizon: i64) -> Result<()> {
         let params = params![tenant, scope.as_str(), horizon];
-        self.execute(RAISE_HORIZON, params)?;
-        self.execute(PURGE_TOMBSTONES, params)
+        self.execute(sql::RAISE_HORIZON, params)?;
+        self.execute(sql::PURGE_TOMBSTONES, params)
     }
 
     fn set_epoch(&mut self, epoch: &Epoch) -> Result<()> {
-        self.execute(WRITE_EPOCH, [epoch.as_str()])
+        self.execute(sql::WRITE_EPOCH, [epoch.as_str()])?;
+        self.execute(sql::FORGET_EXCHANGES, [])
     }
 }

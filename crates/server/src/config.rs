@@ -27,6 +27,21 @@ pub struct ServerConfig {
 pub struct TypeConfig {
     /// JSON Schema of the entity's fields as an object.
     pub schema: Option<serde_json::Value>,
+    /// Who chooses the ids of created entities.
+    pub id: IdAssignment,
+}
+
+/// Who chooses the id of a created entity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdAssignment {
+    /// The client, or the server where the client asks for it.
+    #[default]
+    Client,
+    /// Always the server: the next integer of the type.
+    Integer,
+    /// Always the server: a UUID of version 7.
+    Uuid,
 }
 
 /// Why a configuration cannot be used. Correct the file; trying again does not help.
@@ -86,6 +101,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct FileType {
     schema: Option<FileSchema>,
+    #[serde(default)]
+    id: IdAssignment,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +158,10 @@ impl FileType {
             Some(FileSchema::Inline(schema)) => Some(schema.into_iter().collect()),
             Some(FileSchema::Path(path)) => Some(read_schema(name, &directory.join(path))?),
         };
-        Ok(TypeConfig { schema })
+        Ok(TypeConfig {
+            schema,
+            id: self.id,
+        })
     }
 }
 

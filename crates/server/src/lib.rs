@@ -15,24 +15,25 @@ mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod cursor;
+mod declared;
 mod http;
 mod json_scan;
 mod memory;
 mod message;
+mod mint;
 mod problems;
-mod schema;
 mod service;
 mod storage;
 
 pub use auth::{AuthError, Authenticator, Identity, MAX_TOKEN_BYTES, issue_token};
-pub use config::{ConfigError, ServerConfig, TypeConfig};
+pub use config::{ConfigError, IdAssignment, ServerConfig, TypeConfig};
 pub use http::{HttpConfig, serve, serve_with};
 pub use memory::MemoryStorage;
 pub use message::{Headers, Now, Request, Response};
 pub use service::Service;
 pub use storage::{
-    Entity, EntityKey, EntityRef, Fingerprint, KeyRecord, ReadTx, Storage, StorageError,
-    StoredDefinition, WriteTx,
+    Entity, EntityKey, EntityRef, Exchange, Fingerprint, IndexEntry, KeyRecord, OldKey, ReadTx,
+    Storage, StorageError, StoredDefinition, WriteTx,
 };
 
 /// The one scope that every tenant has for now.

@@ -74,6 +74,15 @@ impl Refusal {
         .detail("take a new client id; the one sent was first used by someone else")
     }
 
+    pub(crate) fn client_forked() -> Self {
+        Self::new(
+            409,
+            "client-forked",
+            "Another file answers to the same client id",
+        )
+        .detail("this file was copied, or restored from a backup: take a new client id and send as inherited what may have been sent; nothing was done")
+    }
+
     pub(crate) fn read_only() -> Self {
         Self::new(403, "read-only", "The token grants reading only")
     }

@@ -4,8 +4,9 @@
 //! leaves the rest to `api`. Never reads a clock, and answers the same for the same state.
 
 use crate::cursor::CursorSeal;
+use crate::declared::Declared;
+use crate::mint::Mint;
 use crate::problems::Refusal;
-use crate::schema::Schemas;
 use crate::{
     Authenticator, ConfigError, Headers, Identity, Now, Request, Response, ServerConfig, Storage,
     api,
@@ -17,8 +18,9 @@ use syncline_protocol::{HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION};
 pub struct Service<S> {
     pub(crate) storage: S,
     pub(crate) config: ServerConfig,
-    pub(crate) schemas: Schemas,
+    pub(crate) declared: Declared,
     pub(crate) seal: CursorSeal,
+    pub(crate) mint: Mint,
     authenticator: Authenticator,
 }
 
@@ -41,8 +43,9 @@ impl<S: Storage> Service<S> {
         config: ServerConfig,
     ) -> Result<Self, ConfigError> {
         Ok(Self {
-            schemas: Schemas::compile(&config.types)?,
+            declared: Declared::compile(&config.types)?,
             seal: CursorSeal::new(&storage.cursor_secret()),
+            mint: Mint::new(&storage.cursor_secret()),
             storage,
             config,
             authenticator,

@@ -80,11 +80,46 @@ pub trait ReadTx {
         client: &ClientId,
     ) -> Result<Option<String>, StorageError>;
 
+    /// The exchange tokens of a client; none yet, or none in this history: the default.
+    fn exchange(&self, tenant: &str, client: &ClientId) -> Result<Exchange, StorageError>;
+
+    /// The highest watermark that [`WriteTx::forget_key`] was given for a key of this client.
+    fn key_watermark(&self, tenant: &str, client: &ClientId) -> Result<Option<i64>, StorageError>;
+
+    /// Keys of any tenant whose outcome was recorded before `before_ms`, at most `limit`.
+    fn old_keys(&self, before_ms: i64, limit: usize) -> Result<Vec<OldKey>, StorageError>;
+
     /// The entity types registered by the tenant, in order.
     fn entity_types(&self, tenant: &str) -> Result<Vec<EntityType>, StorageError>;
 
     /// The tenant's type definitions, in the order of their types.
     fn type_definitions(&self, tenant: &str) -> Result<Vec<StoredDefinition>, StorageError>;
+
+    /// The greatest id that [`WriteTx::raise_last_id`] was given for the type; 0 before the first.
+    fn last_id(&self, tenant: &str, entity_type: &str) -> Result<i64, StorageError>;
+
+    /// The rules by which the type's entities stand in the indexes, if they do.
+    fn index_rules(&self, tenant: &str, entity_type: &str) -> Result<Option<String>, StorageError>;
+
+    /// The entities (type and id) that stand in an index under a value, in order, at most `limit`.
+    fn indexed(
+        &self,
+        tenant: &str,
+        index: &str,
+        value: &[u8; 32],
+        limit: usize,
+    ) -> Result<Vec<(String, String)>, StorageError>;
+
+    /// Every tenant's scopes that have a head, in order.
+    fn scopes(&self) -> Result<Vec<(String, Scope)>, StorageError>;
+
+    /// The head of the scope at its last mark before `before_ms`.
+    fn marked_head(
+        &self,
+        tenant: &str,
+        scope: &Scope,
+        before_ms: i64,
+    ) -> Result<Option<i64>, StorageError>;
 
     /// Visits the scope's entities and tombstones with a position above `after`, in ascending
     /// order of position, at most `limit`, until `visit` breaks.
@@ -120,6 +155,14 @@ pub trait WriteTx: ReadTx {
         now_ms: i64,
     ) -> Result<String, StorageError>;
 
+    /// Keeps the exchange tokens of a client that is bound.
+    fn put_exchange(
+        &mut self,
+        tenant: &str,
+        client: &ClientId,
+        exchange: Exchange,
+    ) -> Result<(), StorageError>;
+
     /// Claims an idempotency key, or returns what was recorded for it. Another transaction that
     /// claims the same key waits for this one. A claim for which nothing was recorded by the time
     /// of the commit leaves nothing behind.
@@ -140,6 +183,10 @@ pub trait WriteTx: ReadTx {
         now_ms: i64,
     ) -> Result<(), StorageError>;
 
+    /// Forgets what was recorded for a key, and raises the watermark of its client; one that is
+    /// lower or absent changes nothing.
+    fn forget_key(&mut self, key: &OldKey, watermark: Option<i64>) -> Result<(), StorageError>;
+
     /// Registers an entity type; harmless when it is registered already.
     fn register_entity_type(
         &mut self,
@@ -156,6 +203,29 @@ pub trait WriteTx: ReadTx {
         definition: &StoredDefinition,
         now_ms: i64,
     ) -> Result<(), StorageError>;
+
+    /// Raises the last id of a registered type; a lower one changes nothing.
+    fn raise_last_id(
+        &mut self,
+        tenant: &str,
+        entity_type: &str,
+        id: i64,
+    ) -> Result<(), StorageError>;
+
+    /// Takes all entities of a registered type out of the indexes, and keeps by which rules they
+    /// are about to be put there.
+    fn set_index_rules(
+        &mut self,
+        tenant: &str,
+        entity_type: &str,
+        rules: Option<&str>,
+    ) -> Result<(), StorageError>;
+
+    /// Puts an entity into an index; harmless when it stands there already.
+    fn put_indexed(&mut self, tenant: &str, entry: &IndexEntry) -> Result<(), StorageError>;
+
+    /// Takes an entity out of an index; harmless when it does not stand there.
+    fn remove_indexed(&mut self, tenant: &str, entry: &IndexEntry) -> Result<(), StorageError>;
 
     /// Takes the next `count` positions of the scope's feed and returns the last of them.
     ///
@@ -175,7 +245,19 @@ pub trait WriteTx: ReadTx {
         horizon: i64,
     ) -> Result<(), StorageError>;
 
-    /// Starts a new history: after a restore from a backup, say. Makes all cursors useless.
+    /// Notes that the scope's head is where it is at this time.
+    fn mark_head(&mut self, tenant: &str, scope: &Scope, now_ms: i64) -> Result<(), StorageError>;
+
+    /// Forgets the marks of the scope's head before this time.
+    fn forget_marks(
+        &mut self,
+        tenant: &str,
+        scope: &Scope,
+        before_ms: i64,
+    ) -> Result<(), StorageError>;
+
+    /// Starts a new history: after a restore from a backup, say. Makes all cursors useless, and
+    /// forgets every client's exchange tokens.
     fn set_epoch(&mut self, epoch: &Epoch) -> Result<(), StorageError>;
 }
 
@@ -229,6 +311,39 @@ pub struct KeyRecord {
     pub fingerprint: Option<Fingerprint>,
     /// What became of it, as JSON.
     pub outcome: String,
+}
+
+/// A key whose outcome may be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldKey {
+    /// Whose.
+    pub tenant: String,
+    /// The client in whose key space it is.
+    pub client: ClientId,
+    /// The key.
+    pub key: IdempotencyKey,
+}
+
+/// The numbers of the exchange tokens that a client may present; 0 stands for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// The one that was presented last.
+    pub previous: i64,
+    /// The one that was handed out last.
+    pub current: i64,
+}
+
+/// An entity's place in an index.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IndexEntry {
+    /// The index's name.
+    pub index: String,
+    /// The hash of what it is found by.
+    pub value: [u8; 32],
+    /// The entity's type.
+    pub entity_type: String,
+    /// The entity's id in canonical form.
+    pub id: String,
 }
 
 /// A type definition as it is kept.

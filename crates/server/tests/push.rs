@@ -476,6 +476,7 @@ fn schemas_judge_the_whole_entity() {
             "task".to_owned(),
             TypeConfig {
                 schema: Some(task_schema()),
+                ..TypeConfig::default()
             },
         )]
         .into(),

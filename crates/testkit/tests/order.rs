@@ -20,6 +20,7 @@ fn strict() -> ServerConfig {
             "task".to_owned(),
             TypeConfig {
                 schema: Some(schema),
+                ..TypeConfig::default()
             },
         ),
     ]);

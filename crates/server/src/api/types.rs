@@ -5,8 +5,8 @@
 //! Names are checked here, so that no device is handed one that it could not quote.
 
 use super::json;
+use crate::declared::is_type_name;
 use crate::problems::Refusal;
-use crate::schema::is_type_name;
 use crate::{
     Identity, Now, Request, Response, Service, Storage, StorageError, StoredDefinition, WriteTx,
     json_scan,
@@ -55,7 +55,7 @@ pub(crate) fn put_types<S: Storage>(
         if let Err(flaw) = check(definition) {
             return Err(Refusal::malformed(format!("type {name:?}: {flaw}")));
         }
-        if !service.schemas.knows(name) {
+        if !service.declared.knows(name) {
             return Err(undeclared(name));
         }
         let json = serde_json::to_string(definition).map_err(StorageError::internal)?;

@@ -1,11 +1,14 @@
 //! What the storage in memory holds, and how it is read.
 
-use crate::{Entity, EntityKey, EntityRef, KeyRecord, ReadTx, StorageError, StoredDefinition};
+use super::Result;
+use crate::{
+    Entity, EntityKey, EntityRef, Exchange, KeyRecord, OldKey, ReadTx, StorageError,
+    StoredDefinition,
+};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use syncline_protocol::{ClientId, EntityType, Epoch, IdempotencyKey, Scope};
 
-type Result<T> = std::result::Result<T, StorageError>;
 /// (tenant, type, id)
 pub(super) type RowKey = (String, String, String);
 /// (tenant, scope, seq)
@@ -14,6 +17,8 @@ type FeedKey = (String, String, i64);
 pub(super) type ScopeKey = (String, String);
 /// (tenant, client, key)
 pub(super) type RecordKey = (String, String, String);
+/// (tenant, index, value, type, id)
+pub(super) type IndexKey = (String, String, [u8; 32], String, String);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -22,9 +27,15 @@ pub(super) struct State {
     feed: BTreeMap<FeedKey, (String, String)>,
     pub(super) heads: BTreeMap<ScopeKey, i64>,
     pub(super) horizons: BTreeMap<ScopeKey, i64>,
-    pub(super) records: BTreeMap<RecordKey, KeyRecord>,
+    pub(super) records: BTreeMap<RecordKey, (i64, KeyRecord)>,
     pub(super) clients: BTreeMap<(String, String), String>,
     pub(super) types: BTreeMap<(String, String), Option<StoredDefinition>>,
+    pub(super) exchanges: BTreeMap<(String, String), Exchange>,
+    pub(super) watermarks: BTreeMap<(String, String), i64>,
+    pub(super) last_ids: BTreeMap<(String, String), i64>,
+    pub(super) index_rules: BTreeMap<(String, String), String>,
+    pub(super) index: BTreeMap<IndexKey, ()>,
+    pub(super) marks: BTreeMap<(String, String, i64), i64>,
     /// Write operations that still succeed before the planned failure.
     pub(super) failure: Option<(usize, StorageError)>,
 }
@@ -47,6 +58,14 @@ pub(super) fn record_key(tenant: &str, client: &ClientId, key: &IdempotencyKey) 
         client.as_str().to_owned(),
         key.as_str().to_owned(),
     )
+}
+
+pub(super) fn client_key(tenant: &str, client: &ClientId) -> (String, String) {
+    (tenant.to_owned(), client.as_str().to_owned())
+}
+
+pub(super) fn type_key(tenant: &str, entity_type: &str) -> (String, String) {
+    (tenant.to_owned(), entity_type.to_owned())
 }
 
 impl State {
@@ -121,12 +140,31 @@ impl ReadTx for State {
         client: &ClientId,
         key: &IdempotencyKey,
     ) -> Result<Option<KeyRecord>> {
-        Ok(self.records.get(&record_key(tenant, client, key)).cloned())
+        let found = self.records.get(&record_key(tenant, client, key));
+        Ok(found.map(|(_, record)| record.clone()))
     }
 
     fn client_subject(&self, tenant: &str, client: &ClientId) -> Result<Option<String>> {
-        let client = (tenant.to_owned(), client.as_str().to_owned());
-        Ok(self.clients.get(&client).cloned())
+        Ok(self.clients.get(&client_key(tenant, client)).cloned())
+    }
+
+    fn exchange(&self, tenant: &str, client: &ClientId) -> Result<Exchange> {
+        let found = self.exchanges.get(&client_key(tenant, client));
+        Ok(found.copied().unwrap_or_default())
+    }
+
+    fn key_watermark(&self, tenant: &str, client: &ClientId) -> Result<Option<i64>> {
+        Ok(self.watermarks.get(&client_key(tenant, client)).copied())
+    }
+
+    fn old_keys(&self, before_ms: i64, limit: usize) -> Result<Vec<OldKey>> {
+        let old = self.records.iter().filter(|(_, (at, _))| *at < before_ms);
+        let old = old.map(|((tenant, client, key), _)| OldKey {
+            tenant: tenant.clone(),
+            client: ClientId::new(client.clone()),
+            key: IdempotencyKey::new(key.clone()),
+        });
+        Ok(old.take(limit).collect())
     }
 
     fn entity_types(&self, tenant: &str) -> Result<Vec<EntityType>> {
@@ -139,6 +177,53 @@ impl ReadTx for State {
         Ok(own
             .filter_map(|(_, definition)| definition.clone())
             .collect())
+    }
+
+    fn last_id(&self, tenant: &str, entity_type: &str) -> Result<i64> {
+        let found = self.last_ids.get(&type_key(tenant, entity_type));
+        Ok(found.copied().unwrap_or(0))
+    }
+
+    fn index_rules(&self, tenant: &str, entity_type: &str) -> Result<Option<String>> {
+        Ok(self
+            .index_rules
+            .get(&type_key(tenant, entity_type))
+            .cloned())
+    }
+
+    fn indexed(
+        &self,
+        tenant: &str,
+        index: &str,
+        value: &[u8; 32],
+        limit: usize,
+    ) -> Result<Vec<(String, String)>> {
+        let from = (
+            tenant.to_owned(),
+            index.to_owned(),
+            *value,
+            String::new(),
+            String::new(),
+        );
+        let found = self.index.range(from..).map(|(key, ())| key);
+        let found = found.take_while(|(owner, name, hash, _, _)| {
+            owner == tenant && name == index && hash == value
+        });
+        let names = found.map(|(_, _, _, entity_type, id)| (entity_type.clone(), id.clone()));
+        Ok(names.take(limit).collect())
+    }
+
+    fn scopes(&self) -> Result<Vec<(String, Scope)>> {
+        let all = self.heads.keys();
+        Ok(all
+            .map(|(tenant, scope)| (tenant.clone(), Scope::new(scope.clone())))
+            .collect())
+    }
+
+    fn marked_head(&self, tenant: &str, scope: &Scope, before_ms: i64) -> Result<Option<i64>> {
+        let (tenant, scope) = scope_key(tenant, scope);
+        let range = (tenant.clone(), scope.clone(), i64::MIN)..(tenant, scope, before_ms);
+        Ok(self.marks.range(range).next_back().map(|(_, head)| *head))
     }
 
     fn feed(

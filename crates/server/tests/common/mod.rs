@@ -123,20 +123,22 @@ impl<S: Storage> Server<S> {
     }
 
     pub fn push(&self, caller: &Caller, mutations: &[Mutation]) -> Vec<PushResult> {
-        let body = serde_json::to_vec(&PushRequest {
-            client: caller.client.as_str().into(),
-            mutations: mutations.to_vec(),
-            groups: Vec::new(),
-            inherited: Default::default(),
-            token: None,
-        });
-        let response = self.push_body(caller, body.unwrap());
+        self.push_whole(&whole(caller, mutations), caller).results
+    }
+
+    /// Pushes with everything that stands around the mutations.
+    pub fn push_whole(&self, push: &PushRequest, caller: &Caller) -> PushResponse {
+        let response = self.push_body(caller, serde_json::to_vec(push).unwrap());
         assert_eq!(response.status, 200, "{}", text(&response));
-        let push: PushResponse = serde_json::from_slice(&response.body).unwrap();
-        let keys: Vec<_> = push.results.iter().map(|result| &result.key).collect();
-        let sent: Vec<_> = mutations.iter().map(|mutation| &mutation.key).collect();
+        let answer: PushResponse = serde_json::from_slice(&response.body).unwrap();
+        let keys: Vec<_> = answer.results.iter().map(|result| &result.key).collect();
+        let sent: Vec<_> = push
+            .mutations
+            .iter()
+            .map(|mutation| &mutation.key)
+            .collect();
         assert_eq!(keys, sent, "a result for each, in order");
-        push.results
+        answer
     }
 
     /// Pushes one mutation.
@@ -168,6 +170,17 @@ impl<S: Storage> Server<S> {
             }
             cursor = Some(page.end.cursor);
         }
+    }
+}
+
+/// A push of these mutations and nothing around them.
+pub fn whole(caller: &Caller, mutations: &[Mutation]) -> PushRequest {
+    PushRequest {
+        client: caller.client.as_str().into(),
+        mutations: mutations.to_vec(),
+        groups: Vec::new(),
+        inherited: Default::default(),
+        token: None,
     }
 }
 

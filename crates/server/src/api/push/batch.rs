@@ -2,40 +2,55 @@
 //!
 //! Effects are planned in memory. They are numbered only when all is decided, because taking the
 //! positions locks the head of the feed; until then a state that the batch itself has made is known
-//! by the number of its effect.
+//! by the mutation that made it. When a member of a group is not applied, the batch is planned once
+//! more without that group, so that nothing rests on what will not happen.
 
-use super::parse::Incoming;
-use super::record::{Numbered, applied, conflict, read_record};
-use super::rules::{self, Current, Decision, Hold, Place};
-use crate::schema::Schemas;
-use crate::{Entity, EntityKey, Identity, KeyRecord, StorageError, WriteTx};
+use super::exchange;
+use super::keys::Known;
+use super::parse::{Incoming, Incomings};
+use super::record::{Numbered, applied, conflict};
+use super::rules::{self, Current, Decision, Place};
+use super::validate::rejected;
+use crate::declared::Declared;
+use crate::mint::Mint;
+use crate::{Entity, EntityKey, Identity, StorageError, WriteTx};
 use std::collections::BTreeMap;
 use syncline_protocol::{
-    Access, Base, ClientId, ConflictReason, Epoch, Fields, IdempotencyKey, Outcome, PushResponse,
-    Scope,
+    Access, ClientId, ConflictReason, EntityId, Epoch, Fields, IdempotencyKey, Outcome,
+    PushResponse, Scope,
 };
 
-type Result<T> = std::result::Result<T, StorageError>;
+pub(super) type Result<T> = std::result::Result<T, StorageError>;
 /// (type, id)
-pub(super) type Name<'a> = (&'a str, &'a str);
+pub(super) type Name = (String, String);
 
 /// On whose behalf a batch runs, and when.
 pub(super) struct Caller<'a> {
     pub(super) identity: &'a Identity,
-    pub(super) client: &'a ClientId,
     pub(super) scope: Scope,
     pub(super) now_ms: i64,
+    pub(super) declared: &'a Declared,
+    pub(super) mint: &'a Mint,
+}
+
+impl Caller<'_> {
+    pub(super) fn tenant(&self) -> &str {
+        &self.identity.principal.tenant
+    }
 }
 
 /// What became of a batch.
 pub(super) enum Verdict {
-    /// The client id is someone else's; nothing was done.
+    /// A client id is someone else's; nothing was done.
     ClientMismatch,
+    /// Another file answers to the same client id; nothing was done.
+    Forked,
     /// Every mutation has its result.
     Decided(PushResponse),
 }
 
-/// A result whose positions may not be known yet.
+/// A result whose positions may not be known yet. Mutations are named by their index.
+#[derive(Debug, Clone)]
 pub(super) enum Draft {
     /// As it will be sent; recorded if it is final.
     Fresh(Outcome),
@@ -43,9 +58,9 @@ pub(super) enum Draft {
     Replay(Outcome),
     /// The same key once more in this batch, with the same content.
     SameAs(usize),
-    /// Applied, as the state that this effect leaves.
-    Applied(usize),
-    /// In conflict with the state that this effect leaves.
+    /// Applied, as the state that the effect of this mutation leaves.
+    Applied { by: usize, id: Option<EntityId> },
+    /// In conflict with the state that the effect of this mutation leaves.
     Conflict {
         reason: ConflictReason,
         with: usize,
@@ -56,102 +71,178 @@ pub(super) enum Draft {
 }
 
 /// An effect on one entity.
-pub(super) struct Effect<'a> {
-    pub(super) name: Name<'a>,
-    pub(super) key: &'a IdempotencyKey,
+pub(super) struct Effect {
+    pub(super) name: Name,
+    pub(super) key: IdempotencyKey,
     pub(super) fields: Option<Fields>,
     /// The stored version that it follows, if it is the entity's first effect in the batch.
     pub(super) follows: i64,
+}
+
+/// What has been decided so far.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// Entities that the batch has changed.
+    seen: BTreeMap<Name, Current>,
+    /// Entities that wait because this mutation was not applied.
+    blocked: BTreeMap<Name, IdempotencyKey>,
+    /// Where a key stands first in the batch.
+    pub(super) keys: BTreeMap<IdempotencyKey, usize>,
+    /// The entity that each mutation is about; not always the one that it names.
+    pub(super) targets: Vec<Name>,
+    pub(super) drafts: Vec<Draft>,
+    pub(super) effects: BTreeMap<usize, Effect>,
+    /// The greatest integer ids that the batch has made, by type.
+    pub(super) last_ids: BTreeMap<String, i64>,
+}
+
+/// The member of a group that was not applied.
+struct Failure {
+    member: usize,
+    draft: Draft,
 }
 
 /// See the module.
 pub(super) struct Batch<'a> {
     pub(super) tx: &'a mut dyn WriteTx,
     pub(super) caller: &'a Caller<'a>,
-    schemas: &'a Schemas,
+    pub(super) push: &'a Incomings,
     pub(super) epoch: Epoch,
-    head: i64,
-    /// Entities as the batch sees them.
-    seen: BTreeMap<Name<'a>, Option<Current>>,
-    /// Entities that wait because this mutation was not applied.
-    blocked: BTreeMap<Name<'a>, IdempotencyKey>,
-    /// Where a key stands first in the batch.
-    keys: BTreeMap<&'a IdempotencyKey, usize>,
-    pub(super) drafts: Vec<Draft>,
-    pub(super) effects: Vec<Effect<'a>>,
+    pub(super) head: i64,
+    /// Entities as they are stored.
+    stored: BTreeMap<Name, Option<Current>>,
+    /// What was recorded for the keys before, by mutation.
+    pub(super) known: BTreeMap<usize, Known>,
+    failed: BTreeMap<usize, Failure>,
+    pub(super) plan: Plan,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(
         tx: &'a mut dyn WriteTx,
         caller: &'a Caller<'a>,
-        schemas: &'a Schemas,
+        push: &'a Incomings,
     ) -> Self {
         Self {
             tx,
             caller,
-            schemas,
+            push,
             epoch: Epoch::new(String::new()),
             head: 0,
-            seen: BTreeMap::new(),
-            blocked: BTreeMap::new(),
-            keys: BTreeMap::new(),
-            drafts: Vec::new(),
-            effects: Vec::new(),
+            stored: BTreeMap::new(),
+            known: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            plan: Plan::default(),
         }
     }
 
-    pub(super) fn run(mut self, mutations: &'a [Incoming]) -> Result<Verdict> {
-        let Caller {
-            identity,
-            client,
-            scope,
-            now_ms,
-        } = self.caller;
-        let principal = &identity.principal;
-        let bound = self
-            .tx
-            .bind_client(&principal.tenant, client, &principal.subject, *now_ms)?;
-        if bound != principal.subject {
+    pub(super) fn run(mut self) -> Result<Verdict> {
+        if !self.bind_clients()? {
             return Ok(Verdict::ClientMismatch);
         }
         self.epoch = self.tx.epoch()?;
-        self.head = self.tx.head(&principal.tenant, scope)?;
-        for (index, incoming) in mutations.iter().enumerate() {
-            let draft = self.judge(mutations, incoming)?;
+        let token = match exchange::exchange(self.tx, self.caller, self.push, &mut self.epoch)? {
+            exchange::Exchanged::Forked => return Ok(Verdict::Forked),
+            exchange::Exchanged::Token(token) => token,
+        };
+        self.head = self.tx.head(self.caller.tenant(), &self.caller.scope)?;
+        while let Some((group, failure)) = self.pass()? {
+            self.failed.insert(group, failure);
+            self.plan = Plan::default();
+        }
+        let response = self.commit(token)?;
+        Ok(Verdict::Decided(response))
+    }
+
+    /// Whether all client ids that the push speaks for are the caller's own.
+    fn bind_clients(&mut self) -> Result<bool> {
+        let principal = &self.caller.identity.principal;
+        let mut clients: Vec<&ClientId> = self.push.inherited.values().collect();
+        clients.push(&self.push.client);
+        clients.sort();
+        clients.dedup();
+        for client in clients {
+            let now_ms = self.caller.now_ms;
+            let subject = &principal.subject;
+            let bound = self
+                .tx
+                .bind_client(&principal.tenant, client, subject, now_ms)?;
+            if bound != *subject {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Plans all mutations, or says which group cannot be part of the plan.
+    fn pass(&mut self) -> Result<Option<(usize, Failure)>> {
+        for (index, incoming) in self.push.mutations.iter().enumerate() {
+            let target = self.target(incoming)?;
+            self.plan.targets.push(target);
+            let draft = self.judge(index)?;
             if !self.is_applied(&draft) {
+                if let Some(group) = incoming.group
+                    && !self.failed.contains_key(&group)
+                {
+                    let draft = self.outside_of(group, draft);
+                    let member = index;
+                    return Ok(Some((group, Failure { member, draft })));
+                }
                 let because = match &draft {
                     Draft::Fresh(Outcome::Skipped { because }) => because.clone(),
                     _ => incoming.key.clone(),
                 };
-                self.blocked.entry(name(incoming)).or_insert(because);
+                for name in [incoming.name(), self.plan.targets[index].clone()] {
+                    let blocked = &mut self.plan.blocked;
+                    blocked.entry(name).or_insert_with(|| because.clone());
+                }
             }
-            self.keys.entry(&incoming.key).or_insert(index);
-            self.drafts.push(draft);
+            let keys = &mut self.plan.keys;
+            keys.entry(incoming.key.clone()).or_insert(index);
+            self.plan.drafts.push(draft);
         }
-        self.commit(mutations)
+        Ok(None)
     }
 
-    fn is_applied(&self, draft: &Draft) -> bool {
+    /// What is to be told of a member once the effects of its group are gone.
+    fn outside_of(&self, group: usize, draft: Draft) -> Draft {
+        let inside = |with: usize| {
+            let member = self.push.mutations.get(with);
+            member.is_some_and(|member| member.group == Some(group))
+        };
         match draft {
-            Draft::Applied(_) => true,
+            Draft::Conflict { with, .. } if inside(with) => Draft::Fresh(contradiction()),
+            other => other,
+        }
+    }
+
+    pub(super) fn is_applied(&self, draft: &Draft) -> bool {
+        match draft {
+            Draft::Applied { .. } => true,
             Draft::Fresh(outcome) | Draft::Replay(outcome) => {
                 matches!(outcome, Outcome::Applied { .. })
             }
-            Draft::SameAs(index) => self
-                .drafts
-                .get(*index)
-                .is_some_and(|draft| self.is_applied(draft)),
+            Draft::SameAs(index) => {
+                let first = self.plan.drafts.get(*index);
+                first.is_some_and(|draft| self.is_applied(draft))
+            }
             Draft::Conflict { .. } | Draft::KeyReused => false,
         }
     }
 
     /// The order of the checks.
-    fn judge(&mut self, mutations: &'a [Incoming], incoming: &'a Incoming) -> Result<Draft> {
-        if let Some(draft) = self.earlier(mutations, incoming)? {
+    fn judge(&mut self, index: usize) -> Result<Draft> {
+        let incoming = &self.push.mutations[index];
+        if let Some(draft) = self.earlier(index)? {
             return Ok(draft);
         }
-        if let Some(because) = self.blocked.get(&name(incoming)) {
+        if let Some(failure) = incoming.group.and_then(|group| self.failed.get(&group)) {
+            return Ok(self.left_out(index, failure));
+        }
+        let blocked = &self.plan.blocked;
+        let waits_for = blocked.get(&incoming.name());
+        let waits_for = waits_for.or_else(|| blocked.get(&self.plan.targets[index]));
+        if let Some(because) = waits_for {
             let because = because.clone();
             return Ok(Draft::Fresh(Outcome::Skipped { because }));
         }
@@ -163,141 +254,59 @@ impl<'a> Batch<'a> {
         if let Some(flaw) = &incoming.flaw {
             return Ok(Draft::Fresh(flaw.clone()));
         }
-        let current = self.current(name(incoming))?;
-        let hold = self.hold(mutations, incoming, current.as_ref())?;
-        let decision = rules::decide(incoming, current.as_ref(), hold, self.schemas);
-        Ok(self.plan(incoming, current, decision))
-    }
-
-    /// What became of the key before, in this batch or in an earlier request.
-    fn earlier(&mut self, mutations: &[Incoming], incoming: &Incoming) -> Result<Option<Draft>> {
-        if let Some(index) = self.keys.get(&incoming.key) {
-            let same = mutations
-                .get(*index)
-                .is_some_and(|first| first.fingerprint == incoming.fingerprint);
-            return Ok(Some(if same {
-                Draft::SameAs(*index)
-            } else {
-                Draft::KeyReused
-            }));
+        if let Some(refused) = self.assign(index)? {
+            return Ok(Draft::Fresh(refused));
         }
-        let tenant = &self.caller.identity.principal.tenant;
-        let record = self
-            .tx
-            .claim_key(tenant, self.caller.client, &incoming.key)?;
-        Ok(match record {
-            None => None,
-            Some(KeyRecord {
-                fingerprint: Some(used),
-                ..
-            }) if used != incoming.fingerprint => Some(Draft::KeyReused),
-            Some(record) => Some(Draft::Replay(read_record(&record)?.outcome)),
-        })
+        let target = self.plan.targets[index].clone();
+        let current = self.current(&target)?;
+        let hold = self.hold(index, current.as_ref())?;
+        let decision = rules::decide(incoming, current.as_ref(), hold, self.caller.declared);
+        self.draft(index, target, current, decision)
     }
 
-    fn current(&mut self, name: Name<'a>) -> Result<Option<Current>> {
-        if let Some(current) = self.seen.get(&name) {
-            return Ok(current.clone());
+    /// A member of a group that is not applied.
+    fn left_out(&self, index: usize, failure: &Failure) -> Draft {
+        if index == failure.member {
+            return failure.draft.clone();
         }
-        let stored = self.tx.entity(self.entity_key(name))?;
-        let current = stored.map(read_entity).transpose()?;
-        self.seen.insert(name, current.clone());
-        Ok(current)
+        let because = match &failure.draft {
+            Draft::Fresh(Outcome::Skipped { because }) => because.clone(),
+            _ => self.push.mutations[failure.member].key.clone(),
+        };
+        Draft::Fresh(Outcome::Skipped { because })
     }
 
-    fn hold(
-        &self,
-        mutations: &[Incoming],
-        incoming: &Incoming,
-        current: Option<&Current>,
-    ) -> Result<Hold> {
-        let stored = match current.map(|current| current.place) {
-            Some(Place::Stored { version, seq }) => Some((version, seq)),
-            _ => None,
-        };
-        let holds = match &incoming.base {
-            None => false,
-            Some(Base::Position {
-                epoch,
-                scope,
-                position,
-            }) => {
-                let known =
-                    *epoch == self.epoch && *scope == self.caller.scope && *position <= self.head;
-                known && stored.is_some_and(|(_, seq)| seq <= *position)
-            }
-            Some(Base::Version { epoch, version }) => {
-                *epoch == self.epoch
-                    && stored.is_some_and(|(now, _)| now.to_string() == version.as_str())
-            }
-            Some(Base::After(key)) => match self.keys.get(key) {
-                Some(index) => return Ok(self.holds_after(mutations, *index, incoming, current)),
-                None => self.holds_after_record(key, incoming, stored)?,
-            },
-        };
-        Ok(if holds { Hold::Yes } else { Hold::No })
-    }
-
-    /// `after` a mutation of this batch.
-    fn holds_after(
-        &self,
-        mutations: &[Incoming],
-        mut index: usize,
-        incoming: &Incoming,
-        current: Option<&Current>,
-    ) -> Hold {
-        let place = current.map(|current| current.place);
-        if let Some(Draft::SameAs(first)) = self.drafts.get(index) {
-            index = *first;
+    pub(super) fn current(&mut self, name: &Name) -> Result<Option<Current>> {
+        if let Some(current) = self.plan.seen.get(name) {
+            return Ok(Some(current.clone()));
         }
-        let (Some(earlier), Some(draft)) = (mutations.get(index), self.drafts.get(index)) else {
-            return Hold::No;
-        };
-        if !self.is_applied(draft) {
-            return Hold::Skip {
-                because: earlier.key.clone(),
-            };
+        if let Some(stored) = self.stored.get(name) {
+            return Ok(stored.clone());
         }
-        let left_by_it = match draft {
-            Draft::Applied(effect) => place == Some(Place::Planned(*effect)),
-            Draft::Replay(outcome) | Draft::Fresh(outcome) => is_place_of(outcome, place),
-            _ => false,
-        };
-        if left_by_it && name(earlier) == name(incoming) {
-            Hold::Yes
-        } else {
-            Hold::No
-        }
+        let stored = self.tx.entity(EntityKey {
+            tenant: self.caller.tenant(),
+            entity_type: &name.0,
+            id: &name.1,
+        })?;
+        let stored = stored.map(read_entity).transpose()?;
+        self.stored.insert(name.clone(), stored.clone());
+        Ok(stored)
     }
 
-    /// `after` a mutation of an earlier request.
-    fn holds_after_record(
-        &self,
-        key: &IdempotencyKey,
-        incoming: &Incoming,
-        stored: Option<(i64, i64)>,
-    ) -> Result<bool> {
-        let tenant = &self.caller.identity.principal.tenant;
-        let Some(record) = self.tx.key_record(tenant, self.caller.client, key)? else {
-            return Ok(false);
-        };
-        let record = read_record(&record)?;
-        let place = stored.map(|(version, seq)| Place::Stored { version, seq });
-        let same = (record.entity_type.as_str(), record.id.as_str()) == name(incoming);
-        Ok(same && is_place_of(&record.outcome, place))
-    }
-
-    fn plan(
+    fn draft(
         &mut self,
-        incoming: &'a Incoming,
+        index: usize,
+        target: Name,
         current: Option<Current>,
         decision: Decision,
-    ) -> Draft {
-        match decision {
+    ) -> Result<Draft> {
+        let incoming = &self.push.mutations[index];
+        let id = told_id(incoming, &target)?;
+        Ok(match decision {
             Decision::Answer(outcome) => Draft::Fresh(outcome),
-            Decision::Done(Place::Planned(effect)) => Draft::Applied(effect),
+            Decision::Done(Place::Planned(by)) => Draft::Applied { by, id },
             Decision::Done(Place::Stored { version, seq }) => {
-                Draft::Fresh(applied(Numbered { version, seq }))
+                Draft::Fresh(applied(Numbered { version, seq }, None, id))
             }
             Decision::Conflict(reason) => match current {
                 None => Draft::Fresh(Outcome::Conflict {
@@ -316,41 +325,53 @@ impl<'a> Batch<'a> {
                 },
             },
             Decision::Apply(fields) => {
-                let follows = match current.map(|current| current.place) {
-                    Some(Place::Stored { version, .. }) => version,
-                    _ => 0,
-                };
-                let effect = self.effects.len();
-                let place = Place::Planned(effect);
-                self.seen.insert(
-                    name(incoming),
-                    Some(Current {
-                        place,
-                        fields: fields.clone(),
-                    }),
-                );
-                self.effects.push(Effect {
-                    name: name(incoming),
-                    key: &incoming.key,
-                    fields,
-                    follows,
-                });
-                Draft::Applied(effect)
+                self.note_id(&target)?;
+                self.plan_effect(index, target, current, fields);
+                Draft::Applied { by: index, id }
             }
-        }
+        })
     }
 
-    fn entity_key(&self, (entity_type, id): Name<'a>) -> EntityKey<'a> {
-        EntityKey {
-            tenant: &self.caller.identity.principal.tenant,
-            entity_type,
-            id,
-        }
+    fn plan_effect(
+        &mut self,
+        index: usize,
+        target: Name,
+        current: Option<Current>,
+        fields: Option<Fields>,
+    ) {
+        let follows = match current.map(|current| current.place) {
+            Some(Place::Stored { version, .. }) => version,
+            _ => 0,
+        };
+        let left = Current {
+            place: Place::Planned(index),
+            fields: fields.clone(),
+        };
+        self.plan.seen.insert(target.clone(), left);
+        let effect = Effect {
+            name: target,
+            key: self.push.mutations[index].key.clone(),
+            fields,
+            follows,
+        };
+        self.plan.effects.insert(index, effect);
     }
 }
 
-fn name(incoming: &Incoming) -> Name<'_> {
-    (&incoming.entity_type, &incoming.id)
+/// The id to tell, when it is not the one that was sent.
+fn told_id(incoming: &Incoming, target: &Name) -> Result<Option<EntityId>> {
+    if incoming.id == target.1 {
+        return Ok(None);
+    }
+    let id = EntityId::parse(target.1.as_str()).map_err(StorageError::internal)?;
+    Ok(Some(id))
+}
+
+pub(super) fn contradiction() -> Outcome {
+    rejected(
+        "group",
+        "it is in conflict with another mutation of its own group, so the group can never apply",
+    )
 }
 
 fn read_entity(entity: Entity) -> Result<Current> {
@@ -362,13 +383,4 @@ fn read_entity(entity: Entity) -> Result<Current> {
         },
         fields: fields.transpose().map_err(StorageError::internal)?,
     })
-}
-
-fn is_place_of(outcome: &Outcome, place: Option<Place>) -> bool {
-    match (outcome, place) {
-        (Outcome::Applied { version, .. }, Some(Place::Stored { version: now, .. })) => {
-            version.as_str() == now.to_string()
-        }
-        _ => false,
-    }
 }

@@ -2,37 +2,26 @@
 //!
 //! Decides nothing any more. The head of the feed is locked from the first line that writes.
 
-use super::batch::{Batch, Caller, Draft, Name, Verdict};
+use super::batch::{Batch, Draft, Effect, Name, Result, contradiction};
 use super::parse::Incoming;
 use super::record::{KEY_REUSED, Numbered, applied, conflict, key_reused, write_record};
 use crate::{Entity, EntityKey, KeyRecord, StorageError};
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_protocol::{EntityType, Outcome, PushResponse, PushResult};
+use syncline_protocol::{
+    EntityType, ExchangeToken, IdempotencyKey, Outcome, PushResponse, PushResult,
+};
 
-type Result<T> = std::result::Result<T, StorageError>;
+/// What each effect got, by mutation.
+type Numbers = BTreeMap<usize, Numbered>;
 
-impl<'a> Batch<'a> {
+impl Batch<'_> {
     /// Takes the positions, then writes rows and outcomes.
-    pub(super) fn commit(mut self, mutations: &'a [Incoming]) -> Result<Verdict> {
+    pub(super) fn commit(mut self, token: ExchangeToken) -> Result<PushResponse> {
         let numbers = self.write_effects()?;
-        let drafts = std::mem::take(&mut self.drafts);
+        let drafts = std::mem::take(&mut self.plan.drafts);
         let mut results: Vec<PushResult> = Vec::with_capacity(drafts.len());
-        for (incoming, draft) in mutations.iter().zip(drafts) {
-            let (outcome, duplicate) = match draft {
-                Draft::Fresh(outcome) => (outcome, false),
-                Draft::Replay(outcome) => (outcome, true),
-                Draft::KeyReused => (key_reused(), false),
-                Draft::SameAs(index) => match results.get(index) {
-                    Some(first) => (first.outcome.clone(), first.outcome.is_final()),
-                    None => return Err(StorageError::internal("a result refers to a later one")),
-                },
-                Draft::Applied(effect) => (applied(number(&numbers, effect)?), false),
-                Draft::Conflict {
-                    reason,
-                    with,
-                    fields,
-                } => (conflict(reason, number(&numbers, with)?, fields), false),
-            };
+        for (incoming, draft) in self.push.mutations.iter().zip(drafts) {
+            let (outcome, duplicate) = settle(draft, &numbers, &results)?;
             let reused = matches!(&outcome, Outcome::Rejected { code, .. } if code == KEY_REUSED);
             if outcome.is_final() && !duplicate && !reused {
                 self.record(incoming, &outcome)?;
@@ -43,72 +32,119 @@ impl<'a> Batch<'a> {
                 duplicate,
             });
         }
-        Ok(Verdict::Decided(PushResponse {
+        Ok(PushResponse {
             epoch: self.epoch,
             results,
-            token: None,
-        }))
+            token: Some(token),
+        })
     }
 
-    fn write_effects(&mut self) -> Result<Vec<Numbered>> {
-        if self.effects.is_empty() {
-            return Ok(Vec::new());
+    fn write_effects(&mut self) -> Result<Numbers> {
+        let effects = std::mem::take(&mut self.plan.effects);
+        if effects.is_empty() {
+            return Ok(Numbers::new());
         }
-        let tenant = &self.caller.identity.principal.tenant;
-        let types: BTreeSet<&str> = self.effects.iter().map(|effect| effect.name.0).collect();
+        let tenant = self.caller.tenant();
+        let types: BTreeSet<&str> = effects.values().map(|one| one.name.0.as_str()).collect();
         for entity_type in types {
-            let entity_type = EntityType::from(entity_type);
+            let name = EntityType::from(entity_type);
             self.tx
-                .register_entity_type(tenant, &entity_type, self.caller.now_ms)?;
+                .register_entity_type(tenant, &name, self.caller.now_ms)?;
         }
-        let count = i64::try_from(self.effects.len()).map_err(StorageError::internal)?;
-        let mut seq = self.tx.bump_head(tenant, &self.caller.scope, count)? - count;
-        let mut versions: BTreeMap<Name<'a>, i64> = BTreeMap::new();
-        let mut last: BTreeMap<Name<'a>, usize> = BTreeMap::new();
-        let mut numbers = Vec::with_capacity(self.effects.len());
-        for (index, effect) in self.effects.iter().enumerate() {
-            seq += 1;
-            let before = versions.get(&effect.name).unwrap_or(&effect.follows);
-            let version = seq.max(before + 1);
-            versions.insert(effect.name, version);
-            last.insert(effect.name, index);
-            numbers.push(Numbered { version, seq });
+        for (entity_type, last) in &self.plan.last_ids {
+            self.tx.raise_last_id(tenant, entity_type, *last)?;
         }
-        for (index, (effect, number)) in self.effects.iter().zip(&numbers).enumerate() {
-            if last.get(&effect.name) != Some(&index) {
-                continue; // a later effect of the batch replaces it; no reader ever sees it
+        let count = i64::try_from(effects.len()).map_err(StorageError::internal)?;
+        let first = self.tx.bump_head(tenant, &self.caller.scope, count)? - count + 1;
+        let (numbers, last) = number(&effects, first);
+        for (index, effect) in effects {
+            // A later effect of the batch on the same entity replaces it; no reader ever sees it.
+            if last.get(&effect.name) == Some(&index)
+                && let Some(number) = numbers.get(&index)
+            {
+                self.write_row(effect, *number)?;
             }
-            let fields = effect.fields.as_ref().map(serde_json::to_string);
-            let entity = Entity {
-                scope: self.caller.scope.clone(),
-                version: number.version,
-                seq: number.seq,
-                fields: fields.transpose().map_err(StorageError::internal)?,
-                key: Some(effect.key.clone()),
-            };
-            let key = EntityKey {
-                tenant,
-                entity_type: effect.name.0,
-                id: effect.name.1,
-            };
-            self.tx.put_entity(key, &entity)?;
         }
         Ok(numbers)
     }
 
+    fn write_row(&mut self, effect: Effect, number: Numbered) -> Result<()> {
+        let fields = effect.fields.as_ref().map(serde_json::to_string);
+        let entity = Entity {
+            scope: self.caller.scope.clone(),
+            version: number.version,
+            seq: number.seq,
+            fields: fields.transpose().map_err(StorageError::internal)?,
+            key: Some(effect.key),
+        };
+        let key = EntityKey {
+            tenant: self.caller.tenant(),
+            entity_type: &effect.name.0,
+            id: &effect.name.1,
+        };
+        self.tx.put_entity(key, &entity)
+    }
+
+    /// Under the key, and under those of the mutations that were coalesced into this one.
     fn record(&mut self, incoming: &Incoming, outcome: &Outcome) -> Result<()> {
-        let record = KeyRecord {
+        let mut record = KeyRecord {
             fingerprint: Some(incoming.fingerprint),
             outcome: write_record(&incoming.entity_type, &incoming.id, outcome)?,
         };
-        let tenant = &self.caller.identity.principal.tenant;
-        let Caller { client, now_ms, .. } = self.caller;
+        let (tenant, now_ms) = (self.caller.tenant(), self.caller.now_ms);
+        let space = self.space(&incoming.key);
         self.tx
-            .record_outcome(tenant, client, &incoming.key, &record, *now_ms)
+            .record_outcome(tenant, space, &incoming.key, &record, now_ms)?;
+        record.fingerprint = None;
+        for covered in &incoming.covers {
+            let key = IdempotencyKey::new(covered.as_str());
+            let own = self.plan.keys.contains_key(&key);
+            if !own && self.tx.claim_key(tenant, space, &key)?.is_none() {
+                self.tx
+                    .record_outcome(tenant, space, &key, &record, now_ms)?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn number(numbers: &[Numbered], effect: usize) -> Result<Numbered> {
-    let found = numbers.get(effect).copied();
-    found.ok_or_else(|| StorageError::internal("a result refers to an effect that is not there"))
+/// Version and position of each effect, and each entity's last effect.
+fn number(effects: &BTreeMap<usize, Effect>, first: i64) -> (Numbers, BTreeMap<Name, usize>) {
+    let mut versions: BTreeMap<&Name, i64> = BTreeMap::new();
+    let mut last = BTreeMap::new();
+    let mut numbers = Numbers::new();
+    for (seq, (index, effect)) in (first..).zip(effects) {
+        let before = versions.get(&effect.name).unwrap_or(&effect.follows);
+        let version = seq.max(before + 1);
+        versions.insert(&effect.name, version);
+        last.insert(effect.name.clone(), *index);
+        numbers.insert(*index, Numbered { version, seq });
+    }
+    (numbers, last)
+}
+
+/// The outcome, and whether it was recorded before.
+fn settle(draft: Draft, numbers: &Numbers, results: &[PushResult]) -> Result<(Outcome, bool)> {
+    Ok(match draft {
+        Draft::Fresh(outcome) => (outcome, false),
+        Draft::Replay(outcome) => (outcome, true),
+        Draft::KeyReused => (key_reused(), false),
+        Draft::SameAs(index) => match results.get(index) {
+            Some(first) => (first.outcome.clone(), first.outcome.is_final()),
+            None => return Err(StorageError::internal("a result refers to a later one")),
+        },
+        Draft::Applied { by, id } => match numbers.get(&by) {
+            Some(number) => (applied(*number, None, id), false),
+            None => return Err(StorageError::internal("a result refers to no effect")),
+        },
+        Draft::Conflict {
+            reason,
+            with,
+            fields,
+        } => match numbers.get(&with) {
+            Some(number) => (conflict(reason, *number, fields), false),
+            // It was judged beside another group, which was left out later.
+            None => (contradiction(), false),
+        },
+    })
 }

@@ -1,9 +1,10 @@
 //! `POST /v1/push`: an ordered batch of mutations, in one transaction.
 //!
 //! ```text
-//!  parse ──> transaction: bind the client
-//!             per mutation: claim the key or replay ─> authorize ─> validate ─> precondition
-//!                           ─> planned effect, in memory                         (batch, rules)
+//!  parse ──> transaction: bind the client, exchange its token                      (exchange)
+//!             per mutation: claim the key or replay ─> authorize ─> validate ─> choose the id
+//!                           ─> precondition ─> planned effect, in memory
+//!                                                   (batch, keys, assign, rules)
 //!             take the positions ─> write the rows ─> record the outcomes            (commit, record)
 //! ```
 //!
@@ -12,8 +13,11 @@
 //! the whole batch has been decided, so the head of the feed is locked last and a mutation that is
 //! not applied leaves nothing behind.
 
+mod assign;
 mod batch;
 mod commit;
+mod exchange;
+mod keys;
 mod parse;
 mod record;
 mod rules;
@@ -38,7 +42,7 @@ pub(crate) fn push<S: Storage>(
     if request.body.len() > limits.push_bytes {
         return Err(Refusal::body_too_large(limits.push_bytes));
     }
-    let push = parse::parse(&request.body, limits, &service.schemas)?;
+    let push = parse::parse(&request.body, limits, &service.declared)?;
     check_client(&push.client)?;
     if let Some(header) = request.headers.get(HEADER_CLIENT)
         && header != push.client.as_str()
@@ -47,15 +51,17 @@ pub(crate) fn push<S: Storage>(
     }
     let caller = Caller {
         identity,
-        client: &push.client,
         scope: default_scope(),
         now_ms: now.unix_ms,
+        declared: &service.declared,
+        mint: &service.mint,
     };
     let verdict = service
         .storage
-        .write(|tx| Batch::new(tx, &caller, &service.schemas).run(&push.mutations))?;
+        .write(|tx| Batch::new(tx, &caller, &push).run())?;
     match verdict {
         Verdict::ClientMismatch => Err(Refusal::client_mismatch()),
+        Verdict::Forked => Err(Refusal::client_forked()),
         Verdict::Decided(response) => {
             log(&push.mutations, &response);
             json(&response)

@@ -5,21 +5,27 @@
 
 use super::validate;
 use crate::Fingerprint;
+use crate::api::check_client;
+use crate::declared::Declared;
 use crate::json_scan;
 use crate::problems::Refusal;
-use crate::schema::Schemas;
 use crate::service::is_visible_ascii;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::{
-    Assign, Base, ClientId, Command, Fields, IdempotencyKey, Limits, MutationId, Operation, Outcome,
+    Assign, Base, ClientId, Command, ExchangeToken, Fields, IdempotencyKey, Limits, MutationId,
+    Operation, Outcome,
 };
 
 /// A push that could be read.
 pub(crate) struct Incomings {
     pub(crate) client: ClientId,
     pub(crate) mutations: Vec<Incoming>,
+    /// Keys that live in the key space of another client.
+    pub(crate) inherited: BTreeMap<IdempotencyKey, ClientId>,
+    pub(crate) token: Option<ExchangeToken>,
 }
 
 /// A mutation that could be read.
@@ -30,11 +36,23 @@ pub(crate) struct Incoming {
     pub(crate) entity_type: String,
     pub(crate) id: String,
     pub(crate) op: Operation,
+    pub(crate) assign: Option<Assign>,
     pub(crate) base: Option<Base>,
     pub(crate) fields: Fields,
+    pub(crate) command: Option<Command>,
+    pub(crate) covers: Vec<MutationId>,
+    /// With which others it takes effect all or none.
+    pub(crate) group: Option<usize>,
     pub(crate) fingerprint: Fingerprint,
     /// Why it will never be accepted, whatever the state.
     pub(crate) flaw: Option<Outcome>,
+}
+
+impl Incoming {
+    /// The entity that it names.
+    pub(crate) fn name(&self) -> (String, String) {
+        (self.entity_type.clone(), self.id.clone())
+    }
 }
 
 #[derive(Deserialize)]
@@ -43,6 +61,12 @@ struct WirePush<'a> {
     /// Split first, read after they have been counted and measured.
     #[serde(borrow)]
     mutations: Vec<&'a RawValue>,
+    #[serde(default)]
+    groups: Vec<Vec<IdempotencyKey>>,
+    #[serde(default)]
+    inherited: BTreeMap<IdempotencyKey, ClientId>,
+    #[serde(default)]
+    token: Option<ExchangeToken>,
 }
 
 /// `protocol::Mutation` with its names still unchecked, so that a bad one is its own rejection.
@@ -50,6 +74,8 @@ struct WirePush<'a> {
 struct WireMutation {
     key: IdempotencyKey,
     mutation: MutationId,
+    #[serde(default)]
+    covers: Vec<MutationId>,
     #[serde(rename = "type")]
     entity_type: String,
     id: String,
@@ -77,7 +103,11 @@ struct Canonical<'a> {
     command: Option<&'a Command>,
 }
 
-pub(crate) fn parse(body: &[u8], limits: &Limits, schemas: &Schemas) -> Result<Incomings, Refusal> {
+pub(crate) fn parse(
+    body: &[u8],
+    limits: &Limits,
+    declared: &Declared,
+) -> Result<Incomings, Refusal> {
     json_scan::scan(body).map_err(|flaw| Refusal::malformed(flaw.to_string()))?;
     let push: WirePush<'_> =
         serde_json::from_slice(body).map_err(|error| Refusal::malformed(error.to_string()))?;
@@ -87,32 +117,88 @@ pub(crate) fn parse(body: &[u8], limits: &Limits, schemas: &Schemas) -> Result<I
                 .detail(format!("at most {}", limits.push_mutations)),
         );
     }
-    let mutations = push
+    let mut mutations: Vec<Incoming> = push
         .mutations
         .iter()
         .enumerate()
-        .map(|(index, raw)| read_mutation(index, raw.get(), limits, schemas))
+        .map(|(index, raw)| read_mutation(index, raw.get(), limits, declared))
         .collect::<Result<_, _>>()?;
+    set_groups(&mut mutations, &push.groups)?;
+    check_inherited(&mutations, &push.inherited)?;
+    if let Some(token) = &push.token
+        && !is_visible_ascii(token.as_str(), 64)
+    {
+        return Err(Refusal::malformed(
+            "an exchange token is 1 to 64 visible ASCII characters",
+        ));
+    }
     Ok(Incomings {
         client: push.client,
         mutations,
+        inherited: push.inherited,
+        token: push.token,
     })
+}
+
+fn set_groups(mutations: &mut [Incoming], groups: &[Vec<IdempotencyKey>]) -> Result<(), Refusal> {
+    let mut group_of = BTreeMap::new();
+    for (group, keys) in groups.iter().enumerate() {
+        for key in keys {
+            if group_of.insert(key, group).is_some() {
+                let detail = format!("key {:?} stands twice in groups", key.as_str());
+                return Err(Refusal::malformed(detail));
+            }
+        }
+    }
+    let mut missing: BTreeSet<&IdempotencyKey> = group_of.keys().copied().collect();
+    for mutation in mutations.iter_mut() {
+        mutation.group = group_of.get(&mutation.key).copied();
+        missing.remove(&mutation.key);
+    }
+    match missing.first() {
+        None => Ok(()),
+        Some(key) => Err(Refusal::malformed(format!(
+            "groups: no mutation of the request has the key {:?}",
+            key.as_str()
+        ))),
+    }
+}
+
+fn check_inherited(
+    mutations: &[Incoming],
+    inherited: &BTreeMap<IdempotencyKey, ClientId>,
+) -> Result<(), Refusal> {
+    let keys: BTreeSet<&IdempotencyKey> = mutations.iter().map(|one| &one.key).collect();
+    for (key, client) in inherited {
+        check_client(client)?;
+        if !keys.contains(key) {
+            return Err(Refusal::malformed(format!(
+                "inherited: no mutation of the request has the key {:?}",
+                key.as_str()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn read_mutation(
     index: usize,
     json: &str,
     limits: &Limits,
-    schemas: &Schemas,
+    declared: &Declared,
 ) -> Result<Incoming, Refusal> {
     let malformed = |detail: &dyn std::fmt::Display| {
         Refusal::malformed(format!("mutations[{index}]: {detail}"))
     };
     let wire: WireMutation = serde_json::from_str(json).map_err(|error| malformed(&error))?;
-    for text in [wire.key.as_str(), wire.mutation.as_str()] {
+    let covered = wire.covers.iter().map(MutationId::as_str);
+    for text in [wire.key.as_str(), wire.mutation.as_str()]
+        .into_iter()
+        .chain(covered)
+    {
         if !is_visible_ascii(text, 64) {
             return Err(malformed(
-                &"key and mutation are 1 to 64 visible ASCII characters",
+                &"key, mutation and what it covers are 1 to 64 visible ASCII characters",
             ));
         }
     }
@@ -123,14 +209,18 @@ fn read_mutation(
         entity_type: wire.entity_type,
         id: wire.id,
         op: wire.op,
+        assign: wire.assign,
         base: wire.base,
         fields: wire.fields,
+        command: wire.command,
+        covers: wire.covers,
+        group: None,
         flaw: None,
     };
     incoming.flaw = if json.len() > limits.mutation_bytes {
         Some(validate::too_large(json.len(), limits.mutation_bytes))
     } else {
-        validate::flaw(&incoming, schemas)
+        validate::flaw(&incoming, declared)
     };
     Ok(incoming)
 }

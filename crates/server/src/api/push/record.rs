@@ -1,9 +1,10 @@
 //! What is remembered about a key, and outcomes that name a version and a position.
 
+use super::batch::Name;
 use super::validate::rejected;
 use crate::{KeyRecord, StorageError};
 use serde::{Deserialize, Serialize};
-use syncline_protocol::{ConflictReason, Fields, Outcome, RemoteState, ServerVersion};
+use syncline_protocol::{ConflictReason, EntityId, Fields, Outcome, RemoteState, ServerVersion};
 
 /// What is recorded for a key; a key that was cancelled unseen has no entity.
 #[derive(Serialize, Deserialize)]
@@ -12,6 +13,22 @@ pub(crate) struct Recorded {
     pub(super) entity_type: String,
     pub(super) id: String,
     pub(crate) outcome: Outcome,
+}
+
+impl Recorded {
+    /// Whether the mutation named this entity, or was given it.
+    pub(super) fn is_about(&self, name: &Name) -> bool {
+        (&self.entity_type, &self.id) == (&name.0, &name.1) || self.target() == *name
+    }
+
+    /// The entity that the mutation was about in the end.
+    pub(super) fn target(&self) -> Name {
+        let id = match &self.outcome {
+            Outcome::Applied { id: Some(id), .. } => id.as_str().to_owned(),
+            _ => self.id.clone(),
+        };
+        (self.entity_type.clone(), id)
+    }
 }
 
 /// Version and position of an effect.
@@ -47,12 +64,16 @@ pub(super) fn key_reused() -> Outcome {
     )
 }
 
-pub(super) fn applied(Numbered { version, seq }: Numbered) -> Outcome {
+pub(super) fn applied(
+    Numbered { version, seq }: Numbered,
+    fields: Option<Fields>,
+    id: Option<EntityId>,
+) -> Outcome {
     Outcome::Applied {
         version: ServerVersion::new(version.to_string()),
         position: seq,
-        fields: None,
-        id: None,
+        fields,
+        id,
     }
 }
 

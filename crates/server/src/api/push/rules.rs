@@ -10,7 +10,7 @@
 
 use super::parse::Incoming;
 use super::validate;
-use crate::schema::Schemas;
+use crate::declared::Declared;
 use syncline_protocol::{ConflictReason, Fields, IdempotencyKey, Operation, Outcome};
 
 /// An entity as the batch sees it: as stored, or as an earlier mutation of the batch leaves it.
@@ -26,7 +26,7 @@ pub(super) struct Current {
 pub(super) enum Place {
     /// As stored.
     Stored { version: i64, seq: i64 },
-    /// Those that this effect of the batch will get.
+    /// Those that the effect of this mutation of the batch will get.
     Planned(usize),
 }
 
@@ -35,8 +35,10 @@ pub(super) enum Place {
 pub(super) enum Hold {
     /// It is.
     Yes,
-    /// It is not, or there is no base.
+    /// It is not.
     No,
+    /// There is none.
+    NoBase,
     /// The mutation it rests on was not applied.
     Skip { because: IdempotencyKey },
 }
@@ -58,7 +60,7 @@ pub(super) fn decide(
     incoming: &Incoming,
     current: Option<&Current>,
     hold: Hold,
-    schemas: &Schemas,
+    declared: &Declared,
 ) -> Decision {
     if let Hold::Skip { because } = hold {
         return Decision::Answer(Outcome::Skipped { because });
@@ -79,7 +81,7 @@ pub(super) fn decide(
         (Operation::Update | Operation::Delete, Some((_, Some(_)))) if !holds => {
             Decision::Conflict(ConflictReason::Stale)
         }
-        (Operation::Update, Some((_, Some(fields)))) => update(incoming, fields, schemas),
+        (Operation::Update, Some((_, Some(fields)))) => update(incoming, fields, declared),
         (Operation::Update, Some((_, None))) => Decision::Conflict(ConflictReason::Deleted),
         (Operation::Delete, Some((_, Some(_)))) => Decision::Apply(None),
         (Operation::Delete, Some((gone, None))) => Decision::Done(gone.place),
@@ -87,10 +89,10 @@ pub(super) fn decide(
 }
 
 /// The schema judges the entity as it would be, which is known only now that the base holds.
-fn update(incoming: &Incoming, fields: &Fields, schemas: &Schemas) -> Decision {
+fn update(incoming: &Incoming, fields: &Fields, declared: &Declared) -> Decision {
     let mut merged = fields.clone();
     merged.patch(&incoming.fields);
-    let violations = schemas.violations(&incoming.entity_type, &merged);
+    let violations = declared.violations(&incoming.entity_type, &merged);
     match validate::invalid(violations) {
         Some(rejection) => Decision::Answer(rejection),
         None => Decision::Apply(Some(merged)),

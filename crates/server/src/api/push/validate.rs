@@ -4,17 +4,18 @@
 //! asked in `rules`.
 
 use super::parse::Incoming;
-use crate::schema::{Schemas, is_type_name};
+use crate::declared::{Declared, is_type_name};
 use syncline_protocol::{EntityId, FieldError, Fields, Operation, Outcome};
 
 const MAX_FIELD_NAME_BYTES: usize = 128;
 
 /// Why the mutation will never be accepted, if so.
-pub(crate) fn flaw(incoming: &Incoming, schemas: &Schemas) -> Option<Outcome> {
+pub(crate) fn flaw(incoming: &Incoming, declared: &Declared) -> Option<Outcome> {
     let Incoming {
         entity_type,
         id,
         op,
+        assign,
         base,
         fields,
         ..
@@ -25,7 +26,7 @@ pub(crate) fn flaw(incoming: &Incoming, schemas: &Schemas) -> Option<Outcome> {
             "a type's name has 1 to 128 bytes and no control characters",
         ));
     }
-    if !schemas.knows(entity_type) {
+    if !declared.knows(entity_type) {
         return Some(rejected(
             "unknown-type",
             &format!("the server has no entity type {entity_type:?}"),
@@ -40,12 +41,22 @@ pub(crate) fn flaw(incoming: &Incoming, schemas: &Schemas) -> Option<Outcome> {
             "an update or delete says which state it was made on",
         ));
     }
+    if assign.is_some() && *op != Operation::Create {
+        return Some(rejected(
+            "id-assignment",
+            "only a created entity can be given an id",
+        ));
+    }
+    if let Some(command) = &incoming.command {
+        let detail = format!("the type has no command {:?}", command.name);
+        return Some(rejected("unknown-command", &detail));
+    }
     let mut errors = field_flaws(fields);
     if *op == Operation::Delete && !fields.is_empty() {
         return Some(rejected("validation", "a delete has no fields"));
     }
     if *op == Operation::Create && errors.is_empty() {
-        errors = schemas.violations(entity_type, fields);
+        errors = declared.violations(entity_type, fields);
     }
     invalid(errors)
 }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bookkeeping;
+
 use crate::{
     Entity, EntityKey, KeyRecord, ReadTx, Storage, StorageError, StoredDefinition, WriteTx,
 };
@@ -24,6 +26,7 @@ pub fn run<S: Storage>(make: impl Fn() -> S) {
     keeps_outcomes(&make());
     binds_clients(&make());
     keeps_definitions(&make());
+    bookkeeping::run(&make);
     undoes_failures(&make());
     undoes_panics(&make());
     keeps_tenants_apart(&make());

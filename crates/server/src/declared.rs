@@ -1,8 +1,9 @@
-//! Declared entity types, their schemas compiled.
+//! Declared entity types: their schemas compiled, and who chooses their ids.
 //!
 //! Never fetches a `$ref` from elsewhere (the validator is built without it) and never repeats a
 //! row's value in what it says.
 
+pub(crate) use crate::config::IdAssignment;
 use crate::{ConfigError, TypeConfig};
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
@@ -14,13 +15,20 @@ const MAX_TYPE_BYTES: usize = 128;
 
 /// Which types there are and what they ask of their entities.
 #[derive(Debug)]
-pub(crate) struct Schemas {
+pub(crate) struct Declared {
     /// Nothing is declared: every type is welcome.
     open: bool,
-    types: BTreeMap<String, Option<Validator>>,
+    types: BTreeMap<String, DeclaredType>,
 }
 
-impl Schemas {
+/// What is asked of the entities of a type.
+#[derive(Debug)]
+struct DeclaredType {
+    schema: Option<Validator>,
+    id: IdAssignment,
+}
+
+impl Declared {
     pub(crate) fn compile(types: &BTreeMap<String, TypeConfig>) -> Result<Self, ConfigError> {
         let compiled = types
             .iter()
@@ -33,7 +41,11 @@ impl Schemas {
                     entity_type: name.clone(),
                     message: error.to_string(),
                 })?;
-                Ok((name.clone(), validator))
+                let compiled = DeclaredType {
+                    schema: validator,
+                    id: declared.id,
+                };
+                Ok((name.clone(), compiled))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
@@ -46,9 +58,16 @@ impl Schemas {
         self.open || self.types.contains_key(entity_type)
     }
 
+    /// Who chooses the ids of created entities.
+    pub(crate) fn id_assignment(&self, entity_type: &str) -> IdAssignment {
+        let declared = self.types.get(entity_type);
+        declared.map_or(IdAssignment::Client, |declared| declared.id)
+    }
+
     /// What is wrong with an entity that has these fields.
     pub(crate) fn violations(&self, entity_type: &str, fields: &Fields) -> Vec<FieldError> {
-        let Some(Some(validator)) = self.types.get(entity_type) else {
+        let declared = self.types.get(entity_type);
+        let Some(validator) = declared.and_then(|declared| declared.schema.as_ref()) else {
             return Vec::new();
         };
         let Ok(instance) = serde_json::to_value(fields) else {

@@ -1,0 +1,183 @@
+//! Keys and bases: what became of a key before, which entity a mutation is really about, and
+//! whether its base holds.
+//!
+//! A key lives in the key space of a client: the sender's own, or the one that it was inherited
+//! from.
+
+use super::batch::{Batch, Draft, Name, Result};
+use super::parse::Incoming;
+use super::record::{Recorded, read_record};
+use super::rules::{Current, Hold, Place};
+use crate::Fingerprint;
+use syncline_protocol::{Base, ClientId, IdempotencyKey, Outcome};
+
+/// What is remembered about the key of a mutation.
+pub(super) enum Known {
+    /// Nothing: the mutation is new.
+    Unknown,
+    /// An outcome, and what the key was used for.
+    Recorded {
+        used_for: Option<Fingerprint>,
+        record: Recorded,
+    },
+}
+
+impl<'a> Batch<'a> {
+    /// The client in whose key space the key is.
+    pub(super) fn space(&self, key: &IdempotencyKey) -> &'a ClientId {
+        self.push.inherited.get(key).unwrap_or(&self.push.client)
+    }
+
+    /// What became of the key before, in this batch or in an earlier request.
+    pub(super) fn earlier(&mut self, index: usize) -> Result<Option<Draft>> {
+        let incoming = &self.push.mutations[index];
+        if let Some(first) = self.plan.keys.get(&incoming.key) {
+            let same = self.push.mutations[*first].fingerprint == incoming.fingerprint;
+            return Ok(Some(if same {
+                Draft::SameAs(*first)
+            } else {
+                Draft::KeyReused
+            }));
+        }
+        if !self.known.contains_key(&index) {
+            let known = self.claim(&incoming.key)?;
+            self.known.insert(index, known);
+        }
+        let Some(Known::Recorded { used_for, record }) = self.known.get(&index) else {
+            return Ok(None);
+        };
+        let inherited = self.push.inherited.contains_key(&incoming.key);
+        if !inherited && used_for.is_some_and(|used| used != incoming.fingerprint) {
+            return Ok(Some(Draft::KeyReused));
+        }
+        if record.is_about(&incoming.name()) {
+            self.plan.targets[index] = record.target();
+        }
+        Ok(Some(Draft::Replay(record.outcome.clone())))
+    }
+
+    fn claim(&mut self, key: &IdempotencyKey) -> Result<Known> {
+        let space = self.space(key);
+        let record = self.tx.claim_key(self.caller.tenant(), space, key)?;
+        Ok(match record {
+            None => Known::Unknown,
+            Some(record) => Known::Recorded {
+                used_for: record.fingerprint,
+                record: read_record(&record)?,
+            },
+        })
+    }
+
+    /// The entity that a mutation is about: the one it names, unless it follows a mutation whose
+    /// entity was given another id.
+    pub(super) fn target(&mut self, incoming: &Incoming) -> Result<Name> {
+        let named = incoming.name();
+        let Some(Base::After(key)) = &incoming.base else {
+            return Ok(named);
+        };
+        if let Some(index) = self.plan.keys.get(key) {
+            let target = &self.plan.targets[*index];
+            let same = self.push.mutations[*index].name() == named;
+            return Ok(if same { target.clone() } else { named });
+        }
+        Ok(match self.recorded(key, incoming)? {
+            Some(record) if record.is_about(&named) => record.target(),
+            _ => named,
+        })
+    }
+
+    pub(super) fn hold(&mut self, index: usize, current: Option<&Current>) -> Result<Hold> {
+        let incoming = &self.push.mutations[index];
+        let stored = match current.map(|current| current.place) {
+            Some(Place::Stored { version, seq }) => Some((version, seq)),
+            _ => None,
+        };
+        let holds = match &incoming.base {
+            None => return Ok(Hold::NoBase),
+            Some(Base::Position {
+                epoch,
+                scope,
+                position,
+            }) => {
+                let known =
+                    *epoch == self.epoch && *scope == self.caller.scope && *position <= self.head;
+                known && stored.is_some_and(|(_, seq)| seq <= *position)
+            }
+            Some(Base::Version { epoch, version }) => {
+                *epoch == self.epoch
+                    && stored.is_some_and(|(now, _)| now.to_string() == version.as_str())
+            }
+            Some(Base::After(key)) => match self.plan.keys.get(key) {
+                Some(earlier) => return Ok(self.holds_after(*earlier, index, current)),
+                None => self.holds_after_record(key, index, current)?,
+            },
+        };
+        Ok(if holds { Hold::Yes } else { Hold::No })
+    }
+
+    /// `after` a mutation of this batch.
+    fn holds_after(&self, mut earlier: usize, index: usize, current: Option<&Current>) -> Hold {
+        let place = current.map(|current| current.place);
+        if let Some(Draft::SameAs(first)) = self.plan.drafts.get(earlier) {
+            earlier = *first;
+        }
+        let Some(draft) = self.plan.drafts.get(earlier) else {
+            return Hold::No;
+        };
+        if !self.is_applied(draft) {
+            return Hold::Skip {
+                because: self.push.mutations[earlier].key.clone(),
+            };
+        }
+        let left_by_it = match draft {
+            Draft::Applied { by, .. } => place == Some(Place::Planned(*by)),
+            Draft::Replay(outcome) | Draft::Fresh(outcome) => is_place_of(outcome, place),
+            _ => false,
+        };
+        if left_by_it && self.plan.targets[earlier] == self.plan.targets[index] {
+            Hold::Yes
+        } else {
+            Hold::No
+        }
+    }
+
+    /// `after` a mutation of an earlier request.
+    fn holds_after_record(
+        &mut self,
+        key: &IdempotencyKey,
+        index: usize,
+        current: Option<&Current>,
+    ) -> Result<bool> {
+        let Some(record) = self.recorded(key, &self.push.mutations[index])? else {
+            return Ok(false);
+        };
+        let same = record.target() == self.plan.targets[index];
+        let place = current.map(|current| current.place);
+        Ok(same && is_place_of(&record.outcome, place))
+    }
+
+    /// What was recorded for a key that a base names: looked up first where the mutation's own key
+    /// lives, then with the other clients that this one speaks for.
+    fn recorded(&mut self, key: &IdempotencyKey, incoming: &Incoming) -> Result<Option<Recorded>> {
+        let mut spaces = vec![self.space(&incoming.key), &self.push.client];
+        spaces.extend(self.push.inherited.values());
+        for (nth, space) in spaces.iter().enumerate() {
+            if spaces[..nth].contains(space) {
+                continue;
+            }
+            if let Some(record) = self.tx.key_record(self.caller.tenant(), space, key)? {
+                return read_record(&record).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_place_of(outcome: &Outcome, place: Option<Place>) -> bool {
+    match (outcome, place) {
+        (Outcome::Applied { version, .. }, Some(Place::Stored { version: now, .. })) => {
+            version.as_str() == now.to_string()
+        }
+        _ => false,
+    }
+}
