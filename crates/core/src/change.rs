@@ -43,6 +43,8 @@ pub enum WaitsFor {
     Type,
     /// Someone who understands it: the change is not well-formed.
     Valid,
+    /// The rest of its checkpoint: it becomes visible together with what follows up to the head.
+    Checkpoint,
 }
 
 impl WaitsFor {
@@ -55,6 +57,7 @@ impl WaitsFor {
             WaitsFor::Constraint => "constraint",
             WaitsFor::Type => "type",
             WaitsFor::Valid => "valid",
+            WaitsFor::Checkpoint => "checkpoint",
         }
     }
 }

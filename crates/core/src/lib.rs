@@ -15,6 +15,7 @@ mod change;
 mod config;
 mod fold;
 mod machine;
+mod page;
 mod rebase;
 mod remote;
 mod resolve;
@@ -30,6 +31,10 @@ pub use machine::{
     BookSummary, Booking, Cancel, ClaimLimits, Claimed, CycleEnd, Effect, FaultKind, Input,
     Machine, Notice, PageSummary, Reason, RequestId, State, StoreAnswer, StoreFault, StoreWork,
     Survey, WakeReason,
+};
+pub use page::{
+    MAX_CURSOR_BYTES, MAX_FIELDS, MAX_NAME_BYTES, PageFault, Standing, check_answer, check_order,
+    unstorable,
 };
 pub use rebase::{Decision, Loss, Rebased, Rewritten, changed, decide};
 pub use remote::{

@@ -7,10 +7,12 @@ use crate::outbox::{self, Entry, EntryState};
 use crate::row::{self, Written};
 use crate::state::{self, ConflictError, Sides};
 use crate::store::{EntityTypes, RegisteredType};
+use crate::vacate::{self, Vacated};
 use rusqlite::Transaction;
+use std::collections::BTreeMap;
 use syncline_core::{
-    ChangePlan, ConflictCause, ConflictInput, Decision, EntityRef, Loss, Notice, Now, Rebased,
-    WaitsFor, decide, plan_change,
+    ChangePlan, ConflictCause, ConflictInput, Decision, EntityRef, Loss, Notice, Now, PageSummary,
+    Rebased, WaitsFor, decide, plan_change, unstorable,
 };
 use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
 
@@ -23,7 +25,12 @@ pub(crate) struct Applier<'a> {
     pub(crate) plain: bool,
     /// Are references checked row by row (not within a snapshot, whose order is that of keys)?
     pub(crate) parents: Parents,
+    /// A row of a snapshot may be newer than the position that the snapshot is pinned to; what the
+    /// feed brings from there on is newer than what waits from the snapshot, whatever it claims.
+    pub(crate) newest: i64,
     pub(crate) notices: Vec<Notice>,
+    /// Rows that are out of their tables for a moment.
+    pub(crate) vacated: BTreeMap<EntityRef, Vacated>,
 }
 
 /// When missing parents are noticed.
@@ -43,6 +50,34 @@ pub(crate) enum Landed {
     Merged,
     Skipped,
     Parked,
+}
+
+impl Landed {
+    pub(crate) fn count(self, summary: &mut PageSummary) {
+        match self {
+            Landed::Upserted => summary.upserts += 1,
+            Landed::Deleted => summary.deletes += 1,
+            Landed::Merged => summary.merged += 1,
+            Landed::Skipped => summary.skipped += 1,
+            Landed::Parked => summary.parked += 1,
+        }
+    }
+}
+
+impl<'a> Applier<'a> {
+    /// For work that looks at each entity and at its references.
+    pub(crate) fn new(tx: &'a Transaction<'a>, types: &'a EntityTypes, now: Now) -> Self {
+        Self {
+            tx,
+            types,
+            now,
+            plain: false,
+            parents: Parents::Checked,
+            newest: i64::MAX,
+            notices: Vec::new(),
+            vacated: BTreeMap::new(),
+        }
+    }
 }
 
 impl Applier<'_> {
@@ -66,9 +101,7 @@ impl Applier<'_> {
         } else {
             plan_change(state::view(self.tx, &entity)?, change.position)
         };
-        if let ChangeKind::Upsert(fields) = &change.kind
-            && let Some(why) = unstorable(fields)
-        {
+        if let Some(why) = unstorable(change) {
             return self.park(scope, change, WaitsFor::Valid, &why);
         }
         match plan {
@@ -92,7 +125,12 @@ impl Applier<'_> {
         waits_for: WaitsFor,
         detail: &str,
     ) -> Result<Landed, StoreError> {
-        state::park(self.tx, scope, change, waits_for, detail, self.now)?;
+        let position = change.position.min(self.newest);
+        let waiting = Change {
+            position,
+            ..change.clone()
+        };
+        state::park(self.tx, scope, &waiting, waits_for, detail, self.now)?;
         Ok(Landed::Parked)
     }
 
@@ -128,13 +166,14 @@ impl Applier<'_> {
 
     /// Makes the local row what it should be; `None` removes it.
     pub(crate) fn write_row(
-        &self,
+        &mut self,
         entity_type: &RegisteredType,
         entity: &EntityRef,
         fields: Option<&Fields>,
     ) -> Result<Written, StoreError> {
         let table = &entity_type.table;
         let Some(fields) = fields else {
+            self.vacated.remove(entity);
             return row::remove(self.tx, table, &entity.id);
         };
         if self.parents == Parents::Checked {
@@ -154,7 +193,28 @@ impl Applier<'_> {
                 }
             }
         }
-        row::write(self.tx, table, &entity.id, fields)
+        match self.vacated.get(entity) {
+            None => row::write(self.tx, table, &entity.id, fields),
+            Some(row) => {
+                let written = vacate::put_back(self.tx, table, row, fields)?;
+                if written == Written::Done {
+                    self.vacated.remove(entity);
+                }
+                Ok(written)
+            }
+        }
+    }
+
+    /// The local row, also when it is out of its table for a moment.
+    fn local_row(
+        &self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+    ) -> Result<Option<Fields>, StoreError> {
+        match self.vacated.get(entity) {
+            Some(row) => Ok(Some(row.fields.clone())),
+            None => row::read(self.tx, &entity_type.table, &entity.id),
+        }
     }
 
     fn resolve(
@@ -213,7 +273,7 @@ impl Applier<'_> {
         }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         let base = captured::base_of(self.tx, names.0, names.1)?.into_fields();
-        let local = row::read(self.tx, &entity_type.table, &entity.id)?;
+        let local = self.local_row(entity_type, entity)?;
         let theirs = remote.and_then(|remote| remote.fields.as_ref());
         let input = ConflictInput {
             entity,
@@ -240,7 +300,7 @@ impl Applier<'_> {
                 Ok(Reconciled::Waits)
             }
             Decision::Settled(rebased) => {
-                if rebased.row != local {
+                if rebased.row != local || self.vacated.contains_key(entity) {
                     match self.write_row(entity_type, entity, rebased.row.as_ref())? {
                         Written::Done => {}
                         refused => return Ok(Reconciled::NoPlace(refused)),
@@ -324,16 +384,6 @@ impl Applier<'_> {
 fn must_stay_apart(entries: &[Entry]) -> bool {
     let grouped = entries.iter().any(|entry| entry.group.is_some());
     entries.iter().any(|entry| entry.command.is_some()) || (grouped && entries.len() > 1)
-}
-
-/// Why a remote state cannot be kept here, if it cannot.
-fn unstorable(fields: &Fields) -> Option<String> {
-    fields.iter().find_map(|(name, value)| {
-        value
-            .validate()
-            .err()
-            .map(|error| format!("{name}: {error}"))
-    })
 }
 
 /// What came of bringing a dirty entity and a remote state together.

@@ -5,7 +5,7 @@ use crate::captured::{self, CapturedError};
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::outbox::{self, Entry};
-use crate::page;
+use crate::retry::{Occasion, retry_waiting};
 use crate::row;
 use crate::state::{self, Sides};
 use crate::store::RegisteredType;
@@ -33,7 +33,7 @@ pub(crate) fn book(
         }
     }
     let mut pulled = PageSummary::default();
-    page::retry_waiting(applier, &mut pulled)?;
+    retry_waiting(applier, Occasion::Changed, &mut pulled)?;
     if summary.applied > 0 {
         meta::set(applier.tx, meta::key::LAST_PUSH_AT, applier.now.unix_ms)?;
     }

@@ -3,7 +3,7 @@
 use crate::captured::CapturedError;
 use crate::table::TableError;
 use rusqlite::ErrorCode;
-use syncline_core::{FaultKind, StoreFault};
+use syncline_core::{FaultKind, PageFault, StoreFault};
 
 /// An error of the store. The transaction it happened in was rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,16 @@ pub enum StoreError {
     /// A page does not follow the stored cursor.
     #[error("the page does not follow the stored cursor; it will be asked for again")]
     OutOfOrder,
+    /// A page contradicts itself or what is stored.
+    #[error(
+        "the server's page cannot be taken: {0}; nothing of it was applied, it is asked for again"
+    )]
+    BadPage(#[from] PageFault),
+    /// More changes that nobody understands than are kept.
+    #[error(
+        "{0} changes that this program does not understand are waiting already, so no page that brings more is taken; use a newer Syncline, or look at the server"
+    )]
+    QuarantineFull(i64),
     /// The metadata was written by a newer Syncline.
     #[error(
         "the database's sync metadata has version {found}, this program knows up to {known}; use a newer Syncline"
@@ -70,6 +80,7 @@ impl StoreError {
                 .map_or(FaultKind::Other, fault_kind),
             StoreError::Fenced => FaultKind::Fenced,
             StoreError::OutOfOrder => FaultKind::OutOfOrder,
+            StoreError::BadPage(_) | StoreError::QuarantineFull(_) => FaultKind::BadPage,
             _ => FaultKind::Other,
         }
     }

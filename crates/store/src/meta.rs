@@ -24,6 +24,8 @@ pub(crate) mod key {
     /// The server's history changed: until the next sweep is through, nothing is removed unasked.
     pub(crate) const RESET: &str = "reset";
     pub(crate) const SWEEPING: &str = "sweeping";
+    /// Under which circumstances everything in the inbox was tried last.
+    pub(crate) const INBOX_TRIED: &str = "inbox_tried";
     pub(crate) const ENGINE_STATE: &str = "engine_state";
     pub(crate) const LAST_ERROR: &str = "last_error";
     /// Prefix: types whose existing rows were adopted and are still to be compared.

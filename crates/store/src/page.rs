@@ -1,23 +1,37 @@
 //! Pull: one page and its cursor in one transaction (A2).
 
 use crate::apply::{Applier, Landed, Parents};
-use crate::error::{StoreError, to_json};
+use crate::error::StoreError;
+use crate::inbox;
 use crate::meta;
+use crate::retry::{Occasion, retry_waiting};
 use crate::state;
 use crate::store::EntityTypes;
 use crate::sweep;
-use rusqlite::{OptionalExtension, Transaction, params};
-use syncline_core::{Now, Page, PageChange, PageSummary, WaitsFor};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use syncline_core::{Now, Page, PageChange, PageSummary, Standing, check_order};
 use syncline_protocol::{PageEnd, PagePhase, Scope};
 
 /// Where a scope stands.
-pub(crate) fn cursor(
-    tx: &rusqlite::Connection,
-    scope: &Scope,
-) -> Result<Option<String>, StoreError> {
+pub(crate) fn cursor(tx: &Connection, scope: &Scope) -> Result<Option<String>, StoreError> {
     Ok(tx
         .prepare_cached("SELECT cursor FROM syncline_cursor WHERE scope = ?1")?
         .query_row([scope.as_str()], |row| row.get(0))
+        .optional()?)
+}
+
+/// Where a scope stands, as a page has to continue it.
+fn standing(conn: &Connection, scope: &Scope) -> Result<Option<Standing>, StoreError> {
+    Ok(conn
+        .prepare_cached(
+            "SELECT position, phase = 'snapshot' FROM syncline_cursor WHERE scope = ?1",
+        )?
+        .query_row([scope.as_str()], |row| {
+            Ok(Standing {
+                position: row.get(0)?,
+                in_snapshot: row.get(1)?,
+            })
+        })
         .optional()?)
 }
 
@@ -42,24 +56,19 @@ pub(crate) fn apply(
     if cursor(tx, scope)?.as_deref() != from {
         return Err(StoreError::OutOfOrder);
     }
+    check_order(page, standing(tx, scope)?)?;
     let snapshot = page.end.phase != PagePhase::Feed;
     if from.is_none() {
         sweep::begin(tx, types)?;
     }
     let sweeping = snapshot && sweep::is_under_way(tx)?;
-    let mut applier = Applier {
-        tx,
-        types,
-        now,
-        plain: !state::anything_special(tx)?,
-        parents: if snapshot {
-            Parents::Later
-        } else {
-            Parents::Checked
-        },
-        notices: Vec::new(),
-    };
-    let mut summary = PageSummary::default();
+    let mut applier = Applier::new(tx, types, now);
+    applier.plain = !state::anything_special(tx)?;
+    if snapshot {
+        applier.parents = Parents::Later;
+        applier.newest = page.end.position;
+    }
+    let (mut summary, mut invalid) = (PageSummary::default(), None);
     for change in &page.changes {
         match change {
             PageChange::Valid(change) => {
@@ -69,10 +78,19 @@ pub(crate) fn apply(
                 let landed = applier.change(scope, change)?;
                 // What is parked makes later changes of the page special.
                 applier.plain &= landed != Landed::Parked;
-                count(&mut summary, landed);
+                landed.count(&mut summary);
             }
             PageChange::Invalid { raw, detail } => {
-                park_invalid(tx, scope, raw, detail, page.end.position, now)?;
+                let kept = match invalid {
+                    Some(kept) => kept,
+                    None => inbox::count_invalid(tx)?,
+                };
+                if kept >= inbox::MOST_INVALID {
+                    return Err(StoreError::QuarantineFull(kept));
+                }
+                invalid = Some(kept + 1);
+                inbox::park_invalid(tx, scope, raw, detail, page.end.position, now)?;
+                applier.plain = false;
                 summary.parked += 1;
             }
         }
@@ -82,69 +100,16 @@ pub(crate) fn apply(
     }
     applier.parents = Parents::Checked;
     applier.plain = false;
-    retry_waiting(&mut applier, &mut summary)?;
+    let wrote = summary.upserts + summary.deletes + summary.merged + summary.parked > 0;
+    let occasion = if wrote {
+        Occasion::Changed
+    } else {
+        Occasion::Nothing
+    };
+    retry_waiting(&mut applier, occasion, &mut summary)?;
     move_cursor(tx, scope, &page.end, now)?;
     summary.notices.append(&mut applier.notices);
     Ok(summary)
-}
-
-fn count(summary: &mut PageSummary, landed: Landed) {
-    match landed {
-        Landed::Upserted => summary.upserts += 1,
-        Landed::Deleted => summary.deletes += 1,
-        Landed::Merged => summary.merged += 1,
-        Landed::Skipped => summary.skipped += 1,
-        Landed::Parked => summary.parked += 1,
-    }
-}
-
-/// Changes that waited for a parent or a free place are tried again, as long as one finds it.
-pub(crate) fn retry_waiting(
-    applier: &mut Applier<'_>,
-    summary: &mut PageSummary,
-) -> Result<(), StoreError> {
-    loop {
-        let waiting = state::retryable(applier.tx)?;
-        let mut found_place = 0;
-        for one in &waiting {
-            // It is its own predecessor: without it in the inbox the plan is made afresh.
-            state::unpark(applier.tx, &one.entity)?;
-            let landed = applier.change(&one.scope, &one.change())?;
-            if landed != Landed::Parked {
-                summary.parked = summary.parked.saturating_sub(1);
-                count(summary, landed);
-                found_place += 1;
-            }
-        }
-        if found_place == 0 || found_place == waiting.len() {
-            return Ok(());
-        }
-    }
-}
-
-/// Keeps a change that nobody understands, under a name that no entity can have.
-fn park_invalid(
-    tx: &Transaction<'_>,
-    scope: &Scope,
-    raw: &str,
-    detail: &str,
-    position: i64,
-    now: Now,
-) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO syncline_inbox (entity_type, entity_id, scope, fields, version, position, received_at, waits_for, detail)
-         SELECT '', ?1 || '#' || (SELECT count(*) FROM syncline_inbox WHERE waits_for = 'valid'), ?1, ?2, '', ?3, ?4, ?5, ?6
-          WHERE (SELECT count(*) FROM syncline_inbox WHERE waits_for = 'valid') < 1000",
-        params![
-            scope.as_str(),
-            to_json(&raw),
-            position,
-            now.unix_ms,
-            WaitsFor::Valid.as_str(),
-            detail
-        ],
-    )?;
-    Ok(())
 }
 
 fn move_cursor(

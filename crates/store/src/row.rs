@@ -17,7 +17,7 @@ pub(crate) enum Written {
     Refused(String),
 }
 
-fn key_values(id: &EntityId) -> impl Iterator<Item = SqlValue> {
+pub(crate) fn key_values(id: &EntityId) -> impl Iterator<Item = SqlValue> {
     id.parts().into_iter().map(|part| match part {
         KeyPart::Integer(integer) => SqlValue::Integer(integer),
         KeyPart::Text(text) => SqlValue::Text(text),
@@ -25,7 +25,7 @@ fn key_values(id: &EntityId) -> impl Iterator<Item = SqlValue> {
     })
 }
 
-fn to_sql(value: &Value) -> SqlValue {
+pub(crate) fn to_sql(value: &Value) -> SqlValue {
     match value {
         Value::Null => SqlValue::Null,
         Value::Integer(integer) => SqlValue::Integer(*integer),
@@ -46,7 +46,7 @@ fn from_sql(value: ValueRef<'_>) -> Value {
     }
 }
 
-fn where_key(table: &Table) -> String {
+pub(crate) fn where_key(table: &Table) -> String {
     // The second comparison keeps keys apart that a NOCASE column calls equal.
     let same = |(index, column): (usize, &crate::table::Column)| {
         let (name, n) = (quote_ident(&column.name), index + 1);
@@ -185,7 +185,15 @@ pub(crate) fn write(
     id: &EntityId,
     fields: &Fields,
 ) -> Result<Written, StoreError> {
-    let given: Vec<(&str, &Value)> = table
+    let given = given(table, fields);
+    let sql = upsert_sql(table, &given);
+    let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
+    run(conn, &sql, values)
+}
+
+/// The columns for which there is a field, with its value.
+pub(crate) fn given<'a>(table: &'a Table, fields: &'a Fields) -> Vec<(&'a str, &'a Value)> {
+    table
         .columns
         .iter()
         .filter_map(|column| {
@@ -193,10 +201,7 @@ pub(crate) fn write(
                 .get(&column.field)
                 .map(|value| (column.name.as_str(), value))
         })
-        .collect();
-    let sql = upsert_sql(table, &given);
-    let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
-    run(conn, &sql, values)
+        .collect()
 }
 
 fn upsert_sql(table: &Table, given: &[(&str, &Value)]) -> String {
@@ -243,7 +248,7 @@ pub(crate) fn remove(
     run(conn, &sql, key_values(id))
 }
 
-fn run(
+pub(crate) fn run(
     conn: &Connection,
     sql: &str,
     values: impl Iterator<Item = SqlValue>,

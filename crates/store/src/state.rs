@@ -1,12 +1,11 @@
-//! What is known of an entity beyond "as of the applied position", and the inbox and conflicts of it.
+//! What is known of an entity beyond "as of the applied position", and its conflicts.
 
 use crate::error::{StoreError, json, to_json};
+pub(crate) use crate::inbox::{park, unpark};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use syncline_core::{ConflictCause, EntityRef, LocalView, Now, WaitsFor};
-use syncline_protocol::{
-    Change, ChangeKind, EntityId, EntityType, Fields, RemoteState, Scope, ServerVersion,
-};
+use syncline_core::{ConflictCause, EntityRef, LocalView, Now};
+use syncline_protocol::{Fields, RemoteState, ServerVersion};
 
 /// Its version, where that is ahead of the cursor.
 pub(crate) fn known_version(
@@ -86,126 +85,6 @@ pub(crate) fn anything_special(conn: &Connection) -> Result<bool, StoreError> {
         [],
         |row| row.get(0),
     )?)
-}
-
-/// A change that waits.
-#[derive(Debug, Clone)]
-pub(crate) struct Waiting {
-    pub(crate) entity: EntityRef,
-    pub(crate) scope: Scope,
-    pub(crate) remote: RemoteState,
-}
-
-/// Puts a change into the inbox, in place of an older one of the entity.
-pub(crate) fn park(
-    conn: &Connection,
-    scope: &Scope,
-    change: &Change,
-    waits_for: WaitsFor,
-    detail: &str,
-    now: Now,
-) -> Result<(), StoreError> {
-    let fields = match &change.kind {
-        ChangeKind::Upsert(fields) => Some(to_json(fields)),
-        ChangeKind::Delete => None,
-    };
-    conn.prepare_cached(
-        "INSERT INTO syncline_inbox (entity_type, entity_id, scope, fields, version, position, received_at, waits_for, detail)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT (entity_type, entity_id) DO UPDATE
-            SET scope = excluded.scope, fields = excluded.fields, version = excluded.version,
-                position = excluded.position, received_at = excluded.received_at,
-                waits_for = excluded.waits_for, detail = excluded.detail
-          WHERE excluded.position >= position",
-    )?
-    .execute(params![
-        change.entity_type.as_str(),
-        change.id.as_str(),
-        scope.as_str(),
-        fields,
-        change.version.as_str(),
-        change.position,
-        now.unix_ms,
-        waits_for.as_str(),
-        detail
-    ])?;
-    Ok(())
-}
-
-/// Takes the waiting change of an entity out of the inbox.
-pub(crate) fn unpark(conn: &Connection, entity: &EntityRef) -> Result<Option<Waiting>, StoreError> {
-    let found = conn
-        .prepare_cached(
-            "DELETE FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2
-             RETURNING entity_type, entity_id, scope, fields, version, position",
-        )?
-        .query_row(
-            [entity.entity_type.as_str(), entity.id.as_str()],
-            waiting_row,
-        )
-        .optional()?;
-    found.map(Waiting::read).transpose()
-}
-
-/// Changes that may find their place now that something else was written, oldest first.
-pub(crate) fn retryable(conn: &Connection) -> Result<Vec<Waiting>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT entity_type, entity_id, scope, fields, version, position FROM syncline_inbox
-          WHERE waits_for IN ('parent', 'constraint', 'type') ORDER BY position",
-    )?;
-    let rows = statement.query_map([], waiting_row)?;
-    rows.map(|row| Waiting::read(row?)).collect()
-}
-
-type WaitingRow = (String, String, String, Option<String>, String, i64);
-
-fn waiting_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<WaitingRow> {
-    Ok((
-        row.get(0)?,
-        row.get(1)?,
-        row.get(2)?,
-        row.get(3)?,
-        row.get(4)?,
-        row.get(5)?,
-    ))
-}
-
-impl Waiting {
-    fn read(
-        (entity_type, id, scope, fields, version, position): WaitingRow,
-    ) -> Result<Self, StoreError> {
-        let id = EntityId::parse(id).map_err(|error| StoreError::Refused(error.to_string()))?;
-        let fields = fields
-            .map(|text| json::<Fields>("inbox row", &text))
-            .transpose()?;
-        Ok(Self {
-            entity: EntityRef {
-                entity_type: EntityType::new(entity_type),
-                id,
-            },
-            scope: Scope::new(scope),
-            remote: RemoteState {
-                version: ServerVersion::new(version),
-                position,
-                fields,
-            },
-        })
-    }
-
-    pub(crate) fn change(&self) -> Change {
-        Change {
-            entity_type: self.entity.entity_type.clone(),
-            id: self.entity.id.clone(),
-            kind: self
-                .remote
-                .fields
-                .clone()
-                .map_or(ChangeKind::Delete, ChangeKind::Upsert),
-            version: self.remote.version.clone(),
-            position: self.remote.position,
-            key: None,
-        }
-    }
 }
 
 /// What is remembered of how a conflict showed, and of the remote state it is about.

@@ -1,7 +1,7 @@
 //! The store: one SQLite file, seen by the engine. Every unit of work is one transaction that
 //! checks the fencing token first (S2) and is rolled back as a whole on any error (A5).
 
-use crate::apply::{Applier, Parents};
+use crate::apply::Applier;
 use crate::capture::{self, CaptureState};
 use crate::claim::Claimer;
 use crate::error::StoreError;
@@ -361,7 +361,7 @@ impl Store {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut applier = applier(&tx, &self.types, now);
+        let mut applier = Applier::new(&tx, &self.types, now);
         let done = guarded(&tx, &self.types, || act(&mut applier))?;
         tx.commit()?;
         Ok(done)
@@ -401,7 +401,7 @@ impl Session<'_> {
                 client: identity::remint(tx, self.dice)?,
             },
             StoreWork::Book { bookings, token } => {
-                let mut applier = applier(tx, types, now);
+                let mut applier = Applier::new(tx, types, now);
                 let booked = guarded(tx, types, || book::book(&mut applier, bookings))?;
                 if let Some(token) = token {
                     meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
@@ -432,17 +432,6 @@ impl Session<'_> {
                 Lease::Theirs { remaining_ms } => StoreAnswer::HeldByOther { remaining_ms },
             },
         )
-    }
-}
-
-fn applier<'a>(tx: &'a Transaction<'a>, types: &'a EntityTypes, now: Now) -> Applier<'a> {
-    Applier {
-        tx,
-        types,
-        now,
-        plain: false,
-        parents: Parents::Checked,
-        notices: Vec::new(),
     }
 }
 

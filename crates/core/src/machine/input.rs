@@ -286,6 +286,10 @@ pub enum FaultKind {
     /// The page does not continue what is stored; it is asked for again.
     #[error("the page does not follow the stored cursor")]
     OutOfOrder,
+    /// The page contradicts itself or what is stored, or brings more that nobody understands than
+    /// can be kept: the server's fault. The cursor stays; asked again later.
+    #[error("the server's page cannot be taken")]
+    BadPage,
     /// Anything else: a defect.
     #[error("the store failed")]
     Other,

@@ -3,7 +3,7 @@
 use super::{
     CycleEnd, Effects, Machine, Notice, PageSummary, State, StoreAnswer, StoreWork, Survey,
 };
-use crate::{Now, Page, RemoteError, RemoteRequest};
+use crate::{Now, Page, RemoteError, RemoteRequest, check_answer};
 use syncline_protocol::Scope;
 
 /// The course of one cycle.
@@ -21,6 +21,42 @@ pub(super) struct Cycle {
     pub(super) progress: bool,
     /// The cursor was already dropped once in this cycle.
     forgotten: bool,
+    /// How many changes the page under way may have.
+    limit: usize,
+    guard: Guard,
+}
+
+/// Pages without a change that may follow each other before the head.
+const EMPTY_PAGES: u32 = 100;
+
+/// Notices a server whose pages lead nowhere: an endless row of empty ones, or cursors in a circle.
+#[derive(Debug, Default)]
+struct Guard {
+    empty: u32,
+    pages: u64,
+    /// The cursor after the last page whose number is a power of two (Brent's way to find a
+    /// circle with the memory of one cursor).
+    remembered: Option<String>,
+}
+
+impl Guard {
+    fn leads_nowhere(&mut self, page: &Page) -> bool {
+        if page.end.at_head {
+            *self = Self::default();
+            return false;
+        }
+        self.empty = if page.changes.is_empty() {
+            self.empty + 1
+        } else {
+            0
+        };
+        let circle = self.remembered.as_ref() == Some(&page.end.cursor);
+        self.pages += 1;
+        if self.pages.is_power_of_two() {
+            self.remembered = Some(page.end.cursor.clone());
+        }
+        circle || self.empty > EMPTY_PAGES
+    }
 }
 
 impl Machine {
@@ -55,6 +91,7 @@ impl Machine {
             .unwrap_or_default();
         self.cycle.from.clone_from(&cursor);
         let limit = self.config.page_changes.min(server.page_changes).max(1);
+        self.cycle.limit = limit;
         self.ask(
             RemoteRequest::Pull {
                 client: self.client.clone(),
@@ -120,8 +157,13 @@ impl Machine {
                 self.refreshed = false;
                 self.pusher.suspects.reached();
                 let stuck = !page.end.at_head && from.as_ref() == Some(&page.end.cursor);
-                if stuck {
-                    let detail = "the server's cursor does not move".to_owned();
+                let wrong = if stuck || self.cycle.guard.leads_nowhere(&page) {
+                    Some("the server's cursor leads nowhere".to_owned())
+                } else {
+                    let fault = check_answer(&page, self.cycle.limit).err();
+                    fault.map(|fault| fault.to_string())
+                };
+                if let Some(detail) = wrong {
                     let error = RemoteError::Misconfigured {
                         status: 200,
                         detail,
@@ -159,4 +201,48 @@ fn tell(summary: PageSummary, out: &mut Effects) {
         });
     }
     notices.into_iter().for_each(|notice| out.notice(notice));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syncline_protocol::{PageEnd, PagePhase};
+
+    fn empty(cursor: String) -> Page {
+        Page {
+            changes: Vec::new(),
+            end: PageEnd {
+                cursor,
+                position: 1,
+                count: 0,
+                phase: PagePhase::Feed,
+                at_head: false,
+            },
+        }
+    }
+
+    #[test]
+    fn empty_pages_with_ever_new_cursors_come_to_an_end() {
+        let mut guard = Guard::default();
+        let taken = (0..).take_while(|n| !guard.leads_nowhere(&empty(n.to_string())));
+        assert_eq!(taken.count(), EMPTY_PAGES as usize);
+    }
+
+    #[test]
+    fn cursors_in_a_circle_come_to_an_end_however_long_it_is() {
+        for length in [2, 3, 7, 50] {
+            let mut guard = Guard::default();
+            let page = |n: u64| {
+                let mut page = empty((n % length).to_string());
+                let odd = crate::PageChange::Invalid {
+                    raw: String::new(),
+                    detail: String::new(),
+                };
+                page.changes.push(odd);
+                page
+            };
+            let taken = (0..).take_while(|n| !guard.leads_nowhere(&page(*n)));
+            assert!(taken.count() as u64 <= 3 * length, "{length}");
+        }
+    }
 }

@@ -113,10 +113,12 @@ CREATE TABLE syncline_inbox (
   version     TEXT NOT NULL,
   position    INTEGER NOT NULL,
   received_at INTEGER NOT NULL,          -- ms since 1970
-  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid
+  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid, checkpoint
   detail      TEXT,                      -- which parent, which constraint …
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
+
+CREATE INDEX syncline_inbox_waits ON syncline_inbox (waits_for, position);
 
 -- Fields that the remote has and the local table has not (yet): kept, and written once it has.
 CREATE TABLE syncline_unknown_fields (

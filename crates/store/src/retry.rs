@@ -1,0 +1,182 @@
+//! What waits in the inbox is tried again when something changed that it may have waited for: rows
+//! were written or left, a mutation was settled, a table was attached or changed, or this is a
+//! newer program.
+//!
+//! Changes that want places which hold each other (unique values swapped between rows) fit in no
+//! order one by one. They are tried as a set: every row of the set leaves its place, then each is
+//! written where it belongs. What does not fit even then keeps its old row and stays in the inbox;
+//! the others are tried again without it.
+
+use crate::apply::{Applier, Landed};
+use crate::error::StoreError;
+use crate::inbox::{self, Waiting};
+use crate::meta;
+use crate::row::Written;
+use crate::vacate;
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use syncline_core::{EntityRef, PageSummary};
+
+const CHUNK: usize = 256;
+/// Changes in one set at most; the oldest go first.
+const MOST_IN_SET: usize = 20_000;
+/// Rows written for one set at most, over all attempts: a bound on time, not on what is right.
+const MOST_SET_WRITES: usize = 200_000;
+
+/// Whether something happened for which a change may have waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// Rows or mutations changed.
+    Changed,
+    /// Nothing that is known of; the schema may have changed.
+    Nothing,
+}
+
+/// Tries again what waits, as long as something finds its place.
+pub(crate) fn retry_waiting(
+    applier: &mut Applier<'_>,
+    occasion: Occasion,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    if !inbox::anything_retryable(applier.tx)? {
+        return Ok(());
+    }
+    let circumstances = circumstances(applier.tx)?;
+    let tried = meta::get(applier.tx, meta::key::INBOX_TRIED)?;
+    if occasion == Occasion::Nothing && tried == Some(circumstances) {
+        return Ok(());
+    }
+    loop {
+        let found = one_by_one(applier, summary)? + as_a_set(applier, summary)?;
+        if found == 0 {
+            break;
+        }
+    }
+    Ok(meta::set(
+        applier.tx,
+        meta::key::INBOX_TRIED,
+        circumstances,
+    )?)
+}
+
+/// Everything about the app's tables, and the program's version, as one number.
+fn circumstances(conn: &Connection) -> Result<i64, StoreError> {
+    let mut hasher = DefaultHasher::new();
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    let mut statement = conn.prepare_cached(
+        "SELECT coalesce(sql, '') FROM sqlite_schema
+          WHERE substr(name, 1, 9) <> 'syncline_' ORDER BY name",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        row.get::<_, String>(0)?.hash(&mut hasher);
+    }
+    let mut statement =
+        conn.prepare_cached("SELECT name || options FROM syncline_entity_type ORDER BY name")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        row.get::<_, String>(0)?.hash(&mut hasher);
+    }
+    Ok(i64::from_ne_bytes(hasher.finish().to_ne_bytes()))
+}
+
+/// Each on its own, oldest first; how many found their place.
+fn one_by_one(applier: &mut Applier<'_>, summary: &mut PageSummary) -> Result<usize, StoreError> {
+    let (mut found, mut after) = (0, (i64::MIN, String::new(), String::new()));
+    loop {
+        let chunk = inbox::retryable(applier.tx, &after, CHUNK)?;
+        for one in &chunk {
+            after = one.stored.clone();
+            if lands(applier, one)?.is_some_and(|landed| count(summary, landed)) {
+                found += 1;
+            }
+        }
+        if chunk.len() < CHUNK {
+            return Ok(found);
+        }
+    }
+}
+
+/// Tries one; `None` when it waits on.
+fn lands(applier: &mut Applier<'_>, one: &Waiting) -> Result<Option<Landed>, StoreError> {
+    // It is its own predecessor: without it in the inbox the plan is made afresh.
+    inbox::take(applier.tx, one)?;
+    let landed = applier.change(&one.scope, &one.change())?;
+    Ok((landed != Landed::Parked).then_some(landed))
+}
+
+fn count(summary: &mut PageSummary, landed: Landed) -> bool {
+    summary.parked = summary.parked.saturating_sub(1);
+    landed.count(summary);
+    true
+}
+
+/// What waits for a place, all at once; how many found theirs.
+fn as_a_set(applier: &mut Applier<'_>, summary: &mut PageSummary) -> Result<usize, StoreError> {
+    let mut set = inbox::without_place(applier.tx, MOST_IN_SET)?;
+    let mut writes = 0;
+    while set.len() > 1 && writes < MOST_SET_WRITES {
+        writes += set.len();
+        let told = applier.notices.len();
+        applier.tx.execute_batch("SAVEPOINT syncline_set")?;
+        let (landed, homeless) = attempt(applier, &set)?;
+        if homeless.is_empty() {
+            applier.tx.execute_batch("RELEASE syncline_set")?;
+            let found = landed.len();
+            for landed in landed {
+                count(summary, landed);
+            }
+            return Ok(found);
+        }
+        applier
+            .tx
+            .execute_batch("ROLLBACK TO syncline_set; RELEASE syncline_set")?;
+        applier.notices.truncate(told);
+        set.retain(|one| !homeless.contains(&one.entity));
+    }
+    Ok(0)
+}
+
+/// One attempt: what became of each, and which fit nowhere.
+fn attempt(
+    applier: &mut Applier<'_>,
+    set: &[Waiting],
+) -> Result<(Vec<Landed>, BTreeSet<EntityRef>), StoreError> {
+    let types = applier.types;
+    for one in set {
+        if let Some(entity_type) = types.get(one.entity.entity_type.as_str())
+            && let Some(row) = vacate::vacate(applier.tx, &entity_type.table, &one.entity.id)?
+        {
+            applier.vacated.insert(one.entity.clone(), row);
+        }
+    }
+    // New rows last: SQLite would give them the rowids of those that are out.
+    let (old, new): (Vec<_>, Vec<_>) = set
+        .iter()
+        .partition(|one| applier.vacated.contains_key(&one.entity));
+    let (mut landed, mut homeless) = (Vec::new(), BTreeSet::new());
+    for one in old.into_iter().chain(new) {
+        match lands(applier, one)? {
+            Some(place) if comes_back(applier, &one.entity)? => landed.push(place),
+            _ => {
+                homeless.insert(one.entity.clone());
+            }
+        }
+    }
+    applier.vacated.clear();
+    Ok((landed, homeless))
+}
+
+/// A row for which nothing was decided (a conflict was opened, the change was known already) goes
+/// back to where it was.
+fn comes_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
+    let Some(row) = applier.vacated.remove(entity) else {
+        return Ok(true);
+    };
+    let Some(entity_type) = applier.types.get(entity.entity_type.as_str()) else {
+        return Ok(true);
+    };
+    let back = vacate::put_back(applier.tx, &entity_type.table, &row, &row.fields)?;
+    Ok(back == Written::Done)
+}

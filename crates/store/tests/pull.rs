@@ -1,0 +1,11 @@
+//! Pull: what pages do to rows, inbox and cursor.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
+
+#[path = "pull/inbox.rs"]
+mod inbox;
+#[path = "pull/pages.rs"]
+mod pages;
+#[path = "pull/support.rs"]
+mod support;
+#[path = "pull/unique.rs"]
+mod unique;
