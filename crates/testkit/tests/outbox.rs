@@ -1,5 +1,5 @@
 //! Stories of the outbox: lanes, chains, explicit dependencies, and finding what spoils a push.
-#![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
 use syncline_testkit::{Fault, World};
 
