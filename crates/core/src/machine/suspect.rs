@@ -15,6 +15,9 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::MutationId;
 
+/// So many pushes in a row may go unanswered before the batch is suspect.
+const BAD_LUCK: u32 = 2;
+
 /// What speaks against whom.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
@@ -28,8 +31,8 @@ pub(super) struct Suspects {
     alone: BTreeSet<MutationId>,
     /// Failures of entries alone that nobody can be blamed for, since the last answered push.
     unexplained: u32,
-    /// The last push was not answered at all.
-    hung: bool,
+    /// Pushes that were not answered at all since the last that was.
+    hung: u32,
     /// No push before this moment (monotonic milliseconds), after an unexplained failure.
     paused_until: Option<u64>,
 }
@@ -66,7 +69,7 @@ impl Suspects {
     pub(super) fn push_answered(&mut self) {
         self.answered += 1;
         self.unexplained = 0;
-        self.hung = false;
+        self.hung = 0;
         self.paused_until = None;
     }
 
@@ -135,14 +138,16 @@ impl Machine {
         })
     }
 
-    /// Whether the batch may be what is wrong. A push that was not answered at all is suspect only
-    /// the second time, after the server was greeted anew.
+    /// Whether the batch may be what is wrong. Pushes that were not answered at all are suspect only
+    /// after several, with the server greeted anew before each.
     fn is_batch_suspect(&mut self, error: &RemoteError) -> bool {
         match error {
             RemoteError::Transient { overloaded, .. } => !overloaded,
             RemoteError::Unreachable { .. } => {
                 self.session = None;
-                std::mem::replace(&mut self.pusher.suspects.hung, true)
+                let hung = &mut self.pusher.suspects.hung;
+                *hung = hung.saturating_add(1);
+                *hung > BAD_LUCK
             }
             _ => false,
         }
