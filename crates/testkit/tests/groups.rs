@@ -1,0 +1,148 @@
+//! Stories of groups: what was written together takes effect together, or not at all.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::collections::BTreeMap;
+use syncline_server::{ServerConfig, TypeConfig};
+use syncline_testkit::{Fault, World};
+
+const SCHEMA: &str = "
+    CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, balance INTEGER NOT NULL);
+    CREATE TABLE transfer (id TEXT PRIMARY KEY NOT NULL, source TEXT REFERENCES account(id),
+                           target TEXT REFERENCES account(id), amount INTEGER);";
+
+/// A server on which no balance is negative.
+fn bank() -> World {
+    let schema = serde_json::json!({ "properties": { "balance": { "minimum": 0 } } });
+    let types = BTreeMap::from([
+        ("transfer".to_owned(), TypeConfig::default()),
+        (
+            "account".to_owned(),
+            TypeConfig {
+                schema: Some(schema),
+                ..TypeConfig::default()
+            },
+        ),
+    ]);
+    let mut world = World::with_server(
+        SCHEMA,
+        ServerConfig {
+            types,
+            ..ServerConfig::default()
+        },
+    );
+    world.device("Alice");
+    world.device("Bob");
+    world.sql("Alice", "INSERT INTO account VALUES ('a', 10), ('b', 0)");
+    world.run_until_quiet();
+    world
+}
+
+/// Alice moves money, in one group.
+fn transfer(world: &mut World, id: &str, amount: i64) {
+    world.sql(
+        "Alice",
+        &format!(
+            "BEGIN IMMEDIATE;
+             CREATE TEMP TABLE IF NOT EXISTS before AS SELECT 0 AS seq;
+             UPDATE before SET seq = (SELECT coalesce(max(seq), 0) FROM syncline_outbox);
+             UPDATE account SET balance = balance - {amount} WHERE id = 'a';
+             UPDATE account SET balance = balance + {amount} WHERE id = 'b';
+             INSERT INTO transfer VALUES ('{id}', 'a', 'b', {amount});
+             UPDATE syncline_outbox SET group_id = '{id}' WHERE seq > (SELECT seq FROM before);
+             COMMIT"
+        ),
+    );
+}
+
+fn balances(world: &World) -> Vec<String> {
+    let accounts = world.on_server("account");
+    accounts
+        .values()
+        .map(|fields| serde_json::to_string(fields.get("balance").unwrap()).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_group_arrives_as_a_whole() {
+    let mut world = bank();
+    transfer(&mut world, "t1", 4);
+    let before = world.batches("Alice").len();
+    world.run_until_quiet();
+    assert_eq!(world.batches("Alice")[before].len(), 3);
+    assert_eq!(balances(&world), ["6", "4"]);
+    world.assert_converged();
+}
+
+#[test]
+fn a_group_with_one_refused_member_does_nothing() {
+    let mut world = bank();
+    transfer(&mut world, "t1", 40);
+    world.sql("Alice", "INSERT INTO account VALUES ('c', 1)");
+    world.run_until_quiet();
+    assert_eq!(balances(&world), ["10", "0", "1"], "only what is not of it");
+    assert!(world.on_server("transfer").is_empty());
+    let status = world.status("Alice");
+    assert_eq!((status.outbox["failed"], status.outbox["pending"]), (1, 2));
+}
+
+#[test]
+fn a_lost_answer_to_a_group_doubles_nothing() {
+    let mut world = bank();
+    transfer(&mut world, "t1", 4);
+    world.fault("Alice", Fault::LoseAnswer);
+    world.run_until_quiet();
+    assert_eq!(balances(&world), ["6", "4"]);
+    world.assert_converged();
+}
+
+#[test]
+fn a_conflict_in_a_group_is_decided_and_the_whole_group_goes_again() {
+    let mut world = bank();
+    world.sql("Bob", "UPDATE account SET balance = 5 WHERE id = 'b'");
+    world.sync("Bob");
+    transfer(&mut world, "t1", 4);
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.on_server("transfer").len(), 1);
+    assert_eq!(balances(&world)[0], "6");
+}
+
+#[test]
+fn a_group_beyond_the_servers_limit_fails_as_a_whole_and_blocks_nothing() {
+    let mut world = bank();
+    world.sql(
+        "Alice",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+         INSERT INTO account SELECT 'big' || i, 1 FROM n;
+         UPDATE syncline_outbox SET group_id = 'big';
+         INSERT INTO account VALUES ('small', 1)",
+    );
+    world.run_until_quiet();
+    let status = world.status("Alice");
+    assert_eq!(
+        (status.outbox["failed"], status.outbox["pending"]),
+        (600, 0)
+    );
+    assert_eq!(world.on_server("account").len(), 3);
+}
+
+#[test]
+fn a_group_is_not_split_when_batches_are_small() {
+    let mut world = bank();
+    world.configure(|config| config.push_mutations = 2);
+    world.device("Carol");
+    world.run_until_quiet();
+    world.sql(
+        "Carol",
+        "BEGIN IMMEDIATE;
+         UPDATE account SET balance = 1;
+         INSERT INTO transfer VALUES ('x', 'a', 'b', 1);
+         UPDATE syncline_outbox SET group_id = 'x';
+         COMMIT",
+    );
+    let before = world.batches("Carol").len();
+    world.sync("Carol");
+    assert_eq!(world.batches("Carol")[before].len(), 3);
+    world.run_until_quiet();
+    world.assert_converged();
+}
