@@ -170,3 +170,91 @@ pub fn count_failure(
         error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a mutation with so many failures of its own, as one word and whether it counts.
+    fn word(attempts: u32, outcome: Option<Outcome>) -> &'static str {
+        let now = Now {
+            monotonic_ms: 0,
+            unix_ms: 1_000,
+        };
+        let result = outcome.map(|outcome| PushResult {
+            key: IdempotencyKey::new("k"),
+            outcome,
+            duplicate: false,
+        });
+        match judge(
+            attempts,
+            result,
+            &Config::default(),
+            now,
+            &mut Dice::seeded(1),
+        ) {
+            Verdict::Applied { .. } => "applied",
+            Verdict::Conflict { .. } => "conflict",
+            Verdict::Failed(_) => "failed",
+            Verdict::Skipped { .. } => "skipped",
+            Verdict::Cancelled => "cancelled",
+            Verdict::Dead(_) => "dead",
+            Verdict::Later {
+                counted: Counted::No,
+                ..
+            } => "later",
+            Verdict::Later {
+                not_before_unix_ms, ..
+            } => {
+                assert!(not_before_unix_ms > 1_000, "a counted failure is put off");
+                "counted"
+            }
+        }
+    }
+
+    #[test]
+    fn every_outcome_has_its_verdict() {
+        let applied = Outcome::Applied {
+            version: ServerVersion::new("1"),
+            position: 1,
+            fields: None,
+            id: None,
+        };
+        let rejected = Outcome::Rejected {
+            code: "validation".to_owned(),
+            detail: String::new(),
+            errors: Vec::new(),
+        };
+        let forbidden = Outcome::Forbidden {
+            detail: String::new(),
+        };
+        let retry = Outcome::Retry {
+            detail: String::new(),
+            retry_after_ms: None,
+        };
+        let skipped = Outcome::Skipped {
+            because: IdempotencyKey::new("other"),
+        };
+        for reason in [
+            ConflictReason::Stale,
+            ConflictReason::Exists,
+            ConflictReason::Deleted,
+            ConflictReason::Missing,
+        ] {
+            let conflict = Outcome::Conflict {
+                reason,
+                remote: None,
+            };
+            assert_eq!(word(7, Some(conflict)), "conflict");
+        }
+        assert_eq!(word(7, Some(applied)), "applied");
+        assert_eq!(word(0, Some(rejected)), "failed");
+        assert_eq!(word(0, Some(forbidden)), "failed");
+        assert_eq!(word(0, Some(Outcome::Expired)), "failed");
+        assert_eq!(word(0, Some(Outcome::Cancelled)), "cancelled");
+        assert_eq!(word(7, Some(skipped)), "skipped");
+        assert_eq!(word(6, Some(retry.clone())), "counted");
+        assert_eq!(word(7, Some(retry)), "dead", "the eighth of its own");
+        assert_eq!(word(0, None), "counted", "no result for it in an answer");
+    }
+}

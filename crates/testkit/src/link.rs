@@ -224,11 +224,14 @@ fn status_error(status: u16, retry_after: Option<Duration>, detail: &str) -> Rem
     let detail = detail.to_owned();
     match status {
         401 => RemoteError::Auth { detail },
+        415 | 426 => RemoteError::Incompatible { detail },
         409 if detail.starts_with("client-forked") => RemoteError::Forked { detail },
         410 => RemoteError::CursorGone { detail },
         413 => RemoteError::TooLarge { detail },
         400 if detail.starts_with("cursor-invalid") => RemoteError::CursorGone { detail },
-        400..=499 if status != 429 => RemoteError::Misconfigured { status, detail },
+        400..=499 if !matches!(status, 408 | 425 | 429) => {
+            RemoteError::Misconfigured { status, detail }
+        }
         _ => {
             let overloaded = matches!(status, 429 | 503);
             RemoteError::Transient {

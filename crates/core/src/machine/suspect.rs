@@ -129,7 +129,13 @@ impl Machine {
             _ if matches!(error, RemoteError::Forked { .. }) => {
                 self.pusher.then = Then::Remint(error.clone());
             }
-            _ => self.pusher.then = Then::Fail(error.clone()),
+            _ => {
+                if matches!(error, RemoteError::CursorGone { .. }) {
+                    // Something of the server's history is gone: it is greeted anew.
+                    self.session = None;
+                }
+                self.pusher.then = Then::Fail(error.clone());
+            }
         }
         release(batch, |_| Verdict::Later {
             not_before_unix_ms: now.unix_ms,

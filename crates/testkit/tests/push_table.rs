@@ -1,0 +1,143 @@
+//! The table of what becomes of a push, row by row: from what the server or the network does to
+//! what becomes of the mutation, whether it counts, and when the engine comes back. How an HTTP
+//! answer falls into one of these buckets is tested with the remote.
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
+
+use std::time::Duration;
+use syncline::{Notice, RemoteError, State};
+use syncline_testkit::{Fault, World};
+
+const SCHEMA: &str = "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT)";
+
+/// A device that has greeted the server and then made `writes` writes.
+fn world(writes: u32) -> World {
+    let mut world = World::new(SCHEMA);
+    world.device("Alice");
+    world.sync("Alice");
+    for id in 0..writes {
+        world.sql("Alice", &format!("INSERT INTO task VALUES ('t{id}', 'x')"));
+    }
+    world
+}
+
+fn attempts(world: &mut World) -> String {
+    let sql = "SELECT coalesce(max(attempts), 0) FROM syncline_outbox";
+    world.rows("Alice", sql).remove(0)
+}
+
+fn wait_ms(world: &mut World) -> u64 {
+    let now = world.now().monotonic_ms;
+    let (at, _) = world.get("Alice").engine().next_wakeup().unwrap();
+    at.saturating_sub(now)
+}
+
+/// Whatever happens once to a push of several mutations: nothing counts, all go later.
+#[test]
+fn nothing_that_happens_to_a_whole_request_counts_against_its_mutations() {
+    let after = |seconds| Some(Duration::from_secs(seconds));
+    let rows = [
+        (Fault::LoseRequest, 0, 500),
+        (Fault::LoseAnswer, 0, 500),
+        (Fault::Portal, 0, 500),
+        (Fault::Status(408, None), 0, 500),
+        (Fault::Status(425, None), 0, 500),
+        (Fault::Status(500, None), 0, 500),
+        (Fault::Status(502, None), 0, 500),
+        (Fault::Status(504, None), 0, 500),
+        (Fault::Status(503, None), 0, 500),
+        (Fault::Status(503, after(60)), 60_000, 66_000),
+        (Fault::Status(429, None), 0, 500),
+        (Fault::Status(429, after(7_200)), 3_600_000, 3_960_000),
+        (Fault::Status(404, None), 300_000, 300_000),
+        (Fault::Status(405, None), 300_000, 300_000),
+        (Fault::Status(403, None), 300_000, 300_000),
+        (Fault::Status(415, None), 300_000, 300_000),
+        (Fault::Status(426, None), 300_000, 300_000),
+        (Fault::Status(410, None), 0, 500),
+    ];
+    for (fault, least, most) in rows {
+        let mut world = world(3);
+        world.fault("Alice", fault.clone());
+        world.sync("Alice");
+        let status = world.status("Alice");
+        assert_eq!(
+            world.get("Alice").engine().state(),
+            State::Backoff,
+            "{fault:?}"
+        );
+        assert_eq!(status.outbox["pending"], 3, "{fault:?}");
+        assert_eq!(attempts(&mut world), "0", "{fault:?}");
+        // The lease is renewed meanwhile; the wait itself is what counts.
+        let mut waited = 0;
+        while world.get("Alice").engine().state() == State::Backoff {
+            let step = wait_ms(&mut world);
+            waited += step;
+            world.pass(step);
+            world.feed("Alice", syncline::Input::Tick);
+        }
+        assert!((least..=most).contains(&waited), "{fault:?}: {waited} ms");
+        world.run_until_quiet();
+        world.assert_equals_server("Alice");
+        assert_eq!(world.on_server("task").len(), 3, "{fault:?}");
+    }
+}
+
+#[test]
+fn refused_credentials_are_renewed_once_and_the_same_bytes_go_again() {
+    let mut world = world(3);
+    world.expire_token_after("Alice", 0);
+    world.sync("Alice");
+    assert_eq!(world.on_server("task").len(), 3);
+    assert_eq!(attempts(&mut world), "0");
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_halved_and_only_what_is_too_large_alone_fails() {
+    let mut world = world(4);
+    world.fault("Alice", Fault::Status(413, None));
+    world.fault("Alice", Fault::Status(413, None));
+    world.fault("Alice", Fault::Status(413, None));
+    world.run_until_quiet();
+    let status = world.status("Alice");
+    assert_eq!((status.outbox["failed"], status.outbox["pending"]), (1, 0));
+    assert_eq!(world.on_server("task").len(), 3);
+    let code = "SELECT json_extract(last_error, '$.code') FROM syncline_outbox";
+    assert_eq!(world.rows("Alice", code), ["too-large"]);
+}
+
+#[test]
+fn waits_grow_and_the_budget_of_retries_bounds_them_all() {
+    let mut world = World::new(SCHEMA);
+    world.configure(|config| config.retry_budget = 40);
+    world.device("Alice");
+    world.offline("Alice");
+    for round in 0..6 {
+        world.sync("Alice");
+        let wait = wait_ms(&mut world);
+        let bound = 500 << round;
+        match round {
+            0..=3 => assert!(wait <= bound, "round {round}: {wait} ms"),
+            // The lease was never taken away, so the back-off is what is waited for.
+            _ => {
+                let delay = world
+                    .get("Alice")
+                    .notices
+                    .iter()
+                    .rev()
+                    .find_map(delay)
+                    .unwrap();
+                assert_eq!(delay, 300_000, "the budget is used up");
+            }
+        }
+    }
+}
+
+fn delay(notice: &Notice) -> Option<u64> {
+    match notice {
+        Notice::BackingOff { delay_ms, error } => {
+            assert!(matches!(error, RemoteError::Unreachable { .. }), "{error}");
+            Some(*delay_ms)
+        }
+        _ => None,
+    }
+}
