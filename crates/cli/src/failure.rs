@@ -167,6 +167,8 @@ impl From<Error> for Failure {
             Error::Store(error) => error.into(),
             Error::Sqlite(error) => error.into(),
             Error::Remote(error) => error.into(),
+            Error::Config(error) => Failure::usage("bad-config", error.to_string())
+                .hint("docs/howto/configure.md shows every key; nothing was changed"),
             other => Failure::new("engine", other.to_string()),
         }
     }

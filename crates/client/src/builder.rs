@@ -1,14 +1,17 @@
 //! Setting an engine up: every setting has a default that works.
 
 use crate::driver::{self, Driver};
-use crate::{Clock, Error, Syncline, write};
+use crate::{Clock, ConfigFile, Error, Syncline, write};
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "http")]
+use std::time::Duration;
 use syncline_core::{Config, Policy, Remote};
 use syncline_protocol::ClientId;
-use syncline_store::attach::{AttachReport, AttachRequest, Existing, Tables, attach};
-use syncline_store::{Store, StoreOptions, Watcher};
+use syncline_store::attach::{AttachReport, AttachRequest, Declaration, Existing, Tables, attach};
+use syncline_store::{Settings, Store, StoreOptions, Watcher};
 
 /// Builds a [`Syncline`]; see [`Syncline::builder`].
 pub struct Builder {
@@ -19,10 +22,12 @@ pub struct Builder {
     token: Option<crate::TokenSource>,
     #[cfg(feature = "http")]
     plain_http: crate::PlainHttp,
+    settings: Option<Settings>,
     tables: Option<Tables>,
+    declared: BTreeMap<String, Declaration>,
     existing: Existing,
     policy: Policy,
-    config: Config,
+    config: Option<Config>,
     watcher: Option<Watcher>,
 }
 
@@ -36,10 +41,12 @@ impl Builder {
             token: None,
             #[cfg(feature = "http")]
             plain_http: crate::PlainHttp::default(),
+            settings: None,
             tables: None,
+            declared: BTreeMap::new(),
             existing: Existing::Upload,
             policy: Policy::default(),
-            config: Config::default(),
+            config: None,
             watcher: None,
         }
     }
@@ -74,6 +81,40 @@ impl Builder {
         self
     }
 
+    /// Takes over what a `syncline.toml` says: address, token, numbers, and the types, whose tables
+    /// are attached when opening. What is called after it goes before it.
+    pub fn config_file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(self.with_config(ConfigFile::read(path)?))
+    }
+
+    /// As [`Builder::config_file`], with one that was read before.
+    #[must_use]
+    pub fn with_config(mut self, config: ConfigFile) -> Self {
+        self.url = config.url.or(self.url);
+        #[cfg(feature = "http")]
+        {
+            self.token = config.token.map(crate::TokenSource::from).or(self.token);
+            if config.allow_plain_http {
+                self.plain_http = crate::PlainHttp::Anywhere;
+            }
+        }
+        self.settings = Some(config.settings);
+        if !config.types.is_empty() {
+            self.tables = Some(Tables::Named(config.types.keys().cloned().collect()));
+        }
+        self.declared = (config.types.into_iter())
+            .map(|(table, one)| {
+                let declaration = Declaration {
+                    name: one.name,
+                    policy: one.policy,
+                    options: one.options,
+                };
+                (table, declaration)
+            })
+            .collect();
+        self
+    }
+
     /// Attaches these tables when opening, where they are not attached yet.
     #[must_use]
     pub fn attach<T: Into<String>>(mut self, tables: impl IntoIterator<Item = T>) -> Self {
@@ -102,10 +143,18 @@ impl Builder {
         self
     }
 
-    /// Intervals, sizes and limits.
+    /// Every number by its name in `syncline.toml`; without them, those that the database was
+    /// attached with.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// The numbers of the state machine alone; they go before [`Builder::settings`].
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
+        self.config = Some(config);
         self
     }
 
@@ -127,7 +176,8 @@ impl Builder {
             tables,
             existing: self.existing,
             policy: self.policy,
-            options: std::collections::BTreeMap::new(),
+            declared: self.declared.clone(),
+            settings: self.settings.clone(),
             client: ClientId::new(driver::random_name()?),
         };
         Ok(attach(&mut conn, &request, Clock::start().now())?)
@@ -136,19 +186,24 @@ impl Builder {
     /// Attaches what is to be attached, opens the store and starts the engine on its own thread.
     pub fn open(self) -> Result<Syncline, Error> {
         self.attach_only()?;
-        drop(open_existing(&self.path)?);
-        let mut options = StoreOptions::new(driver::random_name()?, driver::random_seed()?);
-        options.lease_ttl_ms = self.config.lease_ttl_ms;
+        let settings = match &self.settings {
+            Some(settings) => settings.clone(),
+            None => Settings::stored(&open_existing(&self.path)?)?,
+        };
+        let config = self.config.clone().unwrap_or_else(|| settings.config());
+        let options = StoreOptions::new(driver::random_name()?, driver::random_seed()?);
+        let mut options = options.settings(&settings);
+        options.lease_ttl_ms = config.lease_ttl_ms;
         options.watcher = self.watcher.clone();
         let store = Store::open(&self.path, options)?;
-        let remote = self.make_remote(&store)?;
-        let writer = write::connect(&self.path)?;
-        let driver = Driver::new(store, remote, self.config.clone(), &self.path)?;
+        let remote = self.make_remote(&store, &settings)?;
+        let writer = write::connect(&self.path, &settings)?;
+        let driver = Driver::new(store, remote, config, &self.path)?;
         Syncline::start(driver, writer, &self.path)
     }
 
     #[cfg(feature = "http")]
-    fn make_remote(&self, store: &Store) -> Result<Arc<dyn Remote>, Error> {
+    fn make_remote(&self, store: &Store, settings: &Settings) -> Result<Arc<dyn Remote>, Error> {
         if let Some(remote) = &self.remote {
             return Ok(Arc::clone(remote));
         }
@@ -156,16 +211,52 @@ impl Builder {
             Some(url) => url.clone(),
             None => store.remote()?,
         };
-        let mut builder = crate::HttpRemote::builder(url).plain_http(self.plain_http);
-        if let Some(token) = self.token.clone() {
-            builder = builder.token(token);
-        }
-        Ok(Arc::new(builder.build()?))
+        Ok(Arc::new(self.http_remote(url, settings)?))
     }
 
     #[cfg(not(feature = "http"))]
-    fn make_remote(&self, _store: &Store) -> Result<Arc<dyn Remote>, Error> {
+    fn make_remote(&self, _store: &Store, _settings: &Settings) -> Result<Arc<dyn Remote>, Error> {
         self.remote.clone().ok_or(Error::NoRemote)
+    }
+}
+
+#[cfg(feature = "http")]
+impl Builder {
+    /// The remote at this address, with everything that was set.
+    pub(crate) fn http_remote(
+        &self,
+        url: String,
+        settings: &Settings,
+    ) -> Result<crate::HttpRemote, Error> {
+        let mut builder = crate::HttpRemote::builder(url).plain_http(self.plain_http);
+        let time = |key: &str| settings.get(key).map(Duration::from_millis);
+        let size = |key: &str| {
+            let bytes = settings.get(key)?;
+            Some(usize::try_from(bytes).unwrap_or(usize::MAX))
+        };
+        if let Some(timeout) = time("connect_timeout_ms") {
+            builder = builder.connect_timeout(timeout);
+        }
+        if let Some(timeout) = time("request_timeout_ms") {
+            builder = builder.request_timeout(timeout);
+        }
+        if let Some(timeout) = time("progress_timeout_ms") {
+            builder = builder.progress_timeout(timeout);
+        }
+        if let Some(bytes) = size("max_response_bytes") {
+            builder = builder.max_response_bytes(bytes);
+        }
+        if let Some(bytes) = size("compress_above_bytes") {
+            builder = builder.compress_above(bytes);
+        }
+        match (self.token.clone(), time("token_timeout_ms")) {
+            (Some(crate::TokenSource::Command(command)), Some(timeout)) => {
+                builder = builder.token(crate::TokenSource::Command(command.timeout(timeout)));
+            }
+            (Some(token), _) => builder = builder.token(token),
+            (None, _) => {}
+        }
+        Ok(builder.build()?)
     }
 }
 

@@ -18,6 +18,9 @@ pub enum Error {
     #[cfg(feature = "http")]
     #[error(transparent)]
     Remote(#[from] syncline_remote_http::HttpRemoteError),
+    /// The configuration file is refused.
+    #[error(transparent)]
+    Config(#[from] crate::ConfigError),
     /// No remote was named, neither to the builder nor when the database was attached.
     #[error("no remote: name one with Builder::remote, or attach the database first")]
     NoRemote,

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use syncline_core::{CycleEnd, Input, Notice, Reason, State};
+use syncline_store::Settings;
 use syncline_store::status::{self, Status};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -169,7 +170,7 @@ impl Syncline {
     /// The status, again after every change of the engine's state and of the file.
     pub fn status_stream(&self) -> Result<StatusStream, Error> {
         Ok(StatusStream {
-            conn: write::connect(&self.path)?,
+            conn: write::connect(&self.path, &Settings::default())?,
             changes: self.changes.clone(),
         })
     }

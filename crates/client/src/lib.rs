@@ -38,6 +38,7 @@
 
 mod builder;
 mod clock;
+mod config;
 mod driver;
 mod engine;
 mod error;
@@ -46,6 +47,7 @@ mod write;
 
 pub use builder::Builder;
 pub use clock::Clock;
+pub use config::{ConfigError, ConfigFile, ConfiguredToken, ConfiguredType};
 pub use engine::{Engine, Outgoing};
 pub use error::Error;
 pub use handle::{NoticeStream, StatusStream, SyncEnd, Syncline};
@@ -60,4 +62,6 @@ pub use syncline_protocol as protocol;
 pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenCommand, TokenSource};
 pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
-pub use syncline_store::{EntryState, Moment, Store, StoreError, StoreOptions, Watcher};
+pub use syncline_store::{
+    EntryState, Moment, SettingError, Settings, Store, StoreError, StoreOptions, Watcher,
+};

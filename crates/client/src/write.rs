@@ -4,15 +4,14 @@ use crate::Error;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::path::Path;
 use std::time::Duration;
+use syncline_store::Settings;
 use syncline_store::captured::{CapturedError, entity_id_of_mutation, fields_of_mutation};
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The app's own connection for writes through the handle: foreign keys on, never a network.
-pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
+pub(crate) fn connect(path: &Path, settings: &Settings) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.busy_timeout(Duration::from_millis(settings.busy_timeout_ms()))?;
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     Ok(conn)

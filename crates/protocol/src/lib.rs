@@ -26,7 +26,9 @@ pub use push::{
     Assign, Base, Command, ConflictReason, KeyOutcome, Mutation, Operation, Outcome, PushRequest,
     PushResponse, PushResult, RemoteState,
 };
-pub use types::{ColumnDefinition, ReferenceDefinition, TypeDefinition, TypeDefinitions};
+pub use types::{
+    ColumnDefinition, ReferenceAction, ReferenceDefinition, TypeDefinition, TypeDefinitions,
+};
 pub use value::{Value, ValueError};
 
 /// The protocol version this crate speaks: a date, compared as text.

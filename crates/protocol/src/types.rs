@@ -49,6 +49,9 @@ pub struct ColumnDefinition {
     /// The declared type as written; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub declared: String,
+    /// The collation, where it is not BINARY: `NOCASE` or `RTRIM`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub collation: String,
     /// Declared NOT NULL.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_null: bool,
@@ -66,4 +69,33 @@ pub struct ReferenceDefinition {
     pub table: String,
     /// The columns there, in the same order.
     pub to_columns: Vec<String>,
+    /// What becomes of the row when the one referred to is deleted.
+    #[serde(default, skip_serializing_if = "ReferenceAction::is_none")]
+    pub on_delete: ReferenceAction,
+    /// What becomes of the row when the key of the one referred to changes.
+    #[serde(default, skip_serializing_if = "ReferenceAction::is_none")]
+    pub on_update: ReferenceAction,
+}
+
+/// What a foreign key does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferenceAction {
+    /// Nothing: the statement fails in the end if the reference dangles.
+    #[default]
+    NoAction,
+    /// The statement fails at once.
+    Restrict,
+    /// The columns become NULL.
+    SetNull,
+    /// The columns take their defaults.
+    SetDefault,
+    /// The row goes along.
+    Cascade,
+}
+
+impl ReferenceAction {
+    fn is_none(&self) -> bool {
+        *self == Self::NoAction
+    }
 }

@@ -6,6 +6,7 @@ use crate::capture;
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::row;
+use crate::settings::Settings;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::sweep;
 use crate::table::{self, Table};
@@ -24,12 +25,26 @@ pub struct AttachRequest {
     pub tables: Tables,
     /// What to do with the rows that are there.
     pub existing: Existing,
-    /// How conflicts are decided.
+    /// How conflicts are decided in tables of which nothing else is declared.
     pub policy: Policy,
-    /// What is declared for single tables, by the table's name; nothing for the others.
-    pub options: BTreeMap<String, TypeOptions>,
+    /// What is declared of single tables, by the table's name: also of ones attached before, which
+    /// take it over.
+    pub declared: BTreeMap<String, Declaration>,
+    /// The numbers that every process on the file goes by; `None` leaves them as they are.
+    pub settings: Option<Settings>,
     /// The id of this installation, used if the file has none yet.
     pub client: ClientId,
+}
+
+/// What is declared of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// The name of its entity type, the same on every device.
+    pub name: String,
+    /// How its conflicts are decided.
+    pub policy: Policy,
+    /// Everything else.
+    pub options: TypeOptions,
 }
 
 /// Which tables are attached.
@@ -56,6 +71,8 @@ pub enum Existing {
 pub struct AttachReport {
     /// The tables attached now, parents first.
     pub tables: Vec<String>,
+    /// Tables attached before of which something else is declared now.
+    pub updated: Vec<String>,
     /// Rows recorded as creates.
     pub uploads: u64,
     /// Rows that can never be synced as they are (a NULL or REAL key, for example), with the reason.
@@ -87,11 +104,10 @@ fn check(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
         Err(StoreError::NotAttached) => {}
         Err(error) => return Err(error),
     }
-    tables(conn, request).map(drop)?;
-    for (name, options) in &request.options {
-        Table::check_options(conn, name, options)?;
+    for (name, declared) in &request.declared {
+        Table::check_options(conn, name, &declared.options)?;
     }
-    Ok(())
+    tables(conn, request).map(drop)
 }
 
 fn refuse_other_remote(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
@@ -123,9 +139,7 @@ fn tables(conn: &Connection, request: &AttachRequest) -> Result<Vec<Table>, Stor
 }
 
 fn options_of(request: &AttachRequest, table: &str) -> TypeOptions {
-    let mut declared = request.options.iter();
-    let same = declared.find(|(name, _)| name.eq_ignore_ascii_case(table));
-    same.map_or_else(TypeOptions::default, |(_, options)| options.clone())
+    declared(request, table).map_or_else(TypeOptions::default, |one| one.options.clone())
 }
 
 fn attach_in(
@@ -139,15 +153,75 @@ fn attach_in(
         meta::set(tx, meta::key::CLIENT_ID, request.client.as_str())?;
     }
     let tables = tables(tx, request)?;
+    if let Some(settings) = &request.settings {
+        settings.store(tx)?;
+    }
     let known = EntityTypes::load(tx)?;
     let mut report = AttachReport::default();
     for table in table::topological_order(&tables) {
-        if known.of_table(&table.name).is_none() {
-            attach_table(tx, table, request, now, &mut report)?;
+        match known.of_table(&table.name) {
+            None => attach_table(tx, table, request, now, &mut report)?,
+            Some(attached) => update(tx, attached, request, &mut report)?,
         }
     }
     report.references_outside = references_outside(&EntityTypes::load(tx)?);
     Ok(report)
+}
+
+fn declared<'a>(request: &'a AttachRequest, table: &str) -> Option<&'a Declaration> {
+    let mut all = request.declared.iter();
+    all.find(|(name, _)| name.eq_ignore_ascii_case(table))
+        .map(|(_, declaration)| declaration)
+}
+
+/// Takes over what is declared now of a table that was attached before.
+fn update(
+    tx: &Transaction<'_>,
+    attached: &RegisteredType,
+    request: &AttachRequest,
+    report: &mut AttachReport,
+) -> Result<(), StoreError> {
+    let table = &attached.table.name;
+    let Some(now) = declared(request, table) else {
+        return Ok(());
+    };
+    let refuse = |why: String| Err(StoreError::Refused(format!("table {table:?}: {why}")));
+    if now.name != attached.name {
+        let (old, new) = (&attached.name, &now.name);
+        return refuse(format!(
+            "it is attached as type {old:?} and cannot become {new:?}; detach the database first"
+        ));
+    }
+    let before = &attached.options;
+    if now.options == *before && now.policy == attached.policy {
+        return Ok(());
+    }
+    let fields_change =
+        now.options.leave_out != before.leave_out || now.options.fields != before.fields;
+    if fields_change {
+        let sql = "SELECT count(*) FROM syncline_outbox WHERE entity_type = ?1";
+        let unsynced: i64 = tx.query_row(sql, [&attached.name], |row| row.get(0))?;
+        if unsynced > 0 {
+            return refuse(format!(
+                "columns left out or renamed cannot change while {unsynced} of its mutations are not synced; sync first"
+            ));
+        }
+        // The rows come again, with the fields as they are called now.
+        tx.execute("DELETE FROM syncline_cursor", [])?;
+    }
+    tx.execute(
+        "UPDATE syncline_entity_type SET policy = ?2, options = ?3 WHERE name = ?1",
+        params![attached.name, now.policy.as_str(), to_json(&now.options)],
+    )?;
+    let renewed = RegisteredType {
+        table: Table::read_with(tx, table, &now.options)?,
+        policy: now.policy,
+        options: now.options.clone(),
+        ..attached.clone()
+    };
+    capture::install(tx, &renewed)?;
+    report.updated.push(table.clone());
+    Ok(())
 }
 
 fn attach_table(
@@ -157,15 +231,24 @@ fn attach_table(
     now: Now,
     report: &mut AttachReport,
 ) -> Result<(), StoreError> {
-    let name = &table.name;
-    let entity_type = RegisteredType {
+    let mut entity_type = RegisteredType {
         policy: request.policy,
-        options: options_of(request, name),
-        ..RegisteredType::new(name, table.clone())
+        ..RegisteredType::new(&table.name, table.clone())
     };
+    if let Some(declared) = declared(request, &table.name) {
+        entity_type.name.clone_from(&declared.name);
+        entity_type.policy = declared.policy;
+        entity_type.options.clone_from(&declared.options);
+    }
+    let name = &entity_type.name;
+    if EntityTypes::load(tx)?.get(name).is_some() {
+        return Err(StoreError::Refused(format!(
+            "another table is attached as type {name:?} already; name the types of both differently"
+        )));
+    }
     tx.execute(
-        "INSERT INTO syncline_entity_type (name, table_name, policy, options) VALUES (?1, ?1, ?2, ?3)",
-        params![name, request.policy.as_str(), to_json(&entity_type.options)],
+        "INSERT INTO syncline_entity_type (name, table_name, policy, options) VALUES (?1, ?2, ?3, ?4)",
+        params![name, table.name, entity_type.policy.as_str(), to_json(&entity_type.options)],
     )?;
     capture::install(tx, &entity_type)?;
     match request.existing {
@@ -185,7 +268,7 @@ fn attach_table(
             Ok(())
         })?,
     }
-    report.tables.push(name.clone());
+    report.tables.push(table.name.clone());
     Ok(())
 }
 

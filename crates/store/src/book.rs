@@ -37,7 +37,6 @@ pub(crate) fn book(
     if summary.applied > 0 {
         meta::set(applier.tx, meta::key::LAST_PUSH_AT, applier.now.unix_ms)?;
     }
-    outbox::trim_log(applier.tx)?;
     summary.notices.append(&mut applier.notices);
     Ok(summary)
 }

@@ -15,6 +15,9 @@ pub enum StoreError {
     /// A table cannot be synced.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A table cannot be made from what another device said of it.
+    #[error(transparent)]
+    Definition(#[from] crate::definitions::DefinitionError),
     /// What a capture trigger recorded cannot be read.
     #[error(transparent)]
     Captured(#[from] CapturedError),

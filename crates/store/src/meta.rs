@@ -12,6 +12,11 @@ pub(crate) mod key {
     pub(crate) const SCHEMA_VERSION: &str = "schema_version";
     pub(crate) const CLIENT_ID: &str = "client_id";
     pub(crate) const REMOTE: &str = "remote";
+    /// JSON: the numbers that were set when the file was attached.
+    pub(crate) const SETTINGS: &str = "settings";
+    /// JSON: the definitions that the remote took last, and those that it is being told.
+    pub(crate) const REGISTERED: &str = "registered";
+    pub(crate) const REGISTERING: &str = "registering";
     pub(crate) const TENANT: &str = "account_tenant";
     pub(crate) const SUBJECT: &str = "account_subject";
     pub(crate) const EPOCH: &str = "epoch";

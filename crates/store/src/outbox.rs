@@ -4,15 +4,13 @@ use crate::capture::MUTATION_ID;
 use crate::captured;
 use crate::error::{StoreError, to_json};
 use crate::meta;
+use crate::settings::Retention;
 use crate::store::RegisteredType;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use syncline_core::{EntityRef, MutationError, Now};
 use syncline_protocol::{EntityId, EntityType, Fields, MutationId, Operation};
-
-/// How many settled mutations `syncline_log` remembers.
-const LOG_ROWS: i64 = 10_000;
 
 /// One outbox entry without its payload.
 #[derive(Debug, Clone)]
@@ -296,12 +294,22 @@ pub(crate) fn log(
     Ok(())
 }
 
-/// Keeps the log within its bound.
-pub(crate) fn trim_log(conn: &Connection) -> Result<(), StoreError> {
+/// Keeps the log within its bounds. Rows stand in the order of their times, or nearly: the clock
+/// may have been set. So the search ends at the first row that is young enough.
+pub(crate) fn trim_log(
+    conn: &Connection,
+    retention: Retention,
+    now: Now,
+) -> Result<(), StoreError> {
+    let rows = i64::try_from(retention.rows).unwrap_or(i64::MAX);
+    let age = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
     conn.prepare_cached(
-        "DELETE FROM syncline_log WHERE id <= (SELECT max(id) FROM syncline_log) - ?1",
+        "DELETE FROM syncline_log WHERE id <= (
+           SELECT max(max(id) - ?1,
+                      coalesce((SELECT id - 1 FROM syncline_log WHERE at >= ?2 ORDER BY id LIMIT 1), max(id)))
+             FROM syncline_log)",
     )?
-    .execute([LOG_ROWS])?;
+    .execute(params![rows, now.unix_ms.saturating_sub(age)])?;
     Ok(())
 }
 

@@ -4,22 +4,21 @@
 use crate::apply::Applier;
 use crate::capture::{self, CaptureState};
 use crate::claim::Claimer;
+use crate::definitions;
 use crate::error::StoreError;
 use crate::lease::{self, Lease};
 use crate::meta;
+use crate::settings::{Retention, Settings};
 use crate::table::Table;
 use crate::type_options::{IdMode, TypeOptions};
-use crate::{app_triggers, book, identity, page, remedy, row, status};
+use crate::{app_triggers, book, identity, outbox, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use syncline_core::{Config, Dice, Now, Policy, StoreAnswer, StoreWork};
+use syncline_core::{Dice, Now, Policy, StoreAnswer, StoreWork};
 use syncline_protocol::{ClientId, EntityType, ExchangeToken, Fields, Hello, Principal};
-
-/// How long a statement waits for another writer.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A table that is synced.
 #[derive(Debug, Clone)]
@@ -150,6 +149,10 @@ pub struct StoreOptions {
     pub seed: u64,
     /// How long the lease lasts.
     pub lease_ttl_ms: u64,
+    /// How long a statement waits for another writer, in milliseconds.
+    pub busy_timeout_ms: u64,
+    /// How much of what was settled is remembered.
+    pub retention: Retention,
     /// Who watches units of work.
     pub watcher: Option<Watcher>,
 }
@@ -157,13 +160,24 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// Options for an engine of this name.
     pub fn new(holder: impl Into<String>, seed: u64) -> Self {
-        let lease_ttl_ms = Config::default().lease_ttl_ms;
         Self {
             holder: holder.into(),
             seed,
-            lease_ttl_ms,
+            lease_ttl_ms: 0,
+            busy_timeout_ms: 0,
+            retention: Retention::default(),
             watcher: None,
         }
+        .settings(&Settings::default())
+    }
+
+    /// Takes over the numbers that concern the store.
+    #[must_use]
+    pub fn settings(mut self, settings: &Settings) -> Self {
+        self.lease_ttl_ms = settings.config().lease_ttl_ms;
+        self.busy_timeout_ms = settings.busy_timeout_ms();
+        self.retention = settings.retention();
+        self
     }
 }
 
@@ -181,7 +195,7 @@ pub struct Store {
 impl Store {
     /// Opens an attached database and renews its capture triggers where the app changed its schema.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let mut conn = connect(path)?;
+        let mut conn = connect(path, options.busy_timeout_ms)?;
         if meta::schema_version(&conn)?.is_none() {
             return Err(StoreError::NotAttached);
         }
@@ -390,13 +404,16 @@ impl Session<'_> {
                 lease::acquire(tx, &self.options.holder, self.options.lease_ttl_ms, now)?;
                 StoreAnswer::Renewed
             }
-            StoreWork::Greet(hello) => greet(tx, hello)?,
+            StoreWork::Greet(hello) => greet(tx, types, hello)?,
             StoreWork::Claim(limits) => {
                 let until = now.unix_after_ms(self.options.lease_ttl_ms);
                 let claimer = Claimer::new(tx, types, limits, self.dice, now, (self.token, until))?;
                 StoreAnswer::Claimed(claimer.claim()?)
             }
-            StoreWork::NoteRegistered => StoreAnswer::RegisteredNoted,
+            StoreWork::NoteRegistered => {
+                definitions::note_registered(tx)?;
+                StoreAnswer::RegisteredNoted
+            }
             StoreWork::Remint => StoreAnswer::Reminted {
                 client: identity::remint(tx, self.dice)?,
             },
@@ -406,6 +423,7 @@ impl Session<'_> {
                 if let Some(token) = token {
                     meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
                 }
+                outbox::trim_log(tx, self.options.retention, now)?;
                 StoreAnswer::Booked(booked)
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
@@ -450,7 +468,11 @@ fn guarded<T>(
     Ok(done)
 }
 
-fn greet(tx: &Transaction<'_>, hello: &Hello) -> Result<StoreAnswer, StoreError> {
+fn greet(
+    tx: &Transaction<'_>,
+    types: &EntityTypes,
+    hello: &Hello,
+) -> Result<StoreAnswer, StoreError> {
     let tenant: Option<String> = meta::get(tx, meta::key::TENANT)?;
     let subject: Option<String> = meta::get(tx, meta::key::SUBJECT)?;
     match (tenant, subject) {
@@ -489,7 +511,7 @@ fn greet(tx: &Transaction<'_>, hello: &Hello) -> Result<StoreAnswer, StoreError>
     Ok(StoreAnswer::Greeted {
         epoch_changed,
         token: token.map(ExchangeToken::new),
-        register: None,
+        register: definitions::to_register(tx, types)?,
     })
 }
 
@@ -515,10 +537,10 @@ fn schema_cookie(conn: &Connection) -> Result<i64, StoreError> {
 
 /// Opens the engine's connection to an existing file. References are checked by the engine itself:
 /// a cascade under the guard would delete rows that a user created offline.
-pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn connect(path: &Path, busy_timeout_ms: u64) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.busy_timeout(Duration::from_millis(busy_timeout_ms))?;
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "trusted_schema", false)?;

@@ -10,7 +10,7 @@ use syncline::{
 use syncline_core::RemoteRequest;
 use syncline_protocol::ClientId;
 use syncline_store::TypeOptions;
-use syncline_store::attach::{AttachRequest, Tables, attach};
+use syncline_store::attach::{AttachRequest, Declaration, Tables, attach};
 
 /// A named peer in a story.
 pub struct Device {
@@ -45,7 +45,19 @@ impl Device {
             tables: Tables::All,
             existing,
             policy,
-            options,
+            declared: options
+                .into_iter()
+                .map(|(table, options)| {
+                    let name = table.clone();
+                    let declared = Declaration {
+                        name,
+                        policy,
+                        options,
+                    };
+                    (table, declared)
+                })
+                .collect(),
+            settings: None,
             client: ClientId::new(format!("{seed:032x}")),
         };
         let mut conn = Connection::open(&path).unwrap();

@@ -3,9 +3,10 @@
 use crate::database::Database;
 use crate::{Failure, Global, Report, text};
 use serde::Serialize;
+use std::path::PathBuf;
 use syncline::{
-    AttachReport, Existing as Rows, HttpRemote, HttpRemoteError, PlainHttp, Policy as Rule,
-    Syncline, Tables,
+    AttachReport, ConfigFile, Error, Existing as Rows, HttpRemote, HttpRemoteError, PlainHttp,
+    Policy as Rule, Syncline,
 };
 
 /// Have tables of a database synced; works offline
@@ -17,8 +18,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     database: Database,
     /// The server's address
-    #[arg(long, value_name = "URL")]
-    remote: String,
+    #[arg(long, value_name = "URL", required_unless_present = "config")]
+    remote: Option<String>,
+    /// Everything that can be declared, in one file; attached tables take over what changed in it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     which: Which,
     /// What happens with the rows that are there
@@ -33,10 +37,10 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Which {
     /// Every table
-    #[arg(long)]
+    #[arg(long, required_unless_present_any = ["tables", "config"])]
     all: bool,
     /// This table; may be given several times
     #[arg(long = "table", value_name = "NAME")]
@@ -71,36 +75,53 @@ struct Attached<'a> {
 }
 
 pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
-    let remote = args.remote.trim().trim_end_matches('/');
-    check_address(remote, plain_http(args.allow_plain_http))?;
+    let config = match &args.config {
+        Some(path) => ConfigFile::read(path).map_err(Error::from)?,
+        None => ConfigFile::default(),
+    };
+    let remote = args.remote.as_deref().or(config.url.as_deref());
+    let remote = remote.ok_or_else(|| {
+        Failure::usage(
+            "no-remote",
+            "neither the command line nor the file names a remote",
+        )
+        .hint("add url to [remote] in the file, or give --remote URL")
+    })?;
+    let remote = remote.trim().trim_end_matches('/').to_owned();
+    check_address(
+        &remote,
+        plain_http(args.allow_plain_http || config.allow_plain_http),
+    )?;
     drop(args.database.read()?); // a file that is no database is told here and left alone
     let rule = match args.policy {
         Policy::FieldMerge => Rule::FieldMerge,
         Policy::ServerWins => Rule::ServerWins,
         Policy::ClientWins => Rule::ClientWins,
     };
-    let tables = match args.which.all {
-        true => Tables::All,
-        false => Tables::Named(args.which.tables),
-    };
-    let builder = Syncline::builder(&args.database.path)
-        .remote(remote)
+    let mut tables = args.which.tables;
+    tables.extend(config.types.keys().cloned());
+    let mut builder = Syncline::builder(&args.database.path);
+    if args.config.is_some() {
+        builder = builder.with_config(config);
+    }
+    let builder = builder
+        .remote(&remote)
         .existing(match args.existing {
             Existing::Upload => Rows::Upload,
             Existing::Adopt => Rows::Adopt,
         })
         .policy(rule);
-    let builder = match tables {
-        Tables::All => builder.attach_all(),
-        Tables::Named(names) => builder.attach(names),
+    let builder = match args.which.all {
+        true => builder.attach_all(),
+        false => builder.attach(tables),
     };
     let report = builder.attach_only()?;
-    let text = describe(&report, remote, args.existing, &args.database);
+    let text = describe(&report, &remote, args.existing, &args.database);
     Report::new(
         text,
         &Attached {
             database: args.database.shown(),
-            remote,
+            remote: &remote,
             policy: rule.as_str(),
             report: &report,
         },
@@ -132,7 +153,12 @@ fn describe(
 ) -> String {
     let shown = database.shown();
     let mut lines = Vec::new();
-    if report.tables.is_empty() {
+    if !report.updated.is_empty() {
+        lines.push(format!("declared anew: {}", report.updated.join(", ")));
+    }
+    if report.tables.is_empty() && !report.updated.is_empty() {
+        lines.push("everything else was attached already".to_owned());
+    } else if report.tables.is_empty() {
         lines.push(format!(
             "nothing to do: these tables of {shown} are attached already"
         ));

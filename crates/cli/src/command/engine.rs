@@ -3,8 +3,10 @@
 use super::attach::plain_http;
 use crate::database::Database;
 use crate::{Exit, Failure, words};
-use std::path::PathBuf;
-use syncline::{Syncline, TokenCommand, TokenSource};
+use std::path::{Path, PathBuf};
+use syncline::{
+    Builder, ConfigFile, ConfiguredToken, Error, StoreError, Syncline, TokenCommand, TokenSource,
+};
 use syncline_store::status;
 
 /// The variable that holds the token.
@@ -16,41 +18,81 @@ pub(crate) struct Connection {
     /// Read the token from this file, also when it changes; it goes before the environment
     /// variable SYNCLINE_TOKEN
     #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     /// Take the token from what this command prints, and run it again when the server refuses that;
     /// no shell is involved, but quotes keep words together
     #[arg(long, value_name = "COMMAND", conflicts_with = "token_file", value_parser = token_command)]
     token_command: Option<TokenCommand>,
+    /// Take token and numbers from this file; flags go before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Allow plain http to another machine: token and data travel unprotected
     #[arg(long)]
     allow_plain_http: bool,
 }
 
 impl Connection {
-    fn token(&self) -> TokenSource {
+    /// Where the token comes from, if the command line or the environment says so.
+    fn token(&self) -> Option<TokenSource> {
         if let Some(path) = &self.token_file {
-            return TokenSource::File(path.clone());
+            return Some(TokenSource::File(path.clone()));
         }
         if let Some(command) = &self.token_command {
-            return TokenSource::Command(command.clone());
+            return Some(TokenSource::Command(command.clone()));
         }
         // What is not Unicode is no token either, and is refused as one.
-        match std::env::var_os(TOKEN_VARIABLE) {
-            Some(token) if !token.is_empty() => {
-                TokenSource::Static(token.to_string_lossy().trim().to_owned())
-            }
-            _ => TokenSource::None,
+        let token = std::env::var_os(TOKEN_VARIABLE).filter(|token| !token.is_empty());
+        token.map(|token| TokenSource::Static(token.to_string_lossy().trim().to_owned()))
+    }
+
+    /// The configuration file, without its types: attaching is done by `attach`.
+    pub(crate) fn config(&self) -> Result<Option<ConfigFile>, Failure> {
+        let Some(path) = &self.config else {
+            return Ok(None);
+        };
+        let mut config = ConfigFile::read(path).map_err(Error::from)?;
+        config.types.clear();
+        Ok(Some(config))
+    }
+
+    /// The file that the token comes from, if it comes from one.
+    pub(crate) fn token_path(&self) -> Result<Option<PathBuf>, Failure> {
+        Ok(match (self.token(), self.config()?) {
+            (Some(TokenSource::File(path)), _) => Some(path),
+            (None, Some(config)) => match config.token {
+                Some(ConfiguredToken::File(path)) => Some(path),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// An engine to be, with everything that was said about reaching the remote.
+    pub(crate) fn builder(&self, path: &Path) -> Result<Builder, Failure> {
+        let mut builder = Syncline::builder(path);
+        if let Some(config) = self.config()? {
+            builder = builder.with_config(config);
         }
+        if let Some(token) = self.token() {
+            builder = builder.token(token);
+        }
+        if self.allow_plain_http {
+            builder = builder.plain_http(plain_http(true));
+        }
+        Ok(builder)
     }
 
     /// Starts an engine on an attached database.
     pub(crate) fn start(&self, database: &Database) -> Result<Syncline, Failure> {
         // Read-only first: a file of a newer version, or one not attached, is left as it is.
-        status::read(&database.read()?, crate::database::now())?;
-        Ok(Syncline::builder(&database.path)
-            .token(self.token())
-            .plain_http(plain_http(self.allow_plain_http))
-            .open()?)
+        let status = status::read(&database.read()?, crate::database::now())?;
+        let url = self.config()?.and_then(|config| config.url);
+        if let (Some(url), Some(attached)) = (url, status.remote)
+            && url != attached
+        {
+            return Err(StoreError::AttachedElsewhere(attached).into());
+        }
+        Ok(self.builder(&database.path)?.open()?)
     }
 }
 

@@ -55,7 +55,7 @@ async fn keep_syncing(engine: &Syncline, args: &Args, stop: &mut Stop) -> Result
     let mut notices = engine.notices();
     let mut changes = engine.status_stream()?;
     let mut asks = Asks::new(args)?;
-    let mut token = TokenFile::new(args.connection.token_file.clone());
+    let mut token = TokenFile::new(args.connection.token_path()?);
     let mut told = Told::default();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {

@@ -3,6 +3,7 @@
 
 mod bad_files;
 mod bad_use;
+mod configuring;
 mod detaching;
 mod devices;
 mod exit_codes;

@@ -216,7 +216,8 @@ fn request(tables: Tables) -> AttachRequest {
         existing: Existing::Upload,
         policy: Default::default(),
         client: ClientId::new("0".repeat(32)),
-        options: Default::default(),
+        declared: Default::default(),
+        settings: None,
     }
 }
 

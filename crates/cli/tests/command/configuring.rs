@@ -1,0 +1,129 @@
+//! `--config`: one file that says everything, read by `attach`, `sync` and `run`.
+
+use crate::harness::{Home, Server, run, sql, syncline, value};
+
+fn write(home: &Home, text: &str) -> String {
+    let path = home.path("syncline.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const MILK: &str = "INSERT INTO task VALUES ('t1', 'milk', 0, NULL)";
+
+#[test]
+fn a_file_says_it_all() {
+    let home = Home::new();
+    let server = Server::start(home.folder.path());
+    std::fs::write(home.path("the-token"), &server.token).unwrap();
+    let (url, db) = (&server.url, home.database("a.db", MILK));
+    let config = write(
+        &home,
+        &format!(
+            "[remote]\nurl = '{url}/'\ntoken_file = 'the-token'\n[sync]\nmax_attempts = 3\n
+             [types.todo]\ntable = 'task'\npolicy = 'server-wins'\nlane = 'background'\n[types.project]"
+        ),
+    );
+    let attach = || run(syncline(&["attach", &db, "--config", &config, "--json"]));
+    let report = attach().expect_code(0).json();
+    assert_eq!(report["tables"], serde_json::json!(["project", "task"]));
+    assert_eq!(report["uploads"], 1);
+    let again = attach().expect_code(0).json();
+    assert_eq!(
+        (&again["tables"], &again["updated"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+    let ran = run(syncline(&["sync", &db, "--config", &config, "--json"]))
+        .expect_code(0)
+        .json();
+    assert_eq!(ran["pushed"], 1);
+    let types =
+        "SELECT group_concat(name || ' ' || table_name || ' ' || policy || ' ' || options, '; ')
+                   FROM (SELECT * FROM syncline_entity_type ORDER BY name)";
+    assert_eq!(
+        value(&db, types),
+        r#"project project field-merge {}; todo task server-wins {"lane":"background"}"#
+    );
+    assert_eq!(
+        value(
+            &db,
+            "SELECT value FROM syncline_meta WHERE key = 'settings'"
+        ),
+        r#"{"max_attempts":3}"#
+    );
+
+    // What changed in the file is taken over; what is not in it stays.
+    write(
+        &home,
+        &format!("remote.url = '{url}'\n[types.todo]\ntable = 'TASK'\npolicy = 'client-wins'"),
+    );
+    let changed = attach().expect_code(0).json();
+    assert_eq!(changed["updated"], serde_json::json!(["task"]));
+    assert_eq!(
+        value(
+            &db,
+            "SELECT count(*) FROM syncline_meta WHERE key = 'settings'"
+        ),
+        "Integer(0)"
+    );
+    assert_eq!(
+        value(&db, types),
+        "project project field-merge {}; todo task client-wins {}"
+    );
+}
+
+#[test]
+fn attaching_is_all_or_none() {
+    let home = Home::new();
+    let db = home.database("a.db", MILK);
+    let attach = |text: &str| {
+        let config = write(&home, text);
+        run(syncline(&["attach", &db, "--config", &config, "--json"]))
+    };
+    let before = std::fs::read(&db).unwrap();
+    for (text, code, words) in [
+        ("[types.task]", 2, "--remote"),
+        (
+            "[remote]\nurl = 'http://localhost'\nulr = 'x'",
+            2,
+            "syncline.toml:3: remote.ulr",
+        ),
+        (
+            "remote.url='http://localhost'\n[types.task]\n[types.nothing]",
+            1,
+            "no table",
+        ),
+        (
+            "remote.url='http://localhost'\n[types.open_task]",
+            1,
+            "is a view",
+        ),
+        (
+            "remote.url='http://localhost'\n[types.task]\n[types.project]\ntable='TASK'",
+            2,
+            "another type has this table",
+        ),
+        (
+            "remote.url='http://elsewhere.example'\n[types.task]",
+            2,
+            "plain http",
+        ),
+        ("remote.url='http://localhost'", 1, "no table"),
+    ] {
+        let ran = attach(text).expect_code(code);
+        assert!(ran.json()["error"]["message"].is_string(), "{ran:?}");
+        assert!(ran.stderr.contains(words), "{text}: {ran:?}");
+        assert_eq!(std::fs::read(&db).unwrap(), before, "{text}");
+    }
+    attach("remote.url='http://localhost'\n[types.task]").expect_code(0);
+    let renamed =
+        attach("remote.url='http://localhost'\n[types.todo]\ntable='task'").expect_code(1);
+    assert!(renamed.stderr.contains("cannot become"), "{renamed:?}");
+    // A field's name cannot change under mutations that go by the old one.
+    let fields = "remote.url='http://localhost'\n[types.task.fields]\ntitle = 'name'";
+    assert!(attach(fields).expect_code(1).stderr.contains("sync first"));
+    sql(&db, "DELETE FROM syncline_outbox");
+    attach(fields).expect_code(0);
+    let elsewhere = write(&home, "remote.url='http://127.0.0.1:9'");
+    let ran = run(syncline(&["sync", &db, "--config", &elsewhere, "--json"])).expect_code(1);
+    assert_eq!(ran.json()["error"]["code"], "attached-elsewhere");
+}

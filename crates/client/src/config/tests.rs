@@ -1,0 +1,271 @@
+//! The file, its documentation and its schema say the same.
+
+use super::*;
+use serde_json::{Value, json};
+use syncline_core::Config;
+use syncline_store::IdMode;
+
+const GUIDE: &str = include_str!("../../../../docs/howto/configure.md");
+const SCHEMA: &str = include_str!("../../../../docs/schema/syncline.schema.json");
+
+fn example() -> &'static str {
+    let (_, rest) = GUIDE.split_once("```toml\n").unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
+    ConfigFile::parse(text, "/etc/app/syncline.toml")
+}
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).unwrap()
+}
+
+fn is_valid(text: &str) -> bool {
+    let instance: Value = toml::from_str(text).unwrap();
+    jsonschema::validator_for(&schema())
+        .unwrap()
+        .is_valid(&instance)
+}
+
+#[test]
+fn the_example_of_the_guide_is_complete_and_shows_the_defaults() {
+    let config = parse(example()).unwrap();
+    assert!(is_valid(example()));
+    for setting in SETTINGS {
+        let shown = config.settings.get(setting.key);
+        assert!(shown.is_some(), "{} is not in the guide", setting.key);
+    }
+    for key in keys::REMOTE.iter().chain(keys::TYPE) {
+        assert!(example().contains(key), "{key} is not in the guide");
+    }
+    let defaults = Settings::default();
+    assert_eq!(config.settings.config(), Config::default());
+    assert_eq!(config.settings.retention(), defaults.retention());
+    assert_eq!(config.settings.outbox_rows(), defaults.outbox_rows());
+    assert_eq!(
+        config.settings.busy_timeout_ms(),
+        defaults.busy_timeout_ms()
+    );
+    let Some(ConfiguredToken::File(file)) = &config.token else {
+        panic!("{config:?}");
+    };
+    assert_eq!(file, Path::new("/etc/app/token"));
+    let task = &config.types["tasks"];
+    assert_eq!(
+        (task.name.as_str(), task.policy),
+        ("task", Policy::FieldMerge)
+    );
+    assert_eq!(task.options.id_mode, Some(IdMode::Client));
+    assert_eq!(task.options.fields["title"], "name");
+    assert_eq!(task.options.references[0].table, "person");
+    assert_eq!(config.types["person"].options, TypeOptions::default());
+}
+
+#[test]
+fn the_guide_tells_the_defaults_of_the_remote() {
+    let (config, remote) = (
+        parse(example()).unwrap(),
+        format!("{:?}", crate::HttpRemote::builder("http://[::1]")),
+    );
+    for (setting, shown) in [
+        ("connect_timeout_ms", "connect_timeout: 10s"),
+        ("request_timeout_ms", "request_timeout: 30s"),
+        ("progress_timeout_ms", "progress_timeout: 15s"),
+        ("max_response_bytes", "max_response_bytes: 67108864"),
+        ("compress_above_bytes", "compress_above: 1024"),
+    ] {
+        let value = config.settings.get(setting).unwrap().to_string();
+        assert!(remote.contains(shown), "{shown} in {remote}");
+        let digits: String = shown.chars().filter(char::is_ascii_digit).collect();
+        assert!(value.starts_with(&digits), "{setting}: {value}, {shown}");
+    }
+}
+
+#[test]
+fn the_schema_has_every_key_with_its_bounds_and_no_other() {
+    let schema = schema();
+    let names = |pointer: &str| -> Vec<String> {
+        let object = schema.pointer(pointer).unwrap().as_object().unwrap();
+        object.keys().cloned().collect()
+    };
+    let sorted = |keys: &[&str]| -> Vec<String> {
+        let mut keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    let types = "/properties/types/additionalProperties/properties";
+    assert_eq!(names("/properties"), sorted(keys::ROOT));
+    assert_eq!(
+        names("/properties/remote/properties"),
+        sorted(&keys::remote())
+    );
+    assert_eq!(names("/properties/sync/properties"), sorted(&keys::sync()));
+    assert_eq!(names(types), sorted(keys::TYPE));
+    let references = format!("{types}/references/items/properties");
+    assert_eq!(names(&references), sorted(keys::REFERENCE));
+    let words = |key: &str| {
+        schema
+            .pointer(&format!("{types}/{key}/enum"))
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(words("policy"), json!(keys::POLICIES.map(|(word, _)| word)));
+    assert_eq!(words("lane"), json!(keys::LANES.map(|(word, _)| word)));
+    assert_eq!(words("id"), json!(keys::ID_MODES.map(|(word, _)| word)));
+    let shown = parse(example()).unwrap();
+    for setting in SETTINGS {
+        let section = match setting.section {
+            Section::Remote => "remote",
+            Section::Sync => "sync",
+        };
+        let one = &schema["properties"][section]["properties"][setting.key];
+        assert_eq!(one["minimum"], json!(setting.least), "{}", setting.key);
+        assert_eq!(one["maximum"], json!(setting.most), "{}", setting.key);
+        assert_eq!(
+            one["default"],
+            json!(shown.settings.get(setting.key)),
+            "{}",
+            setting.key
+        );
+    }
+}
+
+/// Text, line, key, and words of the message.
+type Wrong = (&'static str, usize, &'static str, &'static str);
+
+#[rustfmt::skip]
+const WRONG: &[Wrong] = &[
+        (
+            "[sync]\ndebounce = 1",
+            2,
+            "sync.debounce",
+            "did you mean debounce_ms?",
+        ),
+        (
+            "[sync]\n\nmax_atempts = 1",
+            3,
+            "sync.max_atempts",
+            "did you mean max_attempts?",
+        ),
+        ("[sinc]", 1, "sinc", "did you mean sync?"),
+        (
+            "[zzzzzzzz]",
+            1,
+            "zzzzzzzz",
+            "the keys here are: remote, sync, types",
+        ),
+        ("x = 1\n[sync]", 1, "x", "there is no such key"),
+        (
+            "[remote]\nrest = \"a.toml\"",
+            2,
+            "remote.rest",
+            "there is no such key",
+        ),
+        (
+            "[types.a]\nrules = {}",
+            2,
+            "types.a.rules",
+            "there is no such key",
+        ),
+        (
+            "[types.a]\npolcy = 'x'",
+            2,
+            "types.a.polcy",
+            "did you mean policy?",
+        ),
+        (
+            "[types.a]\npolicy = 'server_wins'",
+            2,
+            "types.a.policy",
+            "did you mean server-wins?",
+        ),
+        (
+            "[types.a]\nlane = 3",
+            2,
+            "types.a.lane",
+            "must be a string, not an integer",
+        ),
+        (
+            "[types.a]\nleave_out = 'x'",
+            2,
+            "types.a.leave_out",
+            "an array of strings",
+        ),
+        (
+            "[types.a]\nreferences = [{columns=['x']}]",
+            2,
+            "types.a.references.table",
+            "missing",
+        ),
+        (
+            "[types.a]\n[types.a.fields]\nx = 1",
+            3,
+            "types.a.fields.x",
+            "must be a string",
+        ),
+        (
+            "[types.a]\n[types.b]\ntable = 'a'",
+            3,
+            "types.b.table",
+            "another type",
+        ),
+        ("types = 1", 1, "types", "must be a table"),
+        (
+            "[sync]\nrounds = 0",
+            2,
+            "sync.rounds",
+            "0 is out of range: 1 to 1000",
+        ),
+        ("[sync]\nrounds = -1", 2, "sync.rounds", "not negative"),
+        ("[sync]\nrounds = 1.5", 2, "sync.rounds", "not a float"),
+        ("[remote]\nurl = ''", 2, "remote.url", "must not be empty"),
+        (
+            "[remote]\ntoken_command = []",
+            2,
+            "remote.token_command",
+            "names no program",
+        ),
+        (
+            "[remote]\ntoken_file='a'\ntoken_command=['b']",
+            3,
+            "remote.token_command",
+            "as well",
+        ),
+        ("[sync]\nrounds = \n", 2, "", ""),
+        ("[sync]\nrounds = 1\nrounds = 2", 3, "", "duplicate"),
+];
+
+#[test]
+fn what_is_wrong_is_named_with_line_key_and_mend() {
+    for (text, line, key, words) in WRONG.iter().copied() {
+        let error = parse(text).unwrap_err();
+        assert_eq!(
+            (error.line, error.key.as_str()),
+            (Some(line), key),
+            "{text}: {error}"
+        );
+        let told = error.to_string();
+        assert!(told.contains(words), "{text}: {told}");
+        assert!(
+            told.starts_with(&format!("/etc/app/syncline.toml:{line}: ")),
+            "{told}"
+        );
+        if !key.is_empty() && !words.contains("another type") {
+            assert!(!is_valid(text), "the schema takes {text}");
+        }
+    }
+    let missing = ConfigFile::read("/no/such/file.toml").unwrap_err();
+    assert!(
+        missing
+            .to_string()
+            .starts_with("/no/such/file.toml: it cannot be read: ")
+    );
+}
+
+#[test]
+fn an_empty_file_says_nothing() {
+    assert_eq!(parse("").unwrap(), ConfigFile::default());
+    let command = parse("remote.token_command = ['pass', 'canary']").unwrap();
+    assert!(!format!("{command:?}").contains("canary"));
+}

@@ -1,0 +1,260 @@
+//! Every number that can be set, by its name in `syncline.toml`: what attaching was told is kept in
+//! the file, so that every process on it goes by the same numbers.
+
+use crate::error::{StoreError, json, to_json};
+use crate::meta;
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+use syncline_core::Config;
+
+/// Where a setting stands in `syncline.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// `[remote]`: waits for the server.
+    Remote,
+    /// `[sync]`: everything else.
+    Sync,
+}
+
+/// One number that can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name; the unit is part of it.
+    pub key: &'static str,
+    /// Where it stands.
+    pub section: Section,
+    /// The least that it can be.
+    pub least: u64,
+    /// The most that it can be.
+    pub most: u64,
+}
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+const fn remote(key: &'static str, least: u64, most: u64) -> Setting {
+    Setting {
+        key,
+        section: Section::Remote,
+        least,
+        most,
+    }
+}
+
+const fn sync(key: &'static str, least: u64, most: u64) -> Setting {
+    Setting {
+        key,
+        section: Section::Sync,
+        least,
+        most,
+    }
+}
+
+/// All settings.
+pub const SETTINGS: &[Setting] = &[
+    remote("connect_timeout_ms", 1, DAY_MS),
+    remote("request_timeout_ms", 1, DAY_MS),
+    remote("progress_timeout_ms", 1, DAY_MS),
+    remote("token_timeout_ms", 1, DAY_MS),
+    remote("max_response_bytes", 1 << 10, 1 << 40),
+    remote("compress_above_bytes", 0, 1 << 40),
+    sync("debounce_ms", 0, HOUR_MS),
+    sync("debounce_longest_ms", 0, HOUR_MS),
+    sync("poll_interval_ms", 100, 30 * DAY_MS),
+    sync("push_mutations", 1, 100_000),
+    sync("push_bytes", 1 << 10, 1 << 30),
+    sync("page_changes", 1, 100_000),
+    sync("max_attempts", 1, 1_000_000),
+    sync("lone_patience_ms", 0, 30 * DAY_MS),
+    sync("retry_budget", 1, 1_000_000),
+    sync("backoff_base_ms", 1, DAY_MS),
+    sync("backoff_cap_ms", 1, DAY_MS),
+    sync("misconfigured_backoff_ms", 1, DAY_MS),
+    sync("lease_ttl_ms", 1_000, DAY_MS),
+    sync("rounds", 1, 1_000),
+    sync("busy_timeout_ms", 0, HOUR_MS),
+    sync("outbox_rows", 1, 1 << 40),
+    sync("log_rows", 0, 1 << 40),
+    sync("log_age_days", 1, 36_500),
+];
+
+/// Why a setting is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingError {
+    /// Nothing of that name.
+    #[error("there is no setting {0:?}")]
+    Unknown(String),
+    /// Nothing could work with that number.
+    #[error("{key} = {value} is out of range: {least} to {most}")]
+    OutOfRange {
+        /// The setting.
+        key: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// The least that it can be.
+        least: u64,
+        /// The most that it can be.
+        most: u64,
+    },
+}
+
+/// The numbers that were set; the others have their defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings(BTreeMap<&'static str, u64>);
+
+impl Settings {
+    /// Sets a number by its name in `syncline.toml`.
+    pub fn set(&mut self, key: &str, value: u64) -> Result<(), SettingError> {
+        let known = SETTINGS.iter().find(|setting| setting.key == key);
+        let setting = known.ok_or_else(|| SettingError::Unknown(key.to_owned()))?;
+        if !(setting.least..=setting.most).contains(&value) {
+            return Err(SettingError::OutOfRange {
+                key: setting.key,
+                value,
+                least: setting.least,
+                most: setting.most,
+            });
+        }
+        self.0.insert(setting.key, value);
+        Ok(())
+    }
+
+    /// What was set of this name.
+    pub fn get(&self, key: &str) -> Option<u64> {
+        self.0.get(key).copied()
+    }
+
+    fn or(&self, key: &str, default: u64) -> u64 {
+        self.get(key).unwrap_or(default)
+    }
+
+    /// The settings of the state machine.
+    pub fn config(&self) -> Config {
+        let mut config = Config::default();
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        for (key, value) in &self.0 {
+            let value = *value;
+            match *key {
+                "debounce_ms" => config.debounce_ms = value,
+                "debounce_longest_ms" => config.debounce_longest_ms = value,
+                "poll_interval_ms" => config.poll_interval_ms = value,
+                "push_mutations" => config.push_mutations = size(value),
+                "push_bytes" => config.push_bytes = size(value),
+                "page_changes" => config.page_changes = size(value),
+                "max_attempts" => config.max_attempts = small(value),
+                "lone_patience_ms" => config.lone_patience_ms = value,
+                "retry_budget" => config.retry_budget = small(value),
+                "backoff_base_ms" => config.backoff_base_ms = value,
+                "backoff_cap_ms" => config.backoff_cap_ms = value,
+                "misconfigured_backoff_ms" => config.misconfigured_backoff_ms = value,
+                "lease_ttl_ms" => config.lease_ttl_ms = value,
+                "rounds" => config.rounds = small(value),
+                _ => {}
+            }
+        }
+        config
+    }
+
+    /// How much of what was settled is remembered in `syncline_log`.
+    pub fn retention(&self) -> Retention {
+        let default = Retention::default();
+        let days = |days: u64| days.saturating_mul(DAY_MS);
+        Retention {
+            rows: self.or("log_rows", default.rows),
+            age_ms: self.get("log_age_days").map_or(default.age_ms, days),
+        }
+    }
+
+    /// Unsettled mutations at most, before the write API says that it is enough.
+    pub fn outbox_rows(&self) -> u64 {
+        self.or("outbox_rows", 100_000)
+    }
+
+    /// How long a statement waits for another writer, in milliseconds.
+    pub fn busy_timeout_ms(&self) -> u64 {
+        self.or("busy_timeout_ms", 5_000)
+    }
+
+    /// What attaching was told; nothing in a file that is not attached.
+    pub fn stored(conn: &Connection) -> Result<Self, StoreError> {
+        if meta::schema_version(conn)?.is_none() {
+            return Ok(Self::default());
+        }
+        let text: Option<String> = meta::get(conn, meta::key::SETTINGS)?;
+        let stored: BTreeMap<String, u64> = match text {
+            Some(text) => json("settings", &text)?,
+            None => BTreeMap::new(),
+        };
+        let mut settings = Self::default();
+        for (key, value) in stored {
+            // A program of another version may know other names and bounds: ours count here.
+            if let Err(error) = settings.set(&key, value) {
+                tracing::warn!(%error, "a stored setting is passed over");
+            }
+        }
+        Ok(settings)
+    }
+
+    pub(crate) fn store(&self, conn: &Connection) -> Result<(), StoreError> {
+        match self.0.is_empty() {
+            true => meta::clear(conn, meta::key::SETTINGS)?,
+            false => meta::set(conn, meta::key::SETTINGS, to_json(&self.0))?,
+        }
+        Ok(())
+    }
+}
+
+/// How much of what was settled is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Rows of `syncline_log` at most.
+    pub rows: u64,
+    /// What is older is forgotten, in milliseconds.
+    pub age_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            rows: 10_000,
+            age_ms: 90 * DAY_MS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_the_core_can_be_set() {
+        let shown = format!("{:#?}", Config::default());
+        let lines = shown
+            .lines()
+            .filter_map(|line| line.trim().split_once(": "));
+        let core: Vec<&str> = lines.map(|(name, _)| name).collect();
+        assert!(core.len() >= 12, "{shown}");
+        for name in core {
+            let setting = SETTINGS.iter().find(|setting| setting.key == name);
+            let setting = setting.unwrap_or_else(|| panic!("{name} cannot be set"));
+            for value in [setting.least, setting.most] {
+                let mut settings = Settings::default();
+                settings.set(name, value).unwrap();
+                let set = format!("{:#?}", settings.config());
+                let line = format!(" {name}: {value},");
+                assert!(set.contains(&line), "{line} in {set}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let mut settings = Settings::default();
+        assert!(settings.set("debounce", 1).is_err());
+        assert!(settings.set("rounds", 0).is_err());
+        assert!(settings.set("lease_ttl_ms", u64::MAX).is_err());
+        assert_eq!(settings, Settings::default());
+    }
+}
