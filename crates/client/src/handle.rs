@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use syncline_core::{CycleEnd, Input, Notice, Reason, State};
+use syncline_protocol::EntityId;
 use syncline_store::Settings;
+use syncline_store::ids;
 use syncline_store::status::{self, Status};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -160,6 +162,13 @@ impl Syncline {
     pub fn status(&self) -> Result<Status, Error> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(status::read(&writer, Clock::start().now())?)
+    }
+
+    /// The id by which an entity goes now, given one that it had: see [`Notice::IdChanged`]. Ids are
+    /// used again, so ask only for one that was read before the change.
+    pub fn current_id(&self, entity_type: &str, id: &EntityId) -> Result<EntityId, Error> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(ids::current_id(&writer, entity_type, id)?)
     }
 
     /// The machine's state at this moment.

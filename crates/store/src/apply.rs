@@ -4,6 +4,7 @@
 use crate::captured::{self, CapturedError};
 use crate::error::StoreError;
 use crate::outbox::{self, Entry, EntryState};
+use crate::rekey::{self, Rekeying, Room};
 use crate::row::{self, Written};
 use crate::state::{self, ConflictError, Sides};
 use crate::store::{EntityTypes, RegisteredType};
@@ -28,6 +29,7 @@ pub(crate) struct Applier<'a> {
     /// A row of a snapshot may be newer than the position that the snapshot is pinned to; what the
     /// feed brings from there on is newer than what waits from the snapshot, whatever it claims.
     pub(crate) newest: i64,
+    pub(crate) rekeying: Rekeying,
     pub(crate) notices: Vec<Notice>,
     /// Rows that are out of their tables for a moment.
     pub(crate) vacated: BTreeMap<EntityRef, Vacated>,
@@ -74,6 +76,7 @@ impl<'a> Applier<'a> {
             plain: false,
             parents: Parents::Checked,
             newest: i64::MAX,
+            rekeying: Rekeying::default(),
             notices: Vec::new(),
             vacated: BTreeMap::new(),
         }
@@ -96,13 +99,29 @@ impl Applier<'_> {
             entity_type: change.entity_type.clone(),
             id: change.id.clone(),
         };
-        let plan = if self.plain {
+        let mut plan = if self.plain {
             ChangePlan::Write
         } else {
             plan_change(state::view(self.tx, &entity)?, change.position)
         };
         if let Some(why) = unstorable(change) {
             return self.park(scope, change, WaitsFor::Valid, &why);
+        }
+        if matches!(
+            plan,
+            ChangePlan::Resolve | ChangePlan::Park(WaitsFor::Conflict)
+        ) {
+            match rekey::make_room(self, entity_type, &entity, upserted(change))? {
+                Room::NotNeeded => {}
+                Room::Made => plan = plan_change(state::view(self.tx, &entity)?, change.position),
+                Room::Refused(why) => {
+                    return self.park(scope, change, WaitsFor::Constraint, &why);
+                }
+                Room::Waits(parent) => {
+                    let parent = parent.to_string();
+                    return self.park(scope, change, WaitsFor::Parent, &parent);
+                }
+            }
         }
         match plan {
             ChangePlan::Skip => Ok(Landed::Skipped),
@@ -141,10 +160,7 @@ impl Applier<'_> {
         entity_type: &RegisteredType,
         entity: &EntityRef,
     ) -> Result<Landed, StoreError> {
-        let fields = match &change.kind {
-            ChangeKind::Upsert(fields) => Some(fields),
-            ChangeKind::Delete => None,
-        };
+        let fields = upserted(change);
         match self.write_row(entity_type, entity, fields)? {
             Written::Done => {}
             Written::NoParent(parent) => {
@@ -224,10 +240,7 @@ impl Applier<'_> {
         entity_type: &RegisteredType,
         entity: &EntityRef,
     ) -> Result<Landed, StoreError> {
-        let fields = match &change.kind {
-            ChangeKind::Upsert(fields) => Some(fields.clone()),
-            ChangeKind::Delete => None,
-        };
+        let fields = upserted(change).cloned();
         let remote = RemoteState {
             version: change.version.clone(),
             position: change.position,
@@ -349,12 +362,13 @@ impl Applier<'_> {
 
     /// The remaining mutation takes the place of all entries, on the remote state as base.
     fn rewrite_outbox(
-        &self,
+        &mut self,
         entity: &EntityRef,
         entries: &[Entry],
         rebased: &Rebased,
         theirs: Option<&Fields>,
     ) -> Result<(), StoreError> {
+        self.rekeying.outbox_changed();
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         // What a person has to mend stays as it is; only its base moves.
         let held = entries
@@ -384,6 +398,13 @@ impl Applier<'_> {
 fn must_stay_apart(entries: &[Entry]) -> bool {
     let grouped = entries.iter().any(|entry| entry.group.is_some());
     entries.iter().any(|entry| entry.command.is_some()) || (grouped && entries.len() > 1)
+}
+
+fn upserted(change: &Change) -> Option<&Fields> {
+    match &change.kind {
+        ChangeKind::Upsert(fields) => Some(fields),
+        ChangeKind::Delete => None,
+    }
 }
 
 /// What came of bringing a dirty entity and a remote state together.

@@ -5,6 +5,7 @@ use crate::captured::{self, CapturedError};
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::outbox::{self, Entry};
+use crate::rekey::{self, Answer, Assigned, Taken};
 use crate::retry::{Occasion, retry_waiting};
 use crate::row;
 use crate::state::{self, Sides};
@@ -16,7 +17,7 @@ use syncline_core::{
     Verdict,
 };
 use syncline_protocol::{
-    ConflictReason, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
+    ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
 };
 
 /// Books a whole batch.
@@ -55,7 +56,7 @@ fn book_one(
             version,
             position,
             fields,
-            id: _,
+            id,
             duplicate,
         } => {
             summary.applied += 1;
@@ -64,6 +65,7 @@ fn book_one(
                 version,
                 position: *position,
                 fields: fields.as_ref(),
+                id: id.as_ref().filter(|id| **id != entity.id),
                 duplicate: *duplicate,
             };
             book_applied(applier, entry, &entity, &applied)
@@ -176,24 +178,72 @@ struct Applied<'a> {
     version: &'a ServerVersion,
     position: i64,
     fields: Option<&'a Fields>,
+    /// The id that the server chose, where it is another one.
+    id: Option<&'a EntityId>,
     duplicate: bool,
 }
 
 fn book_applied(
     applier: &mut Applier<'_>,
     entry: &Entry,
+    sent_as: &EntityRef,
+    applied: &Applied<'_>,
+) -> Result<(), StoreError> {
+    let payload = captured::fields_of_mutation(applier.tx, entry.seq)?;
+    let assigned = match applied.id {
+        None => Assigned::same(sent_as),
+        Some(id) => {
+            let answer = Answer {
+                id,
+                version: applied.version,
+                position: applied.position,
+                fields: applied.fields.or(payload.as_ref()),
+            };
+            rekey::assigned(applier, entry, sent_as, &answer)?
+        }
+    };
+    let entity = &assigned.entity;
+    let (tx, names) = (
+        applier.tx,
+        (entity.entity_type.as_str(), entity.id.as_str()),
+    );
+    let detail = serde_json::json!({
+        "version": applied.version, "position": applied.position, "duplicate": applied.duplicate,
+    });
+    let entry = &Entry {
+        entity_id: names.1.to_owned(),
+        ..entry.clone()
+    };
+    outbox::settle(tx, entry, "applied", &detail, applier.now)?;
+    if !assigned.met {
+        book_row(applier, entry, entity, applied, payload)?;
+    } else if outbox::of_entity(tx, names.0, names.1)?.is_empty() {
+        captured::delete_base(tx, names.0, names.1)?;
+    }
+    if entity != sent_as {
+        // What waited for this answer under the old id is about another row.
+        apply_waiting(applier, sent_as)?;
+    }
+    match state::unpark(tx, entity)? {
+        Some(waiting) if waiting.remote.position > applied.position => applier
+            .change(&waiting.scope, &waiting.change())
+            .map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+/// The row is as the server has it now, with what was edited since laid over.
+fn book_row(
+    applier: &Applier<'_>,
+    entry: &Entry,
     entity: &EntityRef,
     applied: &Applied<'_>,
+    payload: Option<Fields>,
 ) -> Result<(), StoreError> {
     let (tx, names) = (
         applier.tx,
         (entity.entity_type.as_str(), entity.id.as_str()),
     );
-    let payload = captured::fields_of_mutation(tx, entry.seq)?;
-    let detail = serde_json::json!({
-        "version": applied.version, "position": applied.position, "duplicate": applied.duplicate,
-    });
-    outbox::settle(tx, entry, "applied", &detail, applier.now)?;
     state::set_known(
         tx,
         entity,
@@ -216,12 +266,7 @@ fn book_applied(
     if let (Some(fields), Some(entity_type)) = (applied.fields, applier.types.get(names.0)) {
         write_server_fields(applier, entity_type, entity, fields, &rest)?;
     }
-    match state::unpark(tx, entity)? {
-        Some(waiting) if waiting.remote.position > applied.position => applier
-            .change(&waiting.scope, &waiting.change())
-            .map(|_| ()),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// What the server made of the entity is written back, but never over what was edited since.
@@ -277,6 +322,19 @@ fn book_conflict(
                 lease_token = NULL, lease_until = NULL WHERE seq = ?1",
     )?
     .execute([entry.seq])?;
+    if entry.op == Operation::Create && reason == ConflictReason::Exists {
+        let theirs = remote.and_then(|remote| remote.fields.as_ref());
+        match rekey::taken(applier, entry, entity, theirs)? {
+            Taken::Rekeyed => return Ok(()),
+            Taken::Conflict => {}
+            Taken::Stuck(why) => {
+                let error = MutationError::new("id-taken", why);
+                outbox::fail(tx, entry, &error, applier.now)?;
+                tell_failed(applier, entry, entity, &error);
+                return apply_waiting(applier, entity);
+            }
+        }
+    }
     let waiting = state::unpark(tx, entity)?;
     let newest = match (&waiting, remote) {
         (Some(waiting), Some(remote)) if waiting.remote.position > remote.position => {

@@ -35,6 +35,8 @@ pub(crate) struct Entry {
     /// The installation that may have sent it, when that was another one than this is now.
     pub(crate) origin_client: Option<String>,
     pub(crate) cancel: bool,
+    /// Where it comes from, unless a capture trigger recorded it.
+    pub(crate) origin: Option<String>,
 }
 
 /// The states of an entry that is still in the outbox.
@@ -74,7 +76,7 @@ impl EntryState {
 
 const COLUMNS: &str = "seq, mutation, entity_type, entity_id, op, state, not_before, attempts, \
                        idempotency_key, frozen, lane, group_id, command, depends_on, covers, \
-                       origin_client, cancel";
+                       origin_client, cancel, origin";
 
 pub(crate) fn op_word(op: Operation) -> &'static str {
     match op {
@@ -109,10 +111,18 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         covers: row.get(14)?,
         origin_client: row.get(15)?,
         cancel: row.get(16)?,
+        origin: row.get(17)?,
     })
 }
 
 impl Entry {
+    /// Whether it may have been sent and has no final outcome yet (E5): by this installation, or by
+    /// another copy of the file that this one continues.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.frozen.is_some()
+            || (self.origin_client.is_some() && self.origin.as_deref() != Some("journal"))
+    }
+
     /// The entity by name, when its id is one that can be synced.
     pub(crate) fn entity(&self) -> Result<EntityRef, String> {
         let id = EntityId::parse(self.entity_id.clone()).map_err(|error| error.to_string())?;
@@ -176,6 +186,17 @@ pub(crate) fn all_mutations(
     let mut statement =
         conn.prepare_cached("SELECT mutation, entity_type, entity_id FROM syncline_outbox")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// All entries of a type that have a payload, in local order.
+pub(crate) fn of_type(conn: &Connection, entity_type: &str) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM syncline_outbox
+          WHERE entity_type = ?1 AND op <> 'delete' ORDER BY seq"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map([entity_type], entry)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -10,7 +10,7 @@ use crate::store::EntityTypes;
 use crate::sweep;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use syncline_core::{Now, Page, PageChange, PageSummary, Standing, check_order};
-use syncline_protocol::{PageEnd, PagePhase, Scope};
+use syncline_protocol::{Change, PageEnd, PagePhase, Scope};
 
 /// Where a scope stands.
 pub(crate) fn cursor(tx: &Connection, scope: &Scope) -> Result<Option<String>, StoreError> {
@@ -68,6 +68,9 @@ pub(crate) fn apply(
         applier.parents = Parents::Later;
         applier.newest = page.end.position;
     }
+    if !applier.plain {
+        applier.rekeying.ids.expect(valid(page));
+    }
     let (mut summary, mut invalid) = (PageSummary::default(), None);
     for change in &page.changes {
         match change {
@@ -110,6 +113,13 @@ pub(crate) fn apply(
     move_cursor(tx, scope, &page.end, now)?;
     summary.notices.append(&mut applier.notices);
     Ok(summary)
+}
+
+fn valid(page: &Page) -> impl Iterator<Item = &Change> {
+    page.changes.iter().filter_map(|change| match change {
+        PageChange::Valid(change) => Some(change),
+        PageChange::Invalid { .. } => None,
+    })
 }
 
 fn move_cursor(

@@ -248,6 +248,56 @@ pub(crate) fn remove(
     run(conn, &sql, key_values(id))
 }
 
+/// Gives a row another key; everything else of it stays.
+pub(crate) fn rename(
+    conn: &Connection,
+    table: &Table,
+    old: &EntityId,
+    new: &EntityId,
+) -> Result<Written, StoreError> {
+    let columns = table.key.iter().map(|column| column.name.as_str());
+    update(conn, table, old, columns, key_values(new))
+}
+
+/// Sets fields of a row that is there.
+pub(crate) fn set(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+    fields: &Fields,
+) -> Result<Written, StoreError> {
+    let given = || {
+        let columns = table.columns.iter();
+        columns.filter_map(|column| Some((column.name.as_str(), fields.get(&column.field)?)))
+    };
+    let values = given().map(|(_, value)| to_sql(value));
+    update(conn, table, id, given().map(|(name, _)| name), values)
+}
+
+fn update<'n>(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+    columns: impl Iterator<Item = &'n str>,
+    values: impl Iterator<Item = SqlValue>,
+) -> Result<Written, StoreError> {
+    let first = table.key.len() + 1;
+    let sets: Vec<String> = columns
+        .enumerate()
+        .map(|(index, name)| format!("{} = ?{}", quote_ident(name), first + index))
+        .collect();
+    if sets.is_empty() {
+        return Ok(Written::Done);
+    }
+    let sql = format!(
+        "UPDATE {} SET {} WHERE {}",
+        quote_ident(&table.name),
+        sets.join(", "),
+        where_key(table)
+    );
+    run(conn, &sql, key_values(id).chain(values))
+}
+
 pub(crate) fn run(
     conn: &Connection,
     sql: &str,

@@ -49,6 +49,8 @@ pub(crate) struct Link {
     pub(crate) hang: Option<String>,
     /// Every push: operation and entity of each of its mutations.
     pub(crate) batches: Vec<Vec<String>>,
+    /// Pushes are held back on the way.
+    pub(crate) hold_pushes: bool,
     /// A token expires with this many requests.
     pub(crate) expire_after: Option<u64>,
 }
@@ -77,6 +79,9 @@ impl Link {
             detail: detail.to_owned(),
         };
         let failed = |error| Delivery::Answer(failure(request, error));
+        if self.hold_pushes && matches!(request, RemoteRequest::Push { .. }) {
+            return Delivery::Held;
+        }
         if !self.online {
             return failed(unreachable("offline"));
         }

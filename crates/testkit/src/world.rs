@@ -246,6 +246,35 @@ impl World {
         panic!("{name} never comes to rest")
     }
 
+    /// Asks for a sync and holds its next push back on the way, until it is released.
+    pub fn hold_push(&mut self, name: &str) {
+        self.hold_any_push(name);
+        assert!(!self.get(name).held.is_empty(), "{name} pushed nothing");
+    }
+
+    /// As `hold_push`, if there is anything to push.
+    pub fn hold_any_push(&mut self, name: &str) {
+        self.get(name).link.hold_pushes = true;
+        self.sync(name);
+        self.get(name).link.hold_pushes = false;
+    }
+
+    /// The user asks for a sync in which nothing is due to be sent.
+    pub fn pull_only(&mut self, name: &str) {
+        let put_off = "UPDATE syncline_outbox SET not_before = 1800000000000 + 600000";
+        self.sql(name, put_off);
+        self.sync(name);
+        self.sql(name, "UPDATE syncline_outbox SET not_before = 0");
+    }
+
+    /// The id by which an entity goes now, as the app looks it up.
+    pub fn current_id(&mut self, name: &str, entity_type: &str, id: &str) -> String {
+        let id = syncline_protocol::EntityId::parse(id).unwrap();
+        let app = &self.get(name).app;
+        let current = syncline_store::ids::current_id(app, entity_type, &id).unwrap();
+        current.to_string()
+    }
+
     /// Lets the requests that were held back arrive, and feeds their answers.
     pub fn release(&mut self, name: &str) {
         while let Some((id, request)) = self.get(name).held.pop_front() {

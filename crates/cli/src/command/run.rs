@@ -197,6 +197,11 @@ impl Told {
             Notice::ConflictResolved { entity, rule } => {
                 tracing::info!(%entity, rule, "a conflict was decided");
             }
+            Notice::IdChanged {
+                entity_type,
+                old,
+                new,
+            } => tracing::info!(%entity_type, %old, %new, "a row has another id"),
             Notice::BackingOff { delay_ms, error } => self.trouble(error.to_string(), *delay_ms),
             Notice::StoreTrouble(fault) => self.trouble(fault.to_string(), 0),
             Notice::CredentialsNeeded { detail } => {

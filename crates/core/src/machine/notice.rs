@@ -2,7 +2,7 @@
 
 use super::{Reason, State, StoreFault};
 use crate::{EntityRef, MutationError, RemoteError};
-use syncline_protocol::{MutationId, Principal};
+use syncline_protocol::{EntityId, EntityType, MutationId, Principal};
 
 /// Something to tell the app; every blocked state and every conflict is told (C4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,16 @@ pub enum Notice {
         entity: EntityRef,
         /// Why.
         reason: String,
+    },
+    /// A row that was created here goes by another id now: the server has assigned it, or another
+    /// row needed the old one. Whoever remembers the old id has to follow.
+    IdChanged {
+        /// The entity type.
+        entity_type: EntityType,
+        /// The id that it had.
+        old: EntityId,
+        /// The id that it has.
+        new: EntityId,
     },
     /// A request failed and will be repeated.
     BackingOff {

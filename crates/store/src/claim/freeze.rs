@@ -3,6 +3,7 @@
 use super::{Claimer, Send, Step};
 use crate::captured::{self, BaseState};
 use crate::error::{StoreError, to_json};
+use crate::ids;
 use crate::outbox::{self, Entry, EntryState};
 use crate::state;
 use syncline_core::{EntityRef, Folded, Intent, fold};
@@ -152,6 +153,8 @@ impl Claimer<'_> {
             false => with_own(entry, covers),
         };
         let op = intent.op;
+        let entity_type = self.types.get(entity.entity_type.as_str());
+        let assign = entity_type.and_then(|entity_type| ids::assign_for(entry, entity_type));
         let key = self.key(entry, &covers);
         let frozen = to_json(&Mutation {
             key: IdempotencyKey::new(key.clone()),
@@ -160,7 +163,7 @@ impl Claimer<'_> {
             entity_type: entity.entity_type.clone(),
             id: entity.id.clone(),
             op,
-            assign: None,
+            assign,
             base,
             fields: intent.fields.clone(),
             command,

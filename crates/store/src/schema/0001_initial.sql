@@ -49,7 +49,7 @@ CREATE TABLE syncline_outbox (
   depends_on  TEXT,                      -- JSON array of mutations that must be settled before
   -- What follows is the engine's.
   covers      TEXT,                      -- JSON array of mutations coalesced into this one
-  origin      TEXT,                      -- attach, recovered, journal; NULL: captured
+  origin      TEXT,                      -- attach, recovered, journal, rekey; NULL: captured
   origin_client TEXT,                    -- another installation may have sent it: as it was called then
   cancel      INTEGER NOT NULL DEFAULT 0 -- 1: to be cancelled at the server, then discarded
 );
@@ -137,6 +137,7 @@ CREATE TABLE syncline_id_map (
   mapped_at   INTEGER NOT NULL,          -- ms since 1970
   PRIMARY KEY (entity_type, old_id)
 ) WITHOUT ROWID;
+CREATE INDEX syncline_id_map_new ON syncline_id_map (entity_type, new_id);
 
 -- Mutations confirmed lately: offered again when the server's history turns out to be an older one.
 CREATE TABLE syncline_journal (

@@ -1,0 +1,267 @@
+//! What refers to a row that gets another id: reference fields that unsettled mutations have set.
+//!
+//! A reference in a clean row, in a base or in a remote state means the server's row of that id and
+//! stays. A child whose own key contains the reference gets another id as well.
+
+use super::{Move, Moved, relocate, with_id};
+use crate::apply::Applier;
+use crate::captured;
+use crate::error::StoreError;
+use crate::outbox::{self, Entry, Recorded};
+use crate::row;
+use crate::store::{EntityTypes, RegisteredType};
+use crate::table::Reference;
+use rusqlite::{Connection, Transaction};
+use std::collections::{BTreeMap, BTreeSet};
+use syncline_core::EntityRef;
+use syncline_protocol::{EntityId, Fields, KeyPart, Operation, Value};
+
+/// Unsettled entries by the rows that they refer to; read once in a transaction.
+#[derive(Debug, Default)]
+pub(super) struct Index(Option<BTreeMap<EntityRef, BTreeSet<i64>>>);
+
+impl Index {
+    fn read(conn: &Connection, types: &EntityTypes) -> Result<Self, StoreError> {
+        let mut index: BTreeMap<EntityRef, BTreeSet<i64>> = BTreeMap::new();
+        for entity_type in types.iter() {
+            let references = references_within(types, entity_type);
+            if references.is_empty() {
+                continue;
+            }
+            for entry in outbox::of_type(conn, &entity_type.name)? {
+                for (reference, parent) in &references {
+                    if let Some(target) = target(conn, entity_type, reference, parent, &entry)? {
+                        index.entry(target).or_default().insert(entry.seq);
+                    }
+                }
+            }
+        }
+        Ok(Self(Some(index)))
+    }
+
+    fn take(&mut self, of: &EntityRef) -> BTreeSet<i64> {
+        let index = self.0.as_mut();
+        index.and_then(|index| index.remove(of)).unwrap_or_default()
+    }
+
+    fn put(&mut self, of: EntityRef, seqs: BTreeSet<i64>) {
+        if let (Some(index), false) = (&mut self.0, seqs.is_empty()) {
+            index.entry(of).or_default().extend(seqs);
+        }
+    }
+}
+
+/// The references of a type whose targets are registered, each with its target.
+fn references_within<'t>(
+    types: &'t EntityTypes,
+    entity_type: &'t RegisteredType,
+) -> Vec<(&'t Reference, &'t RegisteredType)> {
+    let references = entity_type.table.references.iter();
+    references
+        .filter_map(|reference| Some((reference, types.of_table(&reference.table)?)))
+        .collect()
+}
+
+/// The rows that an entity's own key refers to.
+pub(super) fn parents_in_key(
+    types: &EntityTypes,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+) -> Vec<EntityRef> {
+    let parent = |(reference, parent): (&Reference, &RegisteredType)| {
+        let table = &entity_type.table;
+        let values = row::reference_values(table, reference, &entity.id, &Fields::new())?;
+        Some(EntityRef {
+            entity_type: parent.entity_type(),
+            id: row::parent_id(&parent.table, reference, &values)?,
+        })
+    };
+    let references = references_within(types, entity_type);
+    references.into_iter().filter_map(parent).collect()
+}
+
+/// The row that an entry refers to by a reference that it sets, in whole or in part.
+fn target(
+    conn: &Connection,
+    entity_type: &RegisteredType,
+    reference: &Reference,
+    parent: &RegisteredType,
+    entry: &Entry,
+) -> Result<Option<EntityRef>, StoreError> {
+    let Ok(entity) = entry.entity() else {
+        return Ok(None);
+    };
+    // What can never sync as it is will be mended by an edit, which sets it anew.
+    let Ok(Some(mut fields)) = captured::fields_of_mutation(conn, entry.seq) else {
+        return Ok(None);
+    };
+    if reference.columns.len() > 1
+        && let Some(mut whole) = row::read(conn, &entity_type.table, &entity.id)?
+    {
+        whole.patch(&fields);
+        fields = whole;
+    }
+    let values = row::reference_values(&entity_type.table, reference, &entity.id, &fields);
+    let id = values.and_then(|values| row::parent_id(&parent.table, reference, &values));
+    Ok(id.map(|id| EntityRef {
+        entity_type: parent.entity_type(),
+        id,
+    }))
+}
+
+/// Makes everything that means the row mean its new id. Entries up to `boundary` mean a row that
+/// had the old id before.
+pub(super) fn follow(
+    applier: &mut Applier<'_>,
+    way: &Move,
+    boundary: i64,
+) -> Result<(), StoreError> {
+    let types = applier.types;
+    let name = way.entity.entity_type.as_str();
+    let is_referenced = types
+        .iter()
+        .flat_map(|entity_type| references_within(types, entity_type))
+        .any(|(_, parent)| parent.name == name);
+    if !is_referenced {
+        return Ok(());
+    }
+    if applier.rekeying.references.0.is_none() {
+        applier.rekeying.references = Index::read(applier.tx, types)?;
+    }
+    let all = applier.rekeying.references.take(&way.entity);
+    let (stay, follow): (BTreeSet<i64>, _) = all.into_iter().partition(|seq| *seq <= boundary);
+    applier.rekeying.references.put(way.entity.clone(), stay);
+    let (mut children, mut added) = (Vec::new(), BTreeSet::new());
+    for seq in &follow {
+        if let Some(entry) = outbox::get(applier.tx, *seq)? {
+            let rewritten = rewrite(applier, way, &entry)?;
+            children.extend(rewritten.moves);
+            added.extend(rewritten.added);
+        }
+    }
+    applier.rekeying.references.put(way.to.clone(), added);
+    applier.rekeying.references.put(way.to.clone(), follow);
+    for child in children {
+        if let Moved::Refused(why) = relocate(applier, &child)? {
+            tracing::warn!(entity = %child.entity, why, "its parent has another id; it cannot follow");
+        }
+    }
+    Ok(())
+}
+
+/// What came of rewriting one entry.
+#[derive(Default)]
+struct Rewritten {
+    /// The reference is part of the child's own key: the way to its new id.
+    moves: Option<Move>,
+    /// The entry was sent; this one follows it.
+    added: Option<i64>,
+}
+
+/// Rewrites one entry and its row.
+fn rewrite(applier: &mut Applier<'_>, way: &Move, entry: &Entry) -> Result<Rewritten, StoreError> {
+    let (tx, types) = (applier.tx, applier.types);
+    let (Some(own), Ok(entity)) = (types.get(entry.entity_type.as_str()), entry.entity()) else {
+        return Ok(Rewritten::default());
+    };
+    let (mut set, mut key) = (Fields::new(), entity.id.parts());
+    for (reference, parent) in references_within(types, own) {
+        if target(tx, own, reference, parent, entry)?.as_ref() != Some(&way.entity) {
+            continue;
+        }
+        for (column, part) in changed_parts(reference, parent, way) {
+            let named = |known: &&crate::table::Column| known.name.eq_ignore_ascii_case(column);
+            if let Some(at) = own.table.key.iter().position(|known| named(&known)) {
+                if let Some(place) = key.get_mut(at) {
+                    *place = part;
+                }
+            } else if let Some(column) = own.table.columns.iter().find(named) {
+                set.insert(column.field.clone(), value(part));
+            }
+        }
+    }
+    let added = write_fields(tx, own, entry, &entity, &set, applier.now)?;
+    let moves = key != entity.id.parts() && entry.op == Operation::Create && !entry.is_sent();
+    let id = match moves {
+        true => EntityId::from_parts(&key).ok(),
+        false => None,
+    };
+    let moves = id.map(|id| Move {
+        to: with_id(&entity, id),
+        entity,
+        from: entry.seq,
+        reason: way.reason,
+        settling: None,
+    });
+    Ok(Rewritten { moves, added })
+}
+
+/// The referring columns whose value is another now, with that value.
+fn changed_parts<'r>(
+    reference: &'r Reference,
+    parent: &RegisteredType,
+    way: &Move,
+) -> Vec<(&'r str, KeyPart)> {
+    let (old, new) = (way.entity.id.parts(), way.to.id.parts());
+    let changed = |(column, to): (&'r String, &String)| {
+        let at = (parent.table.key.iter()).position(|key| key.name.eq_ignore_ascii_case(to))?;
+        (old.get(at) != new.get(at)).then(|| Some((column.as_str(), new.get(at)?.clone())))?
+    };
+    let pairs = reference.columns.iter().zip(&reference.to_columns);
+    pairs.filter_map(changed).collect()
+}
+
+fn value(part: KeyPart) -> Value {
+    match part {
+        KeyPart::Integer(integer) => Value::Integer(integer),
+        KeyPart::Text(text) => Value::Text(text),
+        KeyPart::Blob(bytes) => Value::Blob(bytes),
+    }
+}
+
+fn write_fields(
+    tx: &Transaction<'_>,
+    own: &RegisteredType,
+    entry: &Entry,
+    entity: &EntityRef,
+    set: &Fields,
+    now: syncline_core::Now,
+) -> Result<Option<i64>, StoreError> {
+    let mut payload = captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default();
+    // A part that the entry does not set is the server's and stays.
+    let set: Fields = (set.iter())
+        .filter(|(name, _)| payload.get(name).is_some())
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    if set.is_empty() {
+        return Ok(None);
+    }
+    let before: Fields = (set.names())
+        .filter_map(|name| Some((name.to_owned(), payload.get(name)?.clone())))
+        .collect();
+    let mut added = None;
+    if entry.frozen.is_some() {
+        // It was sent as it is; what it should say by now follows it.
+        let follows = Recorded {
+            entity_type: own,
+            id: &entity.id,
+            op: Operation::Update,
+            fields: Some(&set),
+            origin: "rekey",
+        };
+        added = Some(outbox::record(tx, &follows, now)?);
+    } else {
+        payload.patch(&set);
+        captured::write_payload(tx, entry.seq, Some(&payload))?;
+    }
+    let Some(row) = row::read(tx, &own.table, &entity.id)? else {
+        return Ok(added);
+    };
+    let as_set = before
+        .iter()
+        .all(|(name, value)| row.get(name) == Some(value));
+    if as_set && let row::Written::Refused(why) = row::set(tx, &own.table, &entity.id, &set)? {
+        tracing::warn!(%entity, why, "it cannot refer to its parent's new id here");
+    }
+    Ok(added)
+}
