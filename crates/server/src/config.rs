@@ -29,6 +29,53 @@ pub struct TypeConfig {
     pub schema: Option<serde_json::Value>,
     /// Who chooses the ids of created entities.
     pub id: IdAssignment,
+    /// Commands that the server carries out, by name.
+    pub commands: BTreeMap<String, CommandConfig>,
+    /// Fields that are not simply the client's.
+    pub fields: BTreeMap<String, FieldConfig>,
+    /// Lists of fields that no two entities share, unless one of the fields is NULL.
+    pub unique: Vec<Vec<String>>,
+    /// Fields that name an entity of another declared type.
+    pub references: BTreeMap<String, String>,
+}
+
+/// A command as data: sets fields, then adds to fields.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandConfig {
+    /// JSON Schema of the arguments as an object.
+    pub args: Option<serde_json::Value>,
+    /// Field to `"$argument"` or a literal.
+    #[serde(default)]
+    pub set: BTreeMap<String, serde_json::Value>,
+    /// Field to `"$argument"`, `"-$argument"` or a number. A field that is absent or NULL counts as 0.
+    #[serde(default)]
+    pub add: BTreeMap<String, serde_json::Value>,
+}
+
+/// A field that is not simply the client's.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FieldConfig {
+    /// What the server sets it to with every write, whatever the client says.
+    pub set: Option<ServerSet>,
+    /// Clients may not set it; commands may.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// What the server sets a field to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerSet {
+    /// The time in milliseconds since 1970.
+    Now,
+    /// The time as RFC 3339 in UTC.
+    NowIso,
+    /// The subject that wrote.
+    Subject,
+    /// The entity's version.
+    Version,
 }
 
 /// Who chooses the id of a created entity.
@@ -72,6 +119,14 @@ pub enum ConfigError {
         /// Why.
         message: String,
     },
+    /// What is declared for a type makes no sense.
+    #[error("type {entity_type:?}: {message}")]
+    Type {
+        /// Whose.
+        entity_type: String,
+        /// What.
+        message: String,
+    },
     /// The name cannot be that of a type.
     #[error("{0:?} is not a type's name: 1 to 128 bytes without control characters")]
     TypeName(String),
@@ -103,6 +158,14 @@ struct FileType {
     schema: Option<FileSchema>,
     #[serde(default)]
     id: IdAssignment,
+    #[serde(default)]
+    commands: BTreeMap<String, CommandConfig>,
+    #[serde(default)]
+    fields: BTreeMap<String, FieldConfig>,
+    #[serde(default)]
+    unique: Vec<Vec<String>>,
+    #[serde(default)]
+    references: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -161,6 +224,10 @@ impl FileType {
         Ok(TypeConfig {
             schema,
             id: self.id,
+            commands: self.commands,
+            fields: self.fields,
+            unique: self.unique,
+            references: self.references,
         })
     }
 }

@@ -26,7 +26,9 @@ mod service;
 mod storage;
 
 pub use auth::{AuthError, Authenticator, Identity, MAX_TOKEN_BYTES, issue_token};
-pub use config::{ConfigError, IdAssignment, ServerConfig, TypeConfig};
+pub use config::{
+    CommandConfig, ConfigError, FieldConfig, IdAssignment, ServerConfig, ServerSet, TypeConfig,
+};
 pub use http::{HttpConfig, serve, serve_with};
 pub use memory::MemoryStorage;
 pub use message::{Headers, Now, Request, Response};

@@ -4,14 +4,14 @@
 //! leaves the rest to `api`. Never reads a clock, and answers the same for the same state.
 
 use crate::cursor::CursorSeal;
-use crate::declared::Declared;
+use crate::declared::{Command, Declared};
 use crate::mint::Mint;
 use crate::problems::Refusal;
 use crate::{
     Authenticator, ConfigError, Headers, Identity, Now, Request, Response, ServerConfig, Storage,
     api,
 };
-use syncline_protocol::{HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION};
+use syncline_protocol::{FieldError, Fields, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION};
 
 /// The server's protocol over a storage.
 #[derive(Debug)]
@@ -52,9 +52,29 @@ impl<S: Storage> Service<S> {
         })
     }
 
+    /// Adds a command to an entity type: the entity's fields and the arguments come in, the new
+    /// fields go out, or what is wrong. It must be pure, for it may run more than once; a create
+    /// that carries a command gives it the fields that were sent. The type counts as declared.
+    #[must_use]
+    pub fn command(
+        mut self,
+        entity_type: &str,
+        name: &str,
+        handler: impl Fn(&Fields, &Fields) -> Result<Fields, Vec<FieldError>> + Send + Sync + 'static,
+    ) -> Self {
+        let command = Command::Handler(Box::new(handler));
+        self.declared.add_command(entity_type, name, command);
+        self
+    }
+
     /// The storage below.
     pub fn storage(&self) -> &S {
         &self.storage
+    }
+
+    /// Gives the storage back.
+    pub fn into_storage(self) -> S {
+        self.storage
     }
 
     /// The configuration.

@@ -5,6 +5,7 @@
 //! by the mutation that made it. When a member of a group is not applied, the batch is planned once
 //! more without that group, so that nothing rests on what will not happen.
 
+use super::evolve::{self, ServerValues};
 use super::exchange;
 use super::keys::Known;
 use super::parse::{Incoming, Incomings};
@@ -13,7 +14,7 @@ use super::rules::{self, Current, Decision, Place};
 use super::validate::rejected;
 use crate::declared::Declared;
 use crate::mint::Mint;
-use crate::{Entity, EntityKey, Identity, StorageError, WriteTx};
+use crate::{Entity, EntityKey, Identity, IndexEntry, StorageError, WriteTx};
 use std::collections::BTreeMap;
 use syncline_protocol::{
     Access, ClientId, ConflictReason, EntityId, Epoch, Fields, IdempotencyKey, Outcome,
@@ -59,15 +60,24 @@ pub(super) enum Draft {
     /// The same key once more in this batch, with the same content.
     SameAs(usize),
     /// Applied, as the state that the effect of this mutation leaves.
-    Applied { by: usize, id: Option<EntityId> },
-    /// In conflict with the state that the effect of this mutation leaves.
-    Conflict {
-        reason: ConflictReason,
-        with: usize,
-        fields: Option<Fields>,
+    Applied {
+        by: usize,
+        id: Option<EntityId>,
+        told: Told,
     },
+    /// In conflict with the state that the effect of this mutation leaves.
+    Conflict { reason: ConflictReason, with: usize },
     /// The key was used for something else, whose record stays as it is.
     KeyReused,
+}
+
+/// Whether `applied` tells the entity's fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The client knows them.
+    Nothing,
+    /// All of them.
+    Fields,
 }
 
 /// An effect on one entity.
@@ -75,6 +85,8 @@ pub(super) struct Effect {
     pub(super) name: Name,
     pub(super) key: IdempotencyKey,
     pub(super) fields: Option<Fields>,
+    /// Fields that are to show the version.
+    pub(super) version_fields: Vec<String>,
     /// The stored version that it follows, if it is the entity's first effect in the batch.
     pub(super) follows: i64,
 }
@@ -94,6 +106,8 @@ pub(super) struct Plan {
     pub(super) effects: BTreeMap<usize, Effect>,
     /// The greatest integer ids that the batch has made, by type.
     pub(super) last_ids: BTreeMap<String, i64>,
+    /// What is put into the indexes and taken out of them.
+    pub(super) index: BTreeMap<IndexEntry, bool>,
 }
 
 /// The member of a group that was not applied.
@@ -146,6 +160,9 @@ impl<'a> Batch<'a> {
             exchange::Exchanged::Token(token) => token,
         };
         self.head = self.tx.head(self.caller.tenant(), &self.caller.scope)?;
+        if !self.push.mutations.is_empty() {
+            self.renew_indexes()?;
+        }
         while let Some((group, failure)) = self.pass()? {
             self.failed.insert(group, failure);
             self.plan = Plan::default();
@@ -260,7 +277,7 @@ impl<'a> Batch<'a> {
         let target = self.plan.targets[index].clone();
         let current = self.current(&target)?;
         let hold = self.hold(index, current.as_ref())?;
-        let decision = rules::decide(incoming, current.as_ref(), hold, self.caller.declared);
+        let decision = rules::decide(incoming, current.as_ref(), hold);
         self.draft(index, target, current, decision)
     }
 
@@ -302,34 +319,51 @@ impl<'a> Batch<'a> {
     ) -> Result<Draft> {
         let incoming = &self.push.mutations[index];
         let id = told_id(incoming, &target)?;
-        Ok(match decision {
-            Decision::Answer(outcome) => Draft::Fresh(outcome),
-            Decision::Done(Place::Planned(by)) => Draft::Applied { by, id },
+        let fields = match decision {
+            Decision::Skip { because } => return Ok(Draft::Fresh(Outcome::Skipped { because })),
+            Decision::Done(Place::Planned(by)) => {
+                let told = Told::Nothing;
+                return Ok(Draft::Applied { by, id, told });
+            }
             Decision::Done(Place::Stored { version, seq }) => {
-                Draft::Fresh(applied(Numbered { version, seq }, None, id))
+                let outcome = applied(Numbered { version, seq }, None, id);
+                return Ok(Draft::Fresh(outcome));
             }
-            Decision::Conflict(reason) => match current {
-                None => Draft::Fresh(Outcome::Conflict {
-                    reason,
-                    remote: None,
-                }),
-                Some(Current { place, fields }) => match place {
-                    Place::Planned(with) => Draft::Conflict {
-                        reason,
-                        with,
-                        fields,
-                    },
-                    Place::Stored { version, seq } => {
-                        Draft::Fresh(conflict(reason, Numbered { version, seq }, fields))
-                    }
-                },
+            Decision::Conflict(reason) => return Ok(in_conflict(reason, current)),
+            Decision::Bury => None,
+            Decision::Write => match self.evolve(incoming, current.as_ref()) {
+                Ok(fields) => Some(fields),
+                Err(refused) => return Ok(Draft::Fresh(refused)),
             },
-            Decision::Apply(fields) => {
-                self.note_id(&target)?;
-                self.plan_effect(index, target, current, fields);
-                Draft::Applied { by: index, id }
-            }
+        };
+        let before = current.as_ref().and_then(|current| current.fields.as_ref());
+        if let Some(refused) = self.constrain(&target, before, fields.as_ref())? {
+            return Ok(Draft::Fresh(refused));
+        }
+        let told = match fields.is_some() && evolve::is_told(incoming, self.caller.declared) {
+            true => Told::Fields,
+            false => Told::Nothing,
+        };
+        self.note_id(&target)?;
+        self.plan_effect(index, target, current, fields);
+        Ok(Draft::Applied {
+            by: index,
+            id,
+            told,
         })
+    }
+
+    fn evolve(
+        &self,
+        incoming: &Incoming,
+        current: Option<&Current>,
+    ) -> std::result::Result<Fields, Outcome> {
+        let values = ServerValues {
+            now_ms: self.caller.now_ms,
+            subject: &self.caller.identity.principal.subject,
+        };
+        let before = current.and_then(|current| current.fields.as_ref());
+        evolve::evolve(incoming, before, self.caller.declared, &values)
     }
 
     fn plan_effect(
@@ -348,13 +382,28 @@ impl<'a> Batch<'a> {
             fields: fields.clone(),
         };
         self.plan.seen.insert(target.clone(), left);
+        let version_fields = evolve::version_fields(&target.0, self.caller.declared);
         let effect = Effect {
             name: target,
             key: self.push.mutations[index].key.clone(),
             fields,
+            version_fields,
             follows,
         };
         self.plan.effects.insert(index, effect);
+    }
+}
+
+fn in_conflict(reason: ConflictReason, current: Option<Current>) -> Draft {
+    let Some(Current { place, fields }) = current else {
+        let remote = None;
+        return Draft::Fresh(Outcome::Conflict { reason, remote });
+    };
+    match place {
+        Place::Planned(with) => Draft::Conflict { reason, with },
+        Place::Stored { version, seq } => {
+            Draft::Fresh(conflict(reason, Numbered { version, seq }, fields))
+        }
     }
 }
 

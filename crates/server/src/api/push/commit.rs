@@ -2,7 +2,7 @@
 //!
 //! Decides nothing any more. The head of the feed is locked from the first line that writes.
 
-use super::batch::{Batch, Draft, Effect, Name, Result, contradiction};
+use super::batch::{Batch, Draft, Effect, Name, Result, Told, contradiction};
 use super::parse::Incoming;
 use super::record::{KEY_REUSED, Numbered, applied, conflict, key_reused, write_record};
 use crate::{Entity, EntityKey, KeyRecord, StorageError};
@@ -11,17 +11,17 @@ use syncline_protocol::{
     EntityType, ExchangeToken, IdempotencyKey, Outcome, PushResponse, PushResult,
 };
 
-/// What each effect got, by mutation.
-type Numbers = BTreeMap<usize, Numbered>;
+/// The effects with what they got, by mutation.
+type Effects = BTreeMap<usize, (Effect, Numbered)>;
 
 impl Batch<'_> {
     /// Takes the positions, then writes rows and outcomes.
     pub(super) fn commit(mut self, token: ExchangeToken) -> Result<PushResponse> {
-        let numbers = self.write_effects()?;
+        let effects = self.write_effects()?;
         let drafts = std::mem::take(&mut self.plan.drafts);
         let mut results: Vec<PushResult> = Vec::with_capacity(drafts.len());
         for (incoming, draft) in self.push.mutations.iter().zip(drafts) {
-            let (outcome, duplicate) = settle(draft, &numbers, &results)?;
+            let (outcome, duplicate) = settle(draft, &effects, &results)?;
             let reused = matches!(&outcome, Outcome::Rejected { code, .. } if code == KEY_REUSED);
             if outcome.is_final() && !duplicate && !reused {
                 self.record(incoming, &outcome)?;
@@ -39,10 +39,10 @@ impl Batch<'_> {
         })
     }
 
-    fn write_effects(&mut self) -> Result<Numbers> {
+    fn write_effects(&mut self) -> Result<Effects> {
         let effects = std::mem::take(&mut self.plan.effects);
         if effects.is_empty() {
-            return Ok(Numbers::new());
+            return Ok(Effects::new());
         }
         let tenant = self.caller.tenant();
         let types: BTreeSet<&str> = effects.values().map(|one| one.name.0.as_str()).collect();
@@ -50,32 +50,32 @@ impl Batch<'_> {
             let name = EntityType::from(entity_type);
             self.tx
                 .register_entity_type(tenant, &name, self.caller.now_ms)?;
+            self.drop_stale_index(entity_type)?;
         }
         for (entity_type, last) in &self.plan.last_ids {
             self.tx.raise_last_id(tenant, entity_type, *last)?;
         }
+        self.write_index()?;
         let count = i64::try_from(effects.len()).map_err(StorageError::internal)?;
         let first = self.tx.bump_head(tenant, &self.caller.scope, count)? - count + 1;
-        let (numbers, last) = number(&effects, first);
-        for (index, effect) in effects {
+        let (effects, last) = number(effects, first);
+        for (index, (effect, number)) in &effects {
             // A later effect of the batch on the same entity replaces it; no reader ever sees it.
-            if last.get(&effect.name) == Some(&index)
-                && let Some(number) = numbers.get(&index)
-            {
+            if last.get(&effect.name) == Some(index) {
                 self.write_row(effect, *number)?;
             }
         }
-        Ok(numbers)
+        Ok(effects)
     }
 
-    fn write_row(&mut self, effect: Effect, number: Numbered) -> Result<()> {
+    fn write_row(&mut self, effect: &Effect, number: Numbered) -> Result<()> {
         let fields = effect.fields.as_ref().map(serde_json::to_string);
         let entity = Entity {
             scope: self.caller.scope.clone(),
             version: number.version,
             seq: number.seq,
             fields: fields.transpose().map_err(StorageError::internal)?,
-            key: Some(effect.key),
+            key: Some(effect.key.clone()),
         };
         let key = EntityKey {
             tenant: self.caller.tenant(),
@@ -108,23 +108,28 @@ impl Batch<'_> {
     }
 }
 
-/// Version and position of each effect, and each entity's last effect.
-fn number(effects: &BTreeMap<usize, Effect>, first: i64) -> (Numbers, BTreeMap<Name, usize>) {
-    let mut versions: BTreeMap<&Name, i64> = BTreeMap::new();
+/// Gives each effect its version and position, and finds each entity's last effect.
+fn number(planned: BTreeMap<usize, Effect>, first: i64) -> (Effects, BTreeMap<Name, usize>) {
+    let mut versions: BTreeMap<Name, i64> = BTreeMap::new();
     let mut last = BTreeMap::new();
-    let mut numbers = Numbers::new();
-    for (seq, (index, effect)) in (first..).zip(effects) {
+    let mut effects = Effects::new();
+    for (seq, (index, mut effect)) in (first..).zip(planned) {
         let before = versions.get(&effect.name).unwrap_or(&effect.follows);
         let version = seq.max(before + 1);
-        versions.insert(&effect.name, version);
-        last.insert(effect.name.clone(), *index);
-        numbers.insert(*index, Numbered { version, seq });
+        versions.insert(effect.name.clone(), version);
+        last.insert(effect.name.clone(), index);
+        if let Some(fields) = &mut effect.fields {
+            for field in &effect.version_fields {
+                fields.insert(field.as_str(), version);
+            }
+        }
+        effects.insert(index, (effect, Numbered { version, seq }));
     }
-    (numbers, last)
+    (effects, last)
 }
 
 /// The outcome, and whether it was recorded before.
-fn settle(draft: Draft, numbers: &Numbers, results: &[PushResult]) -> Result<(Outcome, bool)> {
+fn settle(draft: Draft, effects: &Effects, results: &[PushResult]) -> Result<(Outcome, bool)> {
     Ok(match draft {
         Draft::Fresh(outcome) => (outcome, false),
         Draft::Replay(outcome) => (outcome, true),
@@ -133,16 +138,15 @@ fn settle(draft: Draft, numbers: &Numbers, results: &[PushResult]) -> Result<(Ou
             Some(first) => (first.outcome.clone(), first.outcome.is_final()),
             None => return Err(StorageError::internal("a result refers to a later one")),
         },
-        Draft::Applied { by, id } => match numbers.get(&by) {
-            Some(number) => (applied(*number, None, id), false),
+        Draft::Applied { by, id, told } => match effects.get(&by) {
+            Some((effect, number)) => {
+                let fields = effect.fields.as_ref().filter(|_| told == Told::Fields);
+                (applied(*number, fields.cloned(), id), false)
+            }
             None => return Err(StorageError::internal("a result refers to no effect")),
         },
-        Draft::Conflict {
-            reason,
-            with,
-            fields,
-        } => match numbers.get(&with) {
-            Some(number) => (conflict(reason, *number, fields), false),
+        Draft::Conflict { reason, with } => match effects.get(&with) {
+            Some((effect, number)) => (conflict(reason, *number, effect.fields.clone()), false),
             // It was judged beside another group, which was left out later.
             None => (contradiction(), false),
         },

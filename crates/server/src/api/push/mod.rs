@@ -3,8 +3,9 @@
 //! ```text
 //!  parse ──> transaction: bind the client, exchange its token                      (exchange)
 //!             per mutation: claim the key or replay ─> authorize ─> validate ─> choose the id
-//!                           ─> precondition ─> planned effect, in memory
-//!                                                   (batch, keys, assign, rules)
+//!                           ─> precondition ─> new fields ─> unique and references
+//!                           ─> planned effect, in memory
+//!                                 (batch, keys, assign, rules, evolve, constraints)
 //!             take the positions ─> write the rows ─> record the outcomes            (commit, record)
 //! ```
 //!
@@ -16,6 +17,8 @@
 mod assign;
 mod batch;
 mod commit;
+mod constraints;
+mod evolve;
 mod exchange;
 mod keys;
 mod parse;

@@ -39,6 +39,8 @@ pub(crate) struct Incoming {
     pub(crate) assign: Option<Assign>,
     pub(crate) base: Option<Base>,
     pub(crate) fields: Fields,
+    /// The fields are all that the entity is to have.
+    pub(crate) replace: bool,
     pub(crate) command: Option<Command>,
     pub(crate) covers: Vec<MutationId>,
     /// With which others it takes effect all or none.
@@ -212,6 +214,7 @@ fn read_mutation(
         assign: wire.assign,
         base: wire.base,
         fields: wire.fields,
+        replace: false,
         command: wire.command,
         covers: wire.covers,
         group: None,

@@ -5,13 +5,11 @@
 //! | | nothing there | alive | tombstone |
 //! |---|---|---|---|
 //! | create | apply | conflict `exists` | base holds: apply; else conflict `deleted` |
-//! | update | conflict `missing` | base holds: apply; else conflict `stale` | conflict `deleted` |
+//! | update | conflict `missing` | base holds, or a command without one: apply; else conflict `stale` | conflict `deleted` |
 //! | delete | conflict `missing` | base holds: apply; else conflict `stale` | applied, as it is gone |
 
 use super::parse::Incoming;
-use super::validate;
-use crate::declared::Declared;
-use syncline_protocol::{ConflictReason, Fields, IdempotencyKey, Operation, Outcome};
+use syncline_protocol::{ConflictReason, Fields, IdempotencyKey, Operation};
 
 /// An entity as the batch sees it: as stored, or as an earlier mutation of the batch leaves it.
 #[derive(Debug, Clone)]
@@ -44,57 +42,44 @@ pub(super) enum Hold {
 }
 
 /// What is to be done about a mutation.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Give the entity these fields, or make it a tombstone.
-    Apply(Option<Fields>),
+    /// Give the entity the fields that follow from the mutation.
+    Write,
+    /// Make it a tombstone.
+    Bury,
     /// It is done already: answer with the place of what is there.
     Done(Place),
     /// Answer with what is there.
     Conflict(ConflictReason),
-    /// Answer this; it does not depend on where things end up.
-    Answer(Outcome),
+    /// Not tried.
+    Skip { because: IdempotencyKey },
 }
 
-pub(super) fn decide(
-    incoming: &Incoming,
-    current: Option<&Current>,
-    hold: Hold,
-    declared: &Declared,
-) -> Decision {
-    if let Hold::Skip { because } = hold {
-        return Decision::Answer(Outcome::Skipped { because });
-    }
-    let holds = hold == Hold::Yes;
-    let alive = current.map(|current| (current, current.fields.as_ref()));
+pub(super) fn decide(incoming: &Incoming, current: Option<&Current>, hold: Hold) -> Decision {
+    let holds = match hold {
+        Hold::Skip { because } => return Decision::Skip { because },
+        Hold::Yes => true,
+        Hold::No => false,
+        // A command is applied to whatever is there.
+        Hold::NoBase => incoming.op == Operation::Update && incoming.command.is_some(),
+    };
+    let alive = current.map(|current| (current.place, current.fields.is_some()));
     match (incoming.op, alive) {
-        (Operation::Create, None) => Decision::Apply(Some(incoming.fields.clone())),
-        (Operation::Create, Some((_, Some(_)))) => Decision::Conflict(ConflictReason::Exists),
-        (Operation::Create, Some((_, None))) if holds => {
-            Decision::Apply(Some(incoming.fields.clone()))
-        }
-        (Operation::Create, Some((_, None))) => Decision::Conflict(ConflictReason::Deleted),
+        (Operation::Create, None) => Decision::Write,
+        (Operation::Create, Some((_, true))) => Decision::Conflict(ConflictReason::Exists),
+        (Operation::Create, Some((_, false))) if holds => Decision::Write,
+        (Operation::Create, Some((_, false))) => Decision::Conflict(ConflictReason::Deleted),
 
         (Operation::Update | Operation::Delete, None) => {
             Decision::Conflict(ConflictReason::Missing)
         }
-        (Operation::Update | Operation::Delete, Some((_, Some(_)))) if !holds => {
+        (Operation::Update | Operation::Delete, Some((_, true))) if !holds => {
             Decision::Conflict(ConflictReason::Stale)
         }
-        (Operation::Update, Some((_, Some(fields)))) => update(incoming, fields, declared),
-        (Operation::Update, Some((_, None))) => Decision::Conflict(ConflictReason::Deleted),
-        (Operation::Delete, Some((_, Some(_)))) => Decision::Apply(None),
-        (Operation::Delete, Some((gone, None))) => Decision::Done(gone.place),
-    }
-}
-
-/// The schema judges the entity as it would be, which is known only now that the base holds.
-fn update(incoming: &Incoming, fields: &Fields, declared: &Declared) -> Decision {
-    let mut merged = fields.clone();
-    merged.patch(&incoming.fields);
-    let violations = declared.violations(&incoming.entity_type, &merged);
-    match validate::invalid(violations) {
-        Some(rejection) => Decision::Answer(rejection),
-        None => Decision::Apply(Some(merged)),
+        (Operation::Update, Some((_, true))) => Decision::Write,
+        (Operation::Update, Some((_, false))) => Decision::Conflict(ConflictReason::Deleted),
+        (Operation::Delete, Some((_, true))) => Decision::Bury,
+        (Operation::Delete, Some((gone, false))) => Decision::Done(gone),
     }
 }

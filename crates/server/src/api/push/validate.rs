@@ -1,7 +1,7 @@
 //! What can be wrong with a mutation whatever the state of its entity.
 //!
-//! Never looks at the storage; the schema of an updated entity, which needs its other fields, is
-//! asked in `rules`.
+//! Never looks at the storage; the schema, which judges the entity as it would be, is asked in
+//! `evolve`.
 
 use super::parse::Incoming;
 use crate::declared::{Declared, is_type_name};
@@ -18,6 +18,7 @@ pub(crate) fn flaw(incoming: &Incoming, declared: &Declared) -> Option<Outcome> 
         assign,
         base,
         fields,
+        command,
         ..
     } = incoming;
     if !is_type_name(entity_type) {
@@ -35,7 +36,7 @@ pub(crate) fn flaw(incoming: &Incoming, declared: &Declared) -> Option<Outcome> 
     if let Err(error) = EntityId::parse(id.as_str()) {
         return Some(rejected("validation", &error.to_string()));
     }
-    if *op != Operation::Create && base.is_none() {
+    if *op != Operation::Create && base.is_none() && command.is_none() {
         return Some(rejected(
             "base-required",
             "an update or delete says which state it was made on",
@@ -47,16 +48,20 @@ pub(crate) fn flaw(incoming: &Incoming, declared: &Declared) -> Option<Outcome> 
             "only a created entity can be given an id",
         ));
     }
-    if let Some(command) = &incoming.command {
-        let detail = format!("the type has no command {:?}", command.name);
-        return Some(rejected("unknown-command", &detail));
+    if let Some(command) = command {
+        if *op == Operation::Delete {
+            return Some(rejected("validation", "a delete has no command"));
+        }
+        if declared.command(entity_type, &command.name).is_none() {
+            return Some(unknown_command(&command.name));
+        }
     }
     let mut errors = field_flaws(fields);
     if *op == Operation::Delete && !fields.is_empty() {
         return Some(rejected("validation", "a delete has no fields"));
     }
-    if *op == Operation::Create && errors.is_empty() {
-        errors = declared.violations(entity_type, fields);
+    if let Some(command) = command {
+        errors.extend(field_flaws(&command.args));
     }
     invalid(errors)
 }
@@ -68,6 +73,11 @@ pub(crate) fn invalid(errors: Vec<FieldError>) -> Option<Outcome> {
         detail: "the entity does not hold to its type".to_owned(),
         errors,
     })
+}
+
+pub(super) fn unknown_command(name: &str) -> Outcome {
+    let detail = format!("the type has no command {name:?}");
+    rejected("unknown-command", &detail)
 }
 
 pub(crate) fn too_large(bytes: usize, limit: usize) -> Outcome {
@@ -85,7 +95,7 @@ pub(crate) fn rejected(code: &str, detail: &str) -> Outcome {
     }
 }
 
-fn field_flaws(fields: &Fields) -> Vec<FieldError> {
+pub(super) fn field_flaws(fields: &Fields) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (name, value) in fields {
         let named =
