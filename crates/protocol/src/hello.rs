@@ -40,6 +40,9 @@ pub struct Grant {
     pub scope: Scope,
     /// What may be done in it.
     pub access: Access,
+    /// The oldest position from which its feed is complete; older cursors are expired.
+    #[serde(default)]
+    pub horizon: i64,
 }
 
 /// What a principal may do in a scope.

@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// How long an idempotency key is remembered at least, in milliseconds.
     pub key_retention_ms: i64,
+    /// How long a deletion is remembered at least, in milliseconds.
+    pub tombstone_retention_ms: i64,
 }
 
 /// A declared entity type.
@@ -138,6 +140,7 @@ impl Default for ServerConfig {
             types: BTreeMap::new(),
             limits: Limits::default(),
             key_retention_ms: 90 * DAY_MS,
+            tombstone_retention_ms: 90 * DAY_MS,
         }
     }
 }
@@ -150,6 +153,7 @@ struct File {
     #[serde(default)]
     limits: FileLimits,
     key_retention_days: Option<u16>,
+    tombstone_retention_days: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -210,6 +214,11 @@ impl ServerConfig {
             key_retention_ms: file
                 .key_retention_days
                 .map_or(defaults.key_retention_ms, |days| i64::from(days) * DAY_MS),
+            tombstone_retention_ms: file
+                .tombstone_retention_days
+                .map_or(defaults.tombstone_retention_ms, |days| {
+                    i64::from(days) * DAY_MS
+                }),
         })
     }
 }

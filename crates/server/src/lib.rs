@@ -18,12 +18,14 @@ mod cursor;
 mod declared;
 mod http;
 mod json_scan;
+mod key_time;
 mod memory;
 mod message;
 mod mint;
 mod problems;
 mod service;
 mod storage;
+mod upkeep;
 
 pub use auth::{AuthError, Authenticator, Identity, MAX_TOKEN_BYTES, issue_token};
 pub use config::{
@@ -37,6 +39,7 @@ pub use storage::{
     Entity, EntityKey, EntityRef, Exchange, Fingerprint, IndexEntry, KeyRecord, OldKey, ReadTx,
     Storage, StorageError, StoredDefinition, WriteTx,
 };
+pub use upkeep::{Purged, purge, rotate_epoch};
 
 /// The one scope that every tenant has for now.
 pub const DEFAULT_SCOPE: &str = "default";

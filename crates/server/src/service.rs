@@ -134,7 +134,7 @@ impl<S: Storage> Service<S> {
         match endpoint {
             Endpoint::Hello => api::hello(self, identity, now),
             Endpoint::Push => api::push(self, identity, request, now),
-            Endpoint::Pull => api::pull(self, identity, request),
+            Endpoint::Pull => api::pull(self, identity, request, now),
             Endpoint::Mutation { key } => api::mutation(self, identity, request, key),
             Endpoint::Cancel { key } => api::cancel(self, identity, request, key, now),
             Endpoint::ReadTypes => api::read_types(self, identity),

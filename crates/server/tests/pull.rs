@@ -175,7 +175,7 @@ fn a_cursor_that_means_nothing_any_more_is_gone() {
     expect(
         &restored.get(&ann(), &format!("/v1/pull?cursor={recent}")),
         410,
-        "cursor-rewound",
+        "rewound",
     );
     storage.write(|tx| tx.set_epoch(&"another".into())).unwrap();
     expect(&pull(&recent), 410, "epoch-changed");

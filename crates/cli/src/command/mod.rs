@@ -1,6 +1,7 @@
 //! The subcommands, one file each. A new one is a module and one line of the list below: its
 //! `Args` (whose documentation is the help) and `run(Args, &Global) -> Result<Report, Failure>`.
 
+mod admin;
 mod attach;
 mod detach;
 mod engine;
@@ -35,6 +36,7 @@ commands! {
     Demo => demo,
     Serve => serve,
     Token => token,
+    Admin => admin,
     Attach => attach,
     Sync => sync,
     Run => run,

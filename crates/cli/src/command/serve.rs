@@ -4,7 +4,7 @@ use crate::signal::Stop;
 use crate::{Failure, Global, Report, report, secret};
 use serde_json::json;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use syncline_server::{Authenticator, ServerConfig, Service};
 use syncline_server_sqlite::{OpenError, SqliteStorage};
@@ -27,13 +27,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
-    let config = match &args.config {
-        None => ServerConfig::default(),
-        Some(path) => ServerConfig::load(path).map_err(|error| {
-            Failure::new("bad-config", error.to_string())
-                .hint("correct the file given with --config; nothing was served")
-        })?,
-    };
+    let config = load_config(args.config.as_deref())?;
     let storage = SqliteStorage::open(&args.data).map_err(storage_failure)?;
     let secret = secret::load(&args.data)?;
     let authenticator = Authenticator::hs256(&secret.bytes)
@@ -47,6 +41,16 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
         .map_err(|error| Failure::new("runtime", error.to_string()))?
         .block_on(serve(&args.listen, service, global))?;
     Ok(Report::silent())
+}
+
+pub(super) fn load_config(path: Option<&Path>) -> Result<ServerConfig, Failure> {
+    let Some(path) = path else {
+        return Ok(ServerConfig::default());
+    };
+    ServerConfig::load(path).map_err(|error| {
+        Failure::new("bad-config", error.to_string())
+            .hint("correct the file given with --config; nothing was done")
+    })
 }
 
 async fn serve(
@@ -83,7 +87,7 @@ async fn serve(
     Ok(())
 }
 
-fn storage_failure(error: OpenError) -> Failure {
+pub(super) fn storage_failure(error: OpenError) -> Failure {
     let message = error.to_string();
     match error {
         OpenError::InUse { .. } => Failure::new("data-in-use", message)

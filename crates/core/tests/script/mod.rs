@@ -300,6 +300,7 @@ fn hello() -> Hello {
         scopes: vec![Grant {
             scope: Scope::new("default"),
             access: Access::Write,
+            horizon: 0,
         }],
         limits: Limits::default(),
         key_retention_ms: 0,

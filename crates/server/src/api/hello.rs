@@ -10,7 +10,11 @@ pub(crate) fn hello<S: Storage>(
     identity: &Identity,
     now: Now,
 ) -> Result<Response, Refusal> {
-    let epoch = service.storage.read(|tx| tx.epoch())?;
+    let scope = default_scope();
+    let tenant = &identity.principal.tenant;
+    let (epoch, horizon) = service
+        .storage
+        .read(|tx| Ok((tx.epoch()?, tx.horizon(tenant, &scope)?)))?;
     json(&Hello {
         protocol_versions: vec![PROTOCOL_VERSION.to_owned()],
         server: concat!("syncline-server/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -18,8 +22,9 @@ pub(crate) fn hello<S: Storage>(
         server_time_ms: now.unix_ms,
         principal: identity.principal.clone(),
         scopes: vec![Grant {
-            scope: default_scope(),
+            scope,
             access: identity.access,
+            horizon,
         }],
         limits: service.config.limits,
         key_retention_ms: service.config.key_retention_ms,

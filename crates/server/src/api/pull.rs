@@ -15,7 +15,7 @@
 use super::default_scope;
 use crate::cursor::Cursor;
 use crate::problems::Refusal;
-use crate::{EntityRef, Identity, ReadTx, Request, Response, Service, Storage, StorageError};
+use crate::{EntityRef, Identity, Now, ReadTx, Request, Response, Service, Storage, StorageError};
 use serde::Serialize;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -35,6 +35,7 @@ pub(crate) fn pull<S: Storage>(
     service: &Service<S>,
     identity: &Identity,
     request: &Request,
+    now: Now,
 ) -> Result<Response, Refusal> {
     let query = parse_query(&request.query)?;
     let scope = default_scope();
@@ -68,7 +69,11 @@ pub(crate) fn pull<S: Storage>(
     };
     let page = service
         .storage
-        .read(|tx| reader.read(tx, cursor.as_ref()))??;
+        .read(|tx| reader.read(tx, cursor.as_ref()))?;
+    if let (Err(Gone::Rewound), Some(cursor)) = (&page, &cursor) {
+        begin_anew(service, &reader, cursor, now)?;
+    }
+    let page = page.map_err(Gone::refusal)?;
     let body = page.finish(|cursor| service.seal.seal(cursor))?;
     Ok(Response::new(200, CONTENT_TYPE_PAGES, body))
 }
@@ -105,8 +110,42 @@ fn cursor_invalid() -> Refusal {
     .detail("pull without a cursor to start again")
 }
 
-fn gone(word: &str, title: &str) -> Refusal {
-    Refusal::new(410, word, title).detail("pull without a cursor to start again")
+/// Why a cursor that this server made means nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    Epoch,
+    Rewound,
+    Expired,
+}
+
+impl Gone {
+    fn refusal(self) -> Refusal {
+        let (word, title) = match self {
+            Self::Epoch => ("epoch-changed", "The history has been replaced"),
+            Self::Rewound => ("rewound", "The feed ends before the cursor"),
+            Self::Expired => ("cursor-expired", "Deletions since the cursor are forgotten"),
+        };
+        Refusal::new(410, word, title).detail("pull without a cursor to start again")
+    }
+}
+
+/// The server has made this cursor and does not remember: it was restored from a backup. Whatever
+/// clients know of the lost positions must mean nothing, so a new history begins.
+fn begin_anew<S: Storage>(
+    service: &Service<S>,
+    reader: &PageReader<'_>,
+    cursor: &Cursor,
+    now: Now,
+) -> Result<(), StorageError> {
+    service.storage.write(|tx| {
+        let epoch = tx.epoch()?;
+        let head = tx.head(reader.tenant, reader.scope)?;
+        if epoch.as_str() == cursor.epoch && head < cursor.position {
+            tracing::error!("a cursor lies beyond the head of its feed: a new history begins");
+            tx.set_epoch(&service.mint.next_epoch(&epoch, now.unix_ms))?;
+        }
+        Ok(())
+    })
 }
 
 struct PageReader<'a> {
@@ -130,13 +169,13 @@ impl PageReader<'_> {
         &self,
         tx: &dyn ReadTx,
         cursor: Option<&Cursor>,
-    ) -> Result<Result<Page, Refusal>, StorageError> {
+    ) -> Result<Result<Page, Gone>, StorageError> {
         let epoch = tx.epoch()?;
         let head = tx.head(self.tenant, self.scope)?;
         if let Some(cursor) = cursor {
             let horizon = tx.horizon(self.tenant, self.scope)?;
-            if let Err(refusal) = check_cursor(cursor, epoch.as_str(), head, horizon) {
-                return Ok(Err(refusal));
+            if let Err(gone) = check_cursor(cursor, epoch.as_str(), head, horizon) {
+                return Ok(Err(gone));
             }
         }
         let next = |position, snapshot| Cursor {
@@ -235,18 +274,15 @@ impl PageReader<'_> {
     }
 }
 
-fn check_cursor(cursor: &Cursor, epoch: &str, head: i64, horizon: i64) -> Result<(), Refusal> {
+fn check_cursor(cursor: &Cursor, epoch: &str, head: i64, horizon: i64) -> Result<(), Gone> {
     if cursor.epoch != epoch {
-        return Err(gone("epoch-changed", "The history has been replaced"));
+        return Err(Gone::Epoch);
     }
     if cursor.position > head {
-        return Err(gone("cursor-rewound", "The feed ends before the cursor"));
+        return Err(Gone::Rewound);
     }
     if cursor.position < horizon {
-        return Err(gone(
-            "cursor-expired",
-            "Deletions since the cursor are forgotten",
-        ));
+        return Err(Gone::Expired);
     }
     Ok(())
 }

@@ -20,6 +20,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
+
+/// Not at once: a server that has just started has better things to do.
+const FIRST_PURGE: Duration = Duration::from_secs(60);
 
 /// Bounds of the adapter; the defaults suit a small machine.
 #[derive(Debug, Clone)]
@@ -36,6 +40,8 @@ pub struct HttpConfig {
     pub concurrency: usize,
     /// How long a request waits for its turn before it is answered 503.
     pub queue_timeout: Duration,
+    /// How often keys and tombstones past their retention are forgotten.
+    pub purge_interval: Duration,
 }
 
 impl Default for HttpConfig {
@@ -47,6 +53,7 @@ impl Default for HttpConfig {
             connections: 1024,
             concurrency: 16,
             queue_timeout: Duration::from_secs(10),
+            purge_interval: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -73,8 +80,33 @@ pub async fn serve_with<S: Storage>(
         service,
         config: config.clone(),
     });
+    let service = Arc::clone(&app.service);
+    let forgetting = tokio::spawn(forget(service, config.purge_interval));
     let router = Router::new().fallback(answer::<S>).with_state(app);
-    accept::run(listener, router, config, shutdown).await
+    let served = accept::run(listener, router, config, shutdown).await;
+    forgetting.abort();
+    served
+}
+
+/// Forgets what is past its retention, shortly after the start and then from time to time.
+async fn forget<S: Storage>(service: Arc<Service<S>>, interval: Duration) {
+    let first = tokio::time::Instant::now() + interval.min(FIRST_PURGE);
+    let mut ticks = tokio::time::interval_at(first, interval.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let service = Arc::clone(&service);
+        let work = tokio::task::spawn_blocking(move || {
+            crate::purge(service.storage(), service.config(), now())
+        });
+        match work.await {
+            Ok(Ok(purged)) => tracing::info!(?purged, "forgot what is past its retention"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, cause = error.cause(), "nothing could be forgotten");
+            }
+            Err(_) => tracing::error!("forgetting did not come to its end"),
+        }
+    }
 }
 
 struct App<S> {

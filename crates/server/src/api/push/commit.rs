@@ -23,7 +23,8 @@ impl Batch<'_> {
         for (incoming, draft) in self.push.mutations.iter().zip(drafts) {
             let (outcome, duplicate) = settle(draft, &effects, &results)?;
             let reused = matches!(&outcome, Outcome::Rejected { code, .. } if code == KEY_REUSED);
-            if outcome.is_final() && !duplicate && !reused {
+            let forgotten = outcome == Outcome::Expired;
+            if outcome.is_final() && !duplicate && !reused && !forgotten {
                 self.record(incoming, &outcome)?;
             }
             results.push(PushResult {

@@ -8,13 +8,16 @@ use super::batch::{Batch, Draft, Name, Result};
 use super::parse::Incoming;
 use super::record::{Recorded, read_record};
 use super::rules::{Current, Hold, Place};
-use crate::Fingerprint;
+use crate::key_time::uuid7_ms;
+use crate::{Fingerprint, ReadTx};
 use syncline_protocol::{Base, ClientId, IdempotencyKey, Outcome};
 
 /// What is remembered about the key of a mutation.
 pub(super) enum Known {
     /// Nothing: the mutation is new.
     Unknown,
+    /// The key may have been forgotten.
+    Forgotten,
     /// An outcome, and what the key was used for.
     Recorded {
         used_for: Option<Fingerprint>,
@@ -43,8 +46,10 @@ impl<'a> Batch<'a> {
             let known = self.claim(&incoming.key)?;
             self.known.insert(index, known);
         }
-        let Some(Known::Recorded { used_for, record }) = self.known.get(&index) else {
-            return Ok(None);
+        let (used_for, record) = match self.known.get(&index) {
+            Some(Known::Recorded { used_for, record }) => (used_for, record),
+            Some(Known::Forgotten) => return Ok(Some(Draft::Fresh(Outcome::Expired))),
+            Some(Known::Unknown) | None => return Ok(None),
         };
         let inherited = self.push.inherited.contains_key(&incoming.key);
         if !inherited && used_for.is_some_and(|used| used != incoming.fingerprint) {
@@ -58,8 +63,10 @@ impl<'a> Batch<'a> {
 
     fn claim(&mut self, key: &IdempotencyKey) -> Result<Known> {
         let space = self.space(key);
-        let record = self.tx.claim_key(self.caller.tenant(), space, key)?;
+        let tenant = self.caller.tenant();
+        let record = self.tx.claim_key(tenant, space, key)?;
         Ok(match record {
+            None if is_forgotten(self.tx, tenant, space, key)? => Known::Forgotten,
             None => Known::Unknown,
             Some(record) => Known::Recorded {
                 used_for: record.fingerprint,
@@ -171,6 +178,21 @@ impl<'a> Batch<'a> {
         }
         Ok(None)
     }
+}
+
+/// Whether a key without a record may have had one: its own time is not later than that of a key of
+/// the client that was forgotten.
+pub(crate) fn is_forgotten<T: ReadTx + ?Sized>(
+    tx: &T,
+    tenant: &str,
+    client: &ClientId,
+    key: &IdempotencyKey,
+) -> Result<bool> {
+    let Some(ms) = uuid7_ms(key.as_str()) else {
+        return Ok(false);
+    };
+    let watermark = tx.key_watermark(tenant, client)?;
+    Ok(watermark.is_some_and(|watermark| ms <= watermark))
 }
 
 fn is_place_of(outcome: &Outcome, place: Option<Place>) -> bool {

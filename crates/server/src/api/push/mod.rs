@@ -26,6 +26,7 @@ mod record;
 mod rules;
 mod validate;
 
+pub(super) use keys::is_forgotten;
 pub(super) use record::{read_record, write_record};
 
 use super::{check_client, check_content_type, default_scope, json};
