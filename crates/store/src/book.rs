@@ -225,11 +225,20 @@ fn book_applied(
         apply_waiting(applier, sent_as)?;
     }
     match state::unpark(tx, entity)? {
-        Some(waiting) if waiting.remote.position > applied.position => applier
-            .change(&waiting.scope, &waiting.change())
-            .map(|_| ()),
+        Some(waiting)
+            if is_of_another_copy(entry, applied) || waiting.remote.position > applied.position =>
+        {
+            applier
+                .change(&waiting.scope, &waiting.change())
+                .map(|_| ())
+        }
         _ => Ok(()),
     }
+}
+
+/// Whether the answer is about what a copy of this file has sent before it.
+fn is_of_another_copy(entry: &Entry, applied: &Applied<'_>) -> bool {
+    applied.duplicate && entry.origin_client.is_some()
 }
 
 /// The row is as the server has it now, with what was edited since laid over.
@@ -244,13 +253,19 @@ fn book_row(
         applier.tx,
         (entity.entity_type.as_str(), entity.id.as_str()),
     );
-    state::set_known(
-        tx,
-        entity,
-        applied.version,
-        applied.position,
-        entry.op == Operation::Delete,
-    )?;
+    // What another copy of this file sent under the key need not be what this one has: the feed
+    // brings what the server made of it.
+    if is_of_another_copy(entry, applied) {
+        state::forget_known(tx, entity)?;
+    } else {
+        state::set_known(
+            tx,
+            entity,
+            applied.version,
+            applied.position,
+            entry.op == Operation::Delete,
+        )?;
+    }
     let rest = outbox::of_entity(tx, names.0, names.1)?;
     if rest.is_empty() {
         captured::delete_base(tx, names.0, names.1)?;
