@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline_core::{Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError};
-use syncline_store::{Store, StoreError};
+use syncline_protocol::Fields;
+use syncline_store::{Discarded, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -32,9 +33,14 @@ pub(crate) enum Command {
         seq: i64,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
+    Edit {
+        seq: i64,
+        changes: Fields,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
     Discard {
         seq: i64,
-        done: oneshot::Sender<Result<Vec<i64>, StoreError>>,
+        done: oneshot::Sender<Result<Discarded, StoreError>>,
     },
     Stop {
         done: oneshot::Sender<()>,
@@ -154,6 +160,10 @@ impl Driver {
             }
             Command::Retry { seq, done } => {
                 let _ = done.send(self.engine.store().retry(seq, now));
+                self.feed(Input::Trigger(Reason::Remediated), told);
+            }
+            Command::Edit { seq, changes, done } => {
+                let _ = done.send(self.engine.store().edit(seq, &changes, now));
                 self.feed(Input::Trigger(Reason::Remediated), told);
             }
             Command::Discard { seq, done } => {

@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use syncline_core::{CycleEnd, Input, Notice, Reason, State};
-use syncline_protocol::EntityId;
-use syncline_store::Settings;
+use syncline_protocol::{EntityId, Fields};
 use syncline_store::ids;
 use syncline_store::status::{self, Status};
+use syncline_store::{Discarded, Settings};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Notices kept for a subscriber that is slow; older ones are dropped for it.
@@ -205,8 +205,18 @@ impl Syncline {
             .map_err(Error::from)
     }
 
-    /// Gives a mutation up, with everything that depends on it, and takes the rows back.
-    pub async fn discard(&self, seq: i64) -> Result<Vec<i64>, Error> {
+    /// Makes a failed or never-sent mutation, and its row, say something else; it is sent under a
+    /// new key.
+    pub async fn edit(&self, seq: i64, changes: Fields) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Command::Edit { seq, changes, done }, answer)
+            .await?
+            .map_err(Error::from)
+    }
+
+    /// Gives a mutation up, with everything that depends on it, and takes the rows back. What may
+    /// have been sent is cancelled at the server first.
+    pub async fn discard(&self, seq: i64) -> Result<Discarded, Error> {
         let (done, answer) = oneshot::channel();
         self.ask(Command::Discard { seq, done }, answer)
             .await?

@@ -63,5 +63,5 @@ pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenComm
 pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{
-    EntryState, Moment, SettingError, Settings, Store, StoreError, StoreOptions, Watcher,
+    Discarded, EntryState, Moment, SettingError, Settings, Store, StoreError, StoreOptions, Watcher,
 };

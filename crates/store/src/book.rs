@@ -6,6 +6,7 @@ use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::outbox::{self, Entry};
 use crate::rekey::{self, Answer, Assigned, Taken};
+use crate::remedy;
 use crate::retry::{Occasion, retry_waiting};
 use crate::row;
 use crate::state::{self, Sides};
@@ -51,6 +52,9 @@ fn book_one(
     let Ok(entity) = entry.entity() else {
         return Ok(());
     };
+    if entry.cancel && book_cancel(applier, entry, &entity, verdict)? {
+        return Ok(());
+    }
     match verdict {
         Verdict::Applied {
             version,
@@ -76,15 +80,9 @@ fn book_one(
         Verdict::Skipped { because } => skip(applier, entry, because),
         Verdict::Cancelled => {
             let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
-            outbox::fail(applier.tx, entry, &error, applier.now)?;
-            tell_failed(applier, entry, &entity, &error);
-            apply_waiting(applier, &entity)
+            book_failed(applier, entry, &entity, &error)
         }
-        Verdict::Failed(error) => {
-            outbox::fail(applier.tx, entry, error, applier.now)?;
-            tell_failed(applier, entry, &entity, error);
-            apply_waiting(applier, &entity)
-        }
+        Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
         Verdict::Later {
             not_before_unix_ms,
             counted,
@@ -142,6 +140,48 @@ fn skip(applier: &Applier<'_>, entry: &Entry, because: &IdempotencyKey) -> Resul
     let detail = format!("it goes with {because}, which did not go through");
     let error = MutationError::new("skipped", detail);
     release(applier, entry, applier.now.unix_ms, Counted::No, &error)
+}
+
+fn book_failed(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    error: &MutationError,
+) -> Result<(), StoreError> {
+    outbox::fail(applier.tx, entry, error, applier.now)?;
+    tell_failed(applier, entry, entity, error);
+    apply_waiting(applier, entity)
+}
+
+/// An entry that was to be cancelled: given up if it had no effect, which is all that there is to
+/// book then (`true`).
+fn book_cancel(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    verdict: &Verdict,
+) -> Result<bool, StoreError> {
+    match verdict {
+        Verdict::Cancelled | Verdict::Failed(_) => {
+            let error = MutationError::new("cancelled", "it was cancelled in time");
+            outbox::fail(applier.tx, entry, &error, applier.now)?;
+        }
+        Verdict::Conflict { reason, remote } => {
+            book_conflict(applier, entry, entity, *reason, remote.as_ref())?;
+        }
+        Verdict::Applied { .. } => {
+            applier.notices.push(Notice::CancelledTooLate {
+                mutation: entry.mutation.clone(),
+                entity: entity.clone(),
+            });
+            return Ok(false);
+        }
+        Verdict::Later { .. } | Verdict::Skipped { .. } | Verdict::Dead(_) => return Ok(false),
+    }
+    if outbox::get(applier.tx, entry.seq)?.is_some() {
+        remedy::cancelled(applier, entry.seq)?;
+    }
+    Ok(true)
 }
 
 fn tell_failed(

@@ -38,6 +38,7 @@ mod vacate;
 
 pub use error::StoreError;
 pub use outbox::EntryState;
+pub use remedy::Discarded;
 pub use settings::{Retention, SETTINGS, Section, Setting, SettingError, Settings};
 pub use store::{EntityTypes, Moment, RegisteredType, Store, StoreOptions, Watcher};
 pub use type_options::{DeclaredReference, IdMode, Lane, TypeOptions};

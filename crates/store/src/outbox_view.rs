@@ -100,6 +100,16 @@ pub struct EntryDetail {
     pub unsyncable: Option<String>,
     /// The entity's last agreed state; `None`: it did not exist.
     pub base: Option<Fields>,
+    /// 0: urgent, 2: background; `None`: the normal lane.
+    pub lane: Option<i64>,
+    /// All entries of a group take effect, or none.
+    pub group: Option<String>,
+    /// Mutations that have to be settled before.
+    pub depends_on: Option<serde_json::Value>,
+    /// Name and arguments of the command that it is.
+    pub command: Option<serde_json::Value>,
+    /// It is to be cancelled at the server, then discarded.
+    pub cancel: bool,
 }
 
 /// What became of a settled mutation.
@@ -164,14 +174,37 @@ pub fn show(conn: &Connection, seq: i64, now: Now) -> Result<EntryDetail, StoreE
         BaseState::Present(fields) => Some(fields),
         BaseState::None | BaseState::Absent => None,
     };
-    let idempotency_key = outbox::get(conn, seq)?.and_then(|entry| entry.key);
+    let raw = outbox::get(conn, seq)?.ok_or(StoreError::NoSuchEntry(seq))?;
+    // Whoever recorded it may have written anything there.
+    let told = |text: Option<String>| {
+        text.map(|text| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)))
+    };
     Ok(EntryDetail {
         entry,
-        idempotency_key,
+        idempotency_key: raw.key,
         payload,
         unsyncable,
         base,
+        lane: raw.lane,
+        group: raw.group,
+        depends_on: told(raw.depends_on),
+        command: told(raw.command),
+        cancel: raw.cancel,
     })
+}
+
+/// Every entry in full, in local order, one at a time: for a backup, or to be mended elsewhere.
+pub fn export<E: From<StoreError>>(
+    conn: &Connection,
+    which: Which,
+    now: Now,
+    mut each: impl FnMut(&EntryDetail) -> Result<(), E>,
+) -> Result<u64, E> {
+    let (entries, total) = list(conn, which, usize::MAX, now)?;
+    for entry in entries {
+        each(&show(conn, entry.seq, now)?)?;
+    }
+    Ok(total)
 }
 
 /// The newest `limit` settled mutations, newest first.

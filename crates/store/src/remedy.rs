@@ -1,15 +1,16 @@
-//! What a person does about a dead letter: retry it, or discard it and take the row back.
+//! What a person does about an entry: retry it, edit it, or discard it and take the row back.
 
 use crate::apply::{Applier, after_mutation};
-use crate::captured;
-use crate::error::StoreError;
+use crate::captured::{self, CapturedError};
+use crate::error::{StoreError, to_json};
 use crate::outbox::{self, Entry, EntryState};
 use crate::row::{self, Written};
 use crate::state;
+use crate::store::RegisteredType;
 use rusqlite::params;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::EntityRef;
-use syncline_protocol::{Operation, RemoteState};
+use syncline_protocol::{Fields, Operation, RemoteState};
 
 /// Lets an entry be sent again: a failed one under a new key, a dead one under its old key and
 /// with its old bytes, since its outcome is not known.
@@ -22,48 +23,252 @@ pub(crate) fn retry(applier: &Applier<'_>, seq: i64) -> Result<(), StoreError> {
         )));
     }
     applier.tx.execute(
-        "UPDATE syncline_outbox SET state = 'pending', attempts = 0, not_before = 0
+        "UPDATE syncline_outbox SET state = 'pending', attempts = 0, not_before = 0, cancel = 0
           WHERE seq = ?1",
         params![seq],
     )?;
     outbox::log(applier.tx, &entry, "retried", "{}", applier.now)
 }
 
-/// Gives entries up and makes their rows what they are without them. Discarding a create takes
-/// along everything that depends on it; what was discarded is returned, in local order.
-pub(crate) fn discard(applier: &mut Applier<'_>, seq: i64) -> Result<Vec<i64>, StoreError> {
-    let entry = outbox::get(applier.tx, seq)?.ok_or(StoreError::NoSuchEntry(seq))?;
-    let mut doomed = BTreeMap::from([(seq, entry.clone())]);
-    if entry.op == Operation::Create {
-        add_dependents(applier, &entry, &mut doomed)?;
-    }
-    for entry in doomed.values() {
-        refuse_if_sent(entry)?;
-    }
-    let entities: BTreeMap<EntityRef, ()> = doomed
+/// What came of discarding an entry. Entries by number, in local order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Discarded {
+    /// Given up, and their rows taken back.
+    pub gone: Vec<i64>,
+    /// May have been sent: the server is asked to cancel them with the next sync. Those that it
+    /// cancels are given up then, with what depends on them; those that it has applied stay.
+    pub cancelling: Vec<i64>,
+}
+
+/// Gives entries up and makes their rows what they are without them. What depends on them goes
+/// along: everything that needs a row that is not created now, what names them as a dependency, and
+/// their whole group. While any of them may have been sent, the server is asked first (E5).
+pub(crate) fn discard(applier: &mut Applier<'_>, seq: i64) -> Result<Discarded, StoreError> {
+    let doomed = doomed(applier, seq)?;
+    let sent: Vec<i64> = doomed
         .values()
-        .filter_map(|entry| Some((entry.entity().ok()?, ())))
+        .filter(|one| one.frozen.is_some())
+        .map(|one| one.seq)
+        .collect();
+    if sent.is_empty() {
+        let gone = give_up(applier, seq, &doomed)?;
+        return Ok(Discarded {
+            gone,
+            cancelling: Vec::new(),
+        });
+    }
+    for seq in &sent {
+        applier
+            .tx
+            .prepare_cached("UPDATE syncline_outbox SET cancel = 1 WHERE seq = ?1")?
+            .execute([seq])?;
+    }
+    Ok(Discarded {
+        gone: Vec::new(),
+        cancelling: sent,
+    })
+}
+
+/// The key of an entry that was to be cancelled is final, and it had no effect: it is given up with
+/// everything that depends on it, apart from what may have been sent itself: that is asked about.
+pub(crate) fn cancelled(applier: &mut Applier<'_>, seq: i64) -> Result<(), StoreError> {
+    let mut doomed = doomed(applier, seq)?;
+    for other in doomed.values().filter(|one| one.frozen.is_some()) {
+        applier
+            .tx
+            .prepare_cached("UPDATE syncline_outbox SET cancel = 1 WHERE seq = ?1")?
+            .execute([other.seq])?;
+    }
+    doomed.retain(|_, one| one.frozen.is_none());
+    give_up(applier, seq, &doomed).map(drop)
+}
+
+/// What discarding an entry takes along, itself included.
+pub(crate) fn doomed(applier: &Applier<'_>, seq: i64) -> Result<BTreeMap<i64, Entry>, StoreError> {
+    let entry = outbox::get(applier.tx, seq)?.ok_or(StoreError::NoSuchEntry(seq))?;
+    let mut doomed = BTreeMap::new();
+    let mut next = vec![entry];
+    while let Some(entry) = next.pop() {
+        if doomed.contains_key(&entry.seq) {
+            continue;
+        }
+        if let Some(group) = &entry.group {
+            next.extend(outbox::of_group(applier.tx, group)?);
+        }
+        next.extend(named_dependents(applier, &entry)?);
+        if entry.op == Operation::Create {
+            let mut dependents = BTreeMap::new();
+            add_dependents(applier, &entry, &mut dependents)?;
+            next.extend(dependents.into_values());
+        }
+        doomed.insert(entry.seq, entry);
+    }
+    Ok(doomed)
+}
+
+/// Entries that name this one's mutation in `depends_on`.
+fn named_dependents(applier: &Applier<'_>, entry: &Entry) -> Result<Vec<Entry>, StoreError> {
+    let mut statement = applier.tx.prepare_cached(
+        "SELECT seq FROM syncline_outbox o
+          WHERE depends_on IS NOT NULL AND json_valid(depends_on) AND EXISTS (
+            SELECT 1 FROM json_each(o.depends_on) WHERE value = ?1)",
+    )?;
+    let found = statement.query_map([entry.mutation.as_str()], |row| row.get(0))?;
+    let found: Vec<i64> = found.collect::<Result<_, _>>()?;
+    let entries = found.into_iter().map(|seq| outbox::get(applier.tx, seq));
+    Ok(entries
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+fn give_up(
+    applier: &mut Applier<'_>,
+    seq: i64,
+    doomed: &BTreeMap<i64, Entry>,
+) -> Result<Vec<i64>, StoreError> {
+    let entities: BTreeSet<EntityRef> = doomed
+        .values()
+        .filter_map(|entry| entry.entity().ok())
         .collect();
     let detail = serde_json::json!({ "reason": "discarded by hand", "with": seq });
-    // Children first, so that no row is left without its parent.
     for entry in doomed.values().rev() {
         outbox::settle(applier.tx, entry, "superseded", &detail, applier.now)?;
     }
-    for entity in entities.keys().rev() {
+    // What was recorded last goes first: children before the parents that they reference.
+    let mut order: Vec<(i64, &EntityRef)> = Vec::new();
+    for entity in &entities {
+        let of = |entry: &&Entry| entry.entity().is_ok_and(|one| one == *entity);
+        let last = doomed.values().filter(of).map(|entry| entry.seq).max();
+        order.push((last.unwrap_or(seq), entity));
+    }
+    order.sort_by_key(|(last, _)| std::cmp::Reverse(*last));
+    for (_, entity) in &order {
         roll_back(applier, entity)?;
     }
-    Ok(doomed.into_keys().collect())
+    Ok(doomed.keys().copied().collect())
 }
 
-fn refuse_if_sent(entry: &Entry) -> Result<(), StoreError> {
-    if entry.frozen.is_none() {
-        return Ok(());
+/// Makes an entry write something else, and its row show that: for one that the server refused, or
+/// that was never sent. It is sent under a new key.
+pub(crate) fn edit(
+    applier: &mut Applier<'_>,
+    seq: i64,
+    changes: &Fields,
+) -> Result<(), StoreError> {
+    let tx = applier.tx;
+    let entry = outbox::get(tx, seq)?.ok_or(StoreError::NoSuchEntry(seq))?;
+    let refuse = |why: String| Err(StoreError::Refused(format!("entry {seq}: {why}")));
+    match entry.state {
+        _ if entry.frozen.is_some() => {
+            return refuse("it may have been sent and its outcome is not known, so it cannot be edited; sync or retry it first".to_owned());
+        }
+        EntryState::Failed | EntryState::Pending => {}
+        other => {
+            return refuse(format!(
+                "it is {}; only failed and pending entries can be edited",
+                other.as_str()
+            ));
+        }
     }
-    Err(StoreError::Refused(format!(
-        "entry {} may have been sent and its outcome is not known yet, so it cannot be discarded; \
-         retry or sync it first",
-        entry.seq
-    )))
+    if entry.op == Operation::Delete {
+        return refuse("a delete writes no fields; discard it to keep the row".to_owned());
+    }
+    let entity = entry.entity().map_err(StoreError::Refused)?;
+    let Some(entity_type) = applier.types.get(entity.entity_type.as_str()) else {
+        return refuse("its table is not there".to_owned());
+    };
+    let known: Vec<&str> = entity_type
+        .table
+        .columns
+        .iter()
+        .map(|one| one.field.as_str())
+        .collect();
+    for (name, value) in changes {
+        if !known.contains(&name.as_str()) {
+            return refuse(format!(
+                "there is no field {name:?}; the fields are: {}",
+                known.join(", ")
+            ));
+        }
+        value
+            .validate()
+            .map_err(|error| StoreError::Refused(format!("{name}: {error}")))?;
+    }
+    let mut payload = payload(applier, entity_type, &entity, seq, changes)?;
+    payload.patch(changes);
+    outbox::rewrite(tx, seq, entry.op, &payload)?;
+    outbox::log(tx, &entry, "edited", &to_json(changes), applier.now)?;
+    show(applier, entity_type, &entity, seq, changes)
+}
+
+/// What the entry writes now. Where that cannot be read because of a field that is being changed,
+/// the row has the rest.
+fn payload(
+    applier: &Applier<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    seq: i64,
+    changes: &Fields,
+) -> Result<Fields, StoreError> {
+    match captured::fields_of_mutation(applier.tx, seq) {
+        Ok(payload) => Ok(payload.unwrap_or_default()),
+        Err(CapturedError::Unsyncable {
+            field: Some(field), ..
+        }) if changes.get(&field).is_some() => {
+            let names: Vec<String> = applier
+                .tx
+                .prepare_cached(
+                    "SELECT key FROM syncline_outbox, json_each(payload) WHERE seq = ?1",
+                )?
+                .query_map([seq], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            let row = row::read(applier.tx, &entity_type.table, &entity.id)?.unwrap_or_default();
+            let kept = row.iter().filter(|(name, _)| names.contains(name));
+            Ok(kept
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The row shows the changes, but for fields that a later mutation writes.
+fn show(
+    applier: &mut Applier<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    seq: i64,
+    changes: &Fields,
+) -> Result<(), StoreError> {
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let mut shown = changes.clone();
+    for later in outbox::of_entity(applier.tx, names.0, names.1)? {
+        if later.seq <= seq {
+            continue;
+        }
+        if later.op != Operation::Update {
+            return Ok(());
+        }
+        let newer = captured::fields_of_mutation(applier.tx, later.seq)?.unwrap_or_default();
+        newer.names().for_each(|name| {
+            shown.remove(name);
+        });
+    }
+    let Some(mut row) = row::read(applier.tx, &entity_type.table, &entity.id)? else {
+        return Ok(());
+    };
+    row.patch(&shown);
+    match applier.write_row(entity_type, entity, Some(&row))? {
+        Written::Done => Ok(()),
+        Written::NoParent(parent) => Err(StoreError::Refused(format!(
+            "{entity} would reference {parent}, which is not there"
+        ))),
+        Written::Refused(why) => Err(StoreError::Refused(format!(
+            "{entity} cannot be stored like that: {why}"
+        ))),
+    }
 }
 
 fn add_dependents(
@@ -106,7 +311,11 @@ fn references(
     let Some(own) = applier.types.get(entity.entity_type.as_str()) else {
         return Ok(false);
     };
-    let fields = captured::fields_of_mutation(applier.tx, entry.seq)?.unwrap_or_default();
+    // What cannot be read can never be sent either: it references nothing.
+    let fields = captured::fields_of_mutation(applier.tx, entry.seq)
+        .ok()
+        .flatten();
+    let fields = fields.unwrap_or_default();
     Ok(own.table.references.iter().any(|reference| {
         let target = applier.types.of_table(&reference.table);
         target.is_some_and(|target| {
@@ -128,10 +337,11 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
         return Ok(());
     };
     let rest = outbox::of_entity(tx, names.0, names.1)?;
-    if let Some(sent) = rest.iter().find(|entry| entry.frozen.is_some()) {
-        return refuse_if_sent(sent);
-    }
-    let newest = newest_remote(applier, entity)?;
+    // Until the outcome of what may have been sent is known, remote changes wait (E5).
+    let newest = match rest.iter().any(|entry| entry.frozen.is_some()) {
+        true => None,
+        false => newest_remote(applier, entity)?,
+    };
     let base = match &newest {
         Some(remote) => remote.fields.clone(),
         None => captured::base_of(tx, names.0, names.1)?.into_fields(),

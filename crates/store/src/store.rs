@@ -8,6 +8,7 @@ use crate::definitions;
 use crate::error::StoreError;
 use crate::lease::{self, Lease};
 use crate::meta;
+use crate::remedy::Discarded;
 use crate::settings::{Retention, Settings};
 use crate::table::Table;
 use crate::type_options::{IdMode, TypeOptions};
@@ -360,9 +361,22 @@ impl Store {
         self.remedy(now, |applier| remedy::retry(applier, seq))
     }
 
-    /// Gives a mutation up and takes its row back to its base; returns everything that was given up.
-    pub fn discard(&mut self, seq: i64, now: Now) -> Result<Vec<i64>, StoreError> {
+    /// Makes a failed or never-sent mutation, and its row, say something else; it gets a new key.
+    pub fn edit(&mut self, seq: i64, changes: &Fields, now: Now) -> Result<(), StoreError> {
+        self.remedy(now, |applier| remedy::edit(applier, seq, changes))
+    }
+
+    /// Gives a mutation up, with everything that depends on it, and takes the rows back to their
+    /// base. What may have been sent is cancelled at the server first, with the next sync.
+    pub fn discard(&mut self, seq: i64, now: Now) -> Result<Discarded, StoreError> {
         self.remedy(now, |applier| remedy::discard(applier, seq))
+    }
+
+    /// What discarding a mutation would take along, itself included; changes nothing.
+    pub fn dependents(&mut self, seq: i64, now: Now) -> Result<Vec<i64>, StoreError> {
+        self.remedy(now, |applier| {
+            Ok(remedy::doomed(applier, seq)?.into_keys().collect())
+        })
     }
 
     /// A local act of the app's: guarded like the engine's work, but not fenced.

@@ -1,5 +1,6 @@
 //! A table made from a definition has that definition; a definition that no honest device would send
 //! makes nothing.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
 use rusqlite::{Connection, TransactionBehavior};
 use std::collections::BTreeMap;

@@ -191,7 +191,7 @@ fn discarding_a_refused_create_takes_its_dependents_along() {
         .store()
         .discard(seq, now)
         .unwrap();
-    assert_eq!(gone.len(), 2);
+    assert_eq!(gone.gone.len(), 2);
     world.run_until_quiet();
     world.assert_converged();
     assert_eq!(world.rows("Alice", "SELECT id FROM task"), ["c"]);
@@ -221,6 +221,7 @@ fn discarding_a_refused_parent_takes_back_what_was_moved_under_it() {
             .store()
             .discard(seq, now)
             .unwrap()
+            .gone
             .len(),
         2
     );

@@ -1,9 +1,10 @@
 //! `syncline outbox`: what waits to be sent, and what to do about what cannot be.
 
+mod discard;
+
 use crate::database::{self, Database};
-use crate::{Failure, Global, Report, span, text};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use crate::{Failure, Global, Report, report, span, text};
+use serde_json::json;
 use syncline_store::ask;
 use syncline_store::outbox_view::{self, EntryDetail, EntryView, SettledView, Which};
 
@@ -33,9 +34,68 @@ enum Act {
     /// Show one entry in full: what it writes, what it was made on, what the server said
     Show(One),
     /// Send a failed or dead entry again
-    Retry(One),
-    /// Give an entry up and take its row back, with everything that depends on it
-    Discard(One),
+    Retry(Chosen),
+    /// Change what a failed or never-sent entry writes, and its row; it is sent under a new key
+    Edit {
+        #[command(flatten)]
+        one: One,
+        /// A field's new value as JSON, such as title='"milk"' or done=1; may be given several times
+        #[arg(long = "set", value_name = "FIELD=JSON", required = true, value_parser = assignment)]
+        sets: Vec<(String, syncline_protocol::Value)>,
+    },
+    /// Give an entry up and take its row back, with everything that depends on it; what may have been
+    /// sent is cancelled at the server first
+    Discard {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Only say what would be given up
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print entries in full, one JSON object a line
+    Export {
+        #[command(flatten)]
+        database: Database,
+        /// Only failed and dead ones
+        #[arg(long)]
+        dead_letters: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    #[command(flatten)]
+    database: Database,
+    /// The entry's number, as `list` shows it
+    #[arg(value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..), required_unless_present = "all_failed")]
+    seq: Option<i64>,
+    /// Every failed and dead entry
+    #[arg(long, conflicts_with = "seq")]
+    all_failed: bool,
+}
+
+impl Chosen {
+    fn seqs(&self) -> Result<Vec<i64>, Failure> {
+        match self.seq {
+            Some(seq) => Ok(vec![seq]),
+            None => {
+                let conn = self.database.read()?;
+                let letters =
+                    outbox_view::list(&conn, Which::DeadLetters, usize::MAX, database::now())?;
+                Ok(letters.0.iter().map(|entry| entry.seq).collect())
+            }
+        }
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, syncline_protocol::Value), String> {
+    let (field, value) = text.split_once('=').ok_or("it has no =")?;
+    let value = serde_json::from_str(value).map_err(|error| {
+        format!(
+            "{value} is no JSON value of a field ({error}); texts need quotes, as in '\"milk\"'"
+        )
+    })?;
+    Ok((field.to_owned(), value))
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +107,7 @@ struct One {
     seq: i64,
 }
 
-pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
+pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
     match args.act {
         Act::List {
             database,
@@ -55,8 +115,13 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
             limit,
         } => list(&database, all, limit),
         Act::Show(one) => show(&one),
-        Act::Retry(one) => retry(&one),
-        Act::Discard(one) => discard(&one),
+        Act::Retry(chosen) => retry(&chosen),
+        Act::Edit { one, sets } => edit(&one, sets),
+        Act::Discard { chosen, dry_run } => discard::run(&chosen, dry_run),
+        Act::Export {
+            database,
+            dead_letters,
+        } => export(&database, dead_letters, global.json),
     }
 }
 
@@ -196,56 +261,50 @@ fn section(name: &str, told: &str) -> String {
     format!("\n{name}\n  {}\n", told.replace('\n', "\n  "))
 }
 
-fn retry(one: &One) -> Result<Report, Failure> {
-    one.database.store()?.retry(one.seq, database::now())?;
-    nudge(&one.database)?;
-    let told = format!("entry {} is sent again with the next sync", one.seq);
-    Report::new(told, &json!({ "retried": one.seq }))
+fn retry(chosen: &Chosen) -> Result<Report, Failure> {
+    let (seqs, mut store) = (chosen.seqs()?, chosen.database.store()?);
+    for seq in &seqs {
+        store.retry(*seq, database::now())?;
+    }
+    nudge(&chosen.database)?;
+    let lines = seqs
+        .iter()
+        .map(|seq| format!("entry {seq} is sent again with the next sync"));
+    Report::new(
+        lines.collect::<Vec<_>>().join("\n"),
+        &json!({ "retried": seqs }),
+    )
 }
 
-fn discard(one: &One) -> Result<Report, Failure> {
-    let now = database::now();
+fn edit(one: &One, sets: Vec<(String, syncline_protocol::Value)>) -> Result<Report, Failure> {
+    let mut changes = syncline_protocol::Fields::new();
+    for (field, value) in sets {
+        changes.insert(field, value);
+    }
     let mut store = one.database.store()?;
-    // What is discarded is gone from the outbox, so it is looked at before.
-    let conn = one.database.read()?;
-    let (entries, _) = outbox_view::list(&conn, Which::All, usize::MAX, now)?;
-    let known: BTreeMap<i64, &EntryView> = entries.iter().map(|entry| (entry.seq, entry)).collect();
-    let before: BTreeMap<i64, Value> = match known.get(&one.seq).map(|entry| entry.op.as_str()) {
-        Some("create") => payloads(
-            &conn,
-            known.keys().copied().filter(|seq| *seq >= one.seq),
-            now,
-        ),
-        _ => payloads(&conn, [one.seq].into_iter(), now),
-    };
-    let gone = store.discard(one.seq, now)?;
+    store.edit(one.seq, &changes, database::now())?;
     nudge(&one.database)?;
-    let line = |seq: &i64| match known.get(seq) {
-        Some(entry) => {
-            let entity = text::entity(&entry.entity_type, &entry.entity_id);
-            let payload = before.get(seq).map(Value::to_string).unwrap_or_default();
-            format!("discarded entry {seq}: {} {entity} {payload}", entry.op)
-        }
-        None => format!("discarded entry {seq}"),
-    };
-    let lines: Vec<String> = gone.iter().map(line).collect();
-    let object =
-        |seq: &i64| json!({ "seq": seq, "entry": known.get(seq), "payload": before.get(seq) });
-    let discarded: Vec<Value> = gone.iter().map(object).collect();
-    Report::new(lines.join("\n"), &json!({ "discarded": discarded }))
+    let told = format!("entry {} is changed, and sent with the next sync", one.seq);
+    Report::new(told, &json!({ "edited": one.seq, "set": changes }))
 }
 
-/// What entries write, as far as it can be read.
-fn payloads(
-    conn: &rusqlite::Connection,
-    seqs: impl Iterator<Item = i64>,
-    now: syncline::Now,
-) -> BTreeMap<i64, Value> {
-    seqs.filter_map(|seq| {
-        let detail = outbox_view::show(conn, seq, now).ok()?;
-        Some((seq, json!(detail.payload)))
-    })
-    .collect()
+fn export(database: &Database, dead_letters: bool, as_json: bool) -> Result<Report, Failure> {
+    let which = match dead_letters {
+        true => Which::DeadLetters,
+        false => Which::All,
+    };
+    let mut entries = Vec::new();
+    outbox_view::export(&database.read()?, which, database::now(), |entry| {
+        match as_json {
+            true => entries.push(json!(entry)),
+            false => report::line(&json!(entry).to_string()),
+        }
+        Ok::<_, Failure>(())
+    })?;
+    match as_json {
+        true => Report::new("", &json!({ "entries": entries })),
+        false => Ok(Report::silent()),
+    }
 }
 
 /// A process that syncs this database is told that there is something to do.

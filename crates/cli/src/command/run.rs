@@ -191,6 +191,9 @@ impl Told {
             Notice::MutationDead { entity, error, .. } => {
                 tracing::warn!(%entity, code = error.code, detail = error.detail, "a mutation was given up and waits for you");
             }
+            Notice::CancelledTooLate { entity, .. } => {
+                tracing::warn!(%entity, "a mutation that was to be discarded had taken effect before: it stays");
+            }
             Notice::ConflictOpened { entity, reason } => {
                 tracing::warn!(%entity, reason, "a conflict waits for you");
             }

@@ -166,3 +166,81 @@ fn retry_beside_a_running_engine_is_sent_at_once() {
     let ran = sidecar.end().expect_code(0);
     assert!(ran.stderr.contains("refused and waits for you"), "{ran:?}");
 }
+
+#[test]
+fn edit_mends_what_the_server_refused() {
+    let home = Home::new();
+    let server = strict_server(&home);
+    let rows =
+        "INSERT INTO task VALUES ('t1', 'much too long', 0, NULL), ('t2', 'far too long', 0, NULL)";
+    let db = home.attached("a.db", rows, &server.url);
+    with_token(&server, &["sync", &db]).expect_code(10);
+    let set = [
+        "edit",
+        &db,
+        "1",
+        "--set",
+        "title=\"short\"",
+        "--set",
+        "done=1",
+    ];
+    outbox(&set).expect_code(0);
+    assert_eq!(
+        value(&db, "SELECT title || done FROM task WHERE id = 't1'"),
+        "short1"
+    );
+    outbox(&["edit", &db, "2", "--set", "title=short"]).expect_code(2);
+    let unknown = outbox(&["edit", &db, "2", "--set", "titel=\"x\"", "--json"]).expect_code(1);
+    assert!(
+        unknown
+            .stderr
+            .contains("the fields are: title, done, project"),
+        "{unknown:?}"
+    );
+    with_token(&server, &["sync", &db]).expect_code(10);
+    let would = outbox(&["discard", &db, "--all-failed", "--dry-run", "--json"]).expect_code(0);
+    assert_eq!(would.json()["would_discard"][0]["entity_id"], "t2");
+    let gone = outbox(&["discard", &db, "--all-failed", "--json"]).expect_code(0);
+    assert_eq!(gone.json()["discarded"].as_array().unwrap().len(), 1);
+    with_token(&server, &["sync", &db]).expect_code(0);
+    assert_eq!(value(&db, "SELECT group_concat(id) FROM task"), "t1");
+}
+
+#[test]
+fn export_is_exact() {
+    let home = Home::new();
+    let db = home.attached(
+        "a.db",
+        "INSERT INTO project VALUES ('p', x'00ff');
+         INSERT INTO member VALUES ('p', 9007199254740993, 0.1), ('p', 2, 9e999);",
+        NOBODY,
+    );
+    sql(
+        &db,
+        "UPDATE syncline_outbox SET command = '{\"name\":\"join\"}', lane = 2 WHERE seq = 2",
+    );
+    let text = outbox(&["export", &db]).expect_code(0).stdout;
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let project = lines
+        .iter()
+        .find(|line| line["entity_type"] == "project")
+        .unwrap();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(
+        project["payload"]["name"],
+        serde_json::json!({"$blob": "AP8="})
+    );
+    assert!(text.contains(r#""payload":{"share":0.1}"#), "{text}");
+    assert!(
+        text.contains(r#""payload":{"share":{"$real":"inf"}}"#),
+        "{text}"
+    );
+    assert_eq!(lines[1]["command"]["name"], "join");
+    let letters = outbox(&["export", &db, "--dead-letters"]).expect_code(0);
+    assert_eq!(letters.stdout, "");
+    let json = outbox(&["export", &db, "--json"]).expect_code(0).json();
+    assert_eq!(json["entries"].as_array().unwrap().len(), 3);
+}

@@ -58,6 +58,13 @@ pub enum Notice {
         /// The last failure.
         error: MutationError,
     },
+    /// A mutation that was to be cancelled had taken effect before; it stays.
+    CancelledTooLate {
+        /// The mutation.
+        mutation: MutationId,
+        /// Its entity.
+        entity: EntityRef,
+    },
     /// A conflict was decided by rule.
     ConflictResolved {
         /// The entity.
