@@ -61,6 +61,7 @@ pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]
 pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenCommand, TokenSource};
 pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
+pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{
     Discarded, EntryState, Moment, SettingError, Settings, Store, StoreError, StoreOptions, Watcher,

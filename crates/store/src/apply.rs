@@ -269,6 +269,29 @@ impl Applier<'_> {
         }
     }
 
+    /// The row, and what was recorded of fields that have no column any more: the app has dropped
+    /// it since, but not what it wrote.
+    fn with_dropped(
+        &self,
+        entity_type: &RegisteredType,
+        base: Option<&Fields>,
+        entries: &[Entry],
+        mut row: Fields,
+    ) -> Result<Fields, StoreError> {
+        let mut recorded = base.cloned();
+        for entry in entries {
+            let payload = captured::fields_of_mutation(self.tx, entry.seq)?;
+            recorded = after_mutation(recorded, entry.op, payload);
+        }
+        let columns = &entity_type.table.columns;
+        for (field, value) in &recorded.unwrap_or_default() {
+            if columns.iter().all(|column| column.field != *field) {
+                row.insert(field.clone(), value.clone());
+            }
+        }
+        Ok(row)
+    }
+
     /// Brings a dirty entity and a remote state together: row, base and outbox in one go. None of
     /// `entries` may have been sent without a final outcome (E5).
     pub(crate) fn reconcile(
@@ -286,7 +309,10 @@ impl Applier<'_> {
         }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         let base = captured::base_of(self.tx, names.0, names.1)?.into_fields();
-        let local = self.local_row(entity_type, entity)?;
+        let local = match self.local_row(entity_type, entity)? {
+            Some(row) => Some(self.with_dropped(entity_type, base.as_ref(), entries, row)?),
+            None => None,
+        };
         let theirs = remote.and_then(|remote| remote.fields.as_ref());
         let input = ConflictInput {
             entity,

@@ -4,6 +4,7 @@
 
 use crate::capture;
 use crate::error::{StoreError, to_json};
+use crate::follow;
 use crate::meta;
 use crate::row;
 use crate::settings::Settings;
@@ -250,6 +251,7 @@ fn attach_table(
         "INSERT INTO syncline_entity_type (name, table_name, policy, options) VALUES (?1, ?2, ?3, ?4)",
         params![name, table.name, entity_type.policy.as_str(), to_json(&entity_type.options)],
     )?;
+    follow::remember(tx, name, table)?;
     capture::install(tx, &entity_type)?;
     match request.existing {
         Existing::Adopt => {

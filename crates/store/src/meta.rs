@@ -28,6 +28,14 @@ pub(crate) mod key {
     pub(crate) const LAST_PULL_AT: &str = "last_pull_at";
     /// The server's history changed: until the next sweep is through, nothing is removed unasked.
     pub(crate) const RESET: &str = "reset";
+    /// Writes may have escaped capture: the next snapshot is compared with the tables.
+    pub(crate) const RECOVER: &str = "recover";
+    /// The position of the feed up to which the rows agreed with the server.
+    pub(crate) const RECOVER_FROM: &str = "recover_from";
+    /// Prefix: fields of columns that are new since then.
+    pub(crate) const RECOVER_NEW: &str = "recover_new:";
+    /// Prefix: how many mutations were recorded so far.
+    pub(crate) const RECOVERED: &str = "recovered:";
     pub(crate) const SWEEPING: &str = "sweeping";
     /// Under which circumstances everything in the inbox was tried last.
     pub(crate) const INBOX_TRIED: &str = "inbox_tried";

@@ -4,6 +4,7 @@ use crate::apply::{Applier, Landed, Parents};
 use crate::error::StoreError;
 use crate::inbox;
 use crate::meta;
+use crate::recover;
 use crate::retry::{Occasion, retry_waiting};
 use crate::state;
 use crate::store::EntityTypes;
@@ -37,6 +38,7 @@ fn standing(conn: &Connection, scope: &Scope) -> Result<Option<Standing>, StoreE
 
 /// Forgets where a scope stands: the next pull compares everything anew.
 pub(crate) fn forget_cursor(tx: &Transaction<'_>, scope: &Scope) -> Result<(), StoreError> {
+    recover::keep_position(tx, scope)?;
     tx.execute(
         "DELETE FROM syncline_cursor WHERE scope = ?1",
         [scope.as_str()],
@@ -62,8 +64,9 @@ pub(crate) fn apply(
         sweep::begin(tx, types)?;
     }
     let sweeping = snapshot && sweep::is_under_way(tx)?;
+    let comparison = recover::under_way(tx)?.filter(|_| snapshot);
     let mut applier = Applier::new(tx, types, now);
-    applier.plain = !state::anything_special(tx)?;
+    applier.plain = comparison.is_none() && !state::anything_special(tx)?;
     if snapshot {
         applier.parents = Parents::Later;
         applier.newest = page.end.position;
@@ -78,7 +81,7 @@ pub(crate) fn apply(
                 if sweeping {
                     sweep::mark(tx, change)?;
                 }
-                let landed = applier.change(scope, change)?;
+                let landed = land(&mut applier, comparison.as_ref(), scope, change)?;
                 // What is parked makes later changes of the page special.
                 applier.plain &= landed != Landed::Parked;
                 landed.count(&mut summary);
@@ -103,16 +106,20 @@ pub(crate) fn apply(
     }
     applier.parents = Parents::Checked;
     applier.plain = false;
-    let wrote = summary.upserts + summary.deletes + summary.merged + summary.parked > 0;
-    let occasion = if wrote {
-        Occasion::Changed
-    } else {
-        Occasion::Nothing
-    };
-    retry_waiting(&mut applier, occasion, &mut summary)?;
+    retry_waiting(&mut applier, occasion(&summary), &mut summary)?;
     move_cursor(tx, scope, &page.end, now)?;
+    // (Of a snapshot that was compared, nothing is due any more.)
+    summary.again = page.end.at_head && recover::begin_after_feed(tx, scope)?;
     summary.notices.append(&mut applier.notices);
     Ok(summary)
+}
+
+/// Whether what waits may find its place now.
+fn occasion(summary: &PageSummary) -> Occasion {
+    match summary.upserts + summary.deletes + summary.merged + summary.parked {
+        0 => Occasion::Nothing,
+        _ => Occasion::Changed,
+    }
 }
 
 fn valid(page: &Page) -> impl Iterator<Item = &Change> {
@@ -120,6 +127,23 @@ fn valid(page: &Page) -> impl Iterator<Item = &Change> {
         PageChange::Valid(change) => Some(change),
         PageChange::Invalid { .. } => None,
     })
+}
+
+/// Applies a change, or compares its row with what is here.
+fn land(
+    applier: &mut Applier<'_>,
+    comparison: Option<&recover::Comparison>,
+    scope: &Scope,
+    change: &Change,
+) -> Result<Landed, StoreError> {
+    let met = match comparison {
+        Some(comparison) => comparison.meet(applier, scope, change)?,
+        None => None,
+    };
+    match met {
+        Some(landed) => Ok(landed),
+        None => applier.change(scope, change),
+    }
 }
 
 fn move_cursor(

@@ -1,7 +1,8 @@
 //! Rows of the app's tables as entities: read, write, remove, find parents.
 
+use crate::capture;
 use crate::error::{StoreError, is_rows_fault};
-use crate::table::{Reference, Table, quote_ident};
+use crate::table::{Affinity, Column, Reference, Table, quote_ident};
 use rusqlite::types::{Value as SqlValue, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use syncline_protocol::{EntityId, Fields, KeyPart, Value};
@@ -48,7 +49,7 @@ fn from_sql(value: ValueRef<'_>) -> Value {
 
 pub(crate) fn where_key(table: &Table) -> String {
     // The second comparison keeps keys apart that a NOCASE column calls equal.
-    let same = |(index, column): (usize, &crate::table::Column)| {
+    let same = |(index, column): (usize, &Column)| {
         let (name, n) = (quote_ident(&column.name), index + 1);
         format!("{name} = ?{n} AND {name} COLLATE BINARY = ?{n}")
     };
@@ -175,6 +176,34 @@ fn id_from(table: &Table, row: &Row<'_>) -> rusqlite::Result<Result<EntityId, St
         });
     }
     Ok(EntityId::from_parts(&parts).map_err(|error| error.to_string()))
+}
+
+/// Whether a value is what the column holds when nobody gave it one. What a default computes anew
+/// for each row cannot be told from what was given: it counts as nobody's.
+pub(crate) fn is_default(
+    conn: &Connection,
+    column: &Column,
+    value: &Value,
+) -> Result<bool, StoreError> {
+    let Some(default) = &column.default else {
+        return Ok(*value == Value::Null);
+    };
+    if default.trim().eq_ignore_ascii_case("null") {
+        return Ok(*value == Value::Null);
+    }
+    let Some(constant) = capture::constant_default(default) else {
+        return Ok(true);
+    };
+    let stored = match column.affinity {
+        Affinity::Text => format!("iif(typeof({constant}) = 'blob', {constant}, {constant} || '')"),
+        Affinity::Real => {
+            format!("iif(typeof({constant}) = 'integer', {constant} + 0.0, {constant})")
+        }
+        _ => constant,
+    };
+    let sql = format!("SELECT {stored}");
+    let default = conn.query_row(&sql, [], |row| Ok(from_sql(row.get_ref(0)?)))?;
+    Ok(default == *value)
 }
 
 /// Writes a row: inserts it, or sets the given fields. Fields that the table does not have are passed
@@ -322,7 +351,7 @@ fn column_value(table: &Table, id: &EntityId, fields: &Fields, column: &str) -> 
     {
         Some(index) => key_values(id).nth(index),
         None => {
-            let named = |known: &&crate::table::Column| known.name.eq_ignore_ascii_case(column);
+            let named = |known: &&Column| known.name.eq_ignore_ascii_case(column);
             let field = &table.columns.iter().find(named)?.field;
             fields.get(field).map(to_sql)
         }
@@ -370,7 +399,7 @@ pub(crate) fn parent_id(
     reference: &Reference,
     values: &[SqlValue],
 ) -> Option<EntityId> {
-    let part = |key: &crate::table::Column| {
+    let part = |key: &Column| {
         let at = reference
             .to_columns
             .iter()

@@ -2,10 +2,10 @@
 //! checks the fencing token first (S2) and is rolled back as a whole on any error (A5).
 
 use crate::apply::Applier;
-use crate::capture::{self, CaptureState};
 use crate::claim::Claimer;
 use crate::definitions;
 use crate::error::StoreError;
+use crate::follow;
 use crate::lease::{self, Lease};
 use crate::meta;
 use crate::remedy::Discarded;
@@ -260,14 +260,18 @@ impl Store {
 
     fn try_perform(&mut self, work: &StoreWork, now: Now) -> Result<StoreAnswer, StoreError> {
         self.follow_schema()?;
-        let name = name(work);
+        let (name, known) = (name(work), self.schema_cookie);
         self.watch(name, Moment::Before);
         let (token, watcher) = (self.token, self.options.watcher.clone());
         let (types, dice, options) = (&self.types, &mut self.dice, &self.options);
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let before = schema_cookie(&tx)?;
+        if follow::cookie(&tx)? != known {
+            // The app was quicker, between looking and beginning.
+            tx.rollback()?;
+            return self.try_perform(work, now);
+        }
         let mut session = Session {
             tx: &tx,
             types,
@@ -284,16 +288,14 @@ impl Store {
             }
         };
         let token = session.token;
-        let after = schema_cookie(&tx)?;
+        let after = follow::cookie(&tx)?;
         if let Some(watcher) = &watcher {
             watcher(name, Moment::Written);
         }
         tx.commit()?;
         self.token = token;
-        if before == self.schema_cookie {
-            // Only triggers that were held off and came back as they were.
-            self.schema_cookie = after;
-        }
+        // Only triggers that were held off and came back as they were.
+        self.schema_cookie = after;
         self.watch(name, Moment::Committed);
         Ok(answer)
     }
@@ -306,33 +308,16 @@ impl Store {
 
     /// Renews types and capture triggers when the app changed its schema.
     fn follow_schema(&mut self) -> Result<(), StoreError> {
-        let cookie = schema_cookie(&self.conn)?;
-        if cookie == self.schema_cookie {
+        if follow::cookie(&self.conn)? == self.schema_cookie {
             return Ok(());
         }
-        let types = EntityTypes::load(&self.conn)?;
-        let stale = |entity_type: &&RegisteredType| {
-            capture::verify(&self.conn, entity_type).map(|state| state != CaptureState::Current)
-        };
-        let mut renew = Vec::new();
-        for entity_type in types.iter() {
-            if stale(&entity_type)? {
-                renew.push(entity_type);
-            }
-        }
-        if !renew.is_empty() {
-            let tx = self.conn.unchecked_transaction()?;
-            for entity_type in renew {
-                tracing::warn!(
-                    entity_type = entity_type.name,
-                    "the schema changed: capture triggers are renewed"
-                );
-                capture::install(&tx, entity_type)?;
-            }
-            tx.commit()?;
-        }
-        self.types = types;
-        self.schema_cookie = schema_cookie(&self.conn)?;
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let types = follow::follow(&tx)?;
+        let cookie = follow::cookie(&tx)?;
+        tx.commit()?;
+        (self.types, self.schema_cookie) = (types, cookie);
         Ok(())
     }
 
@@ -543,10 +528,6 @@ fn name(work: &StoreWork) -> &'static str {
         StoreWork::ForgetCursor(_) => "forget-cursor",
         StoreWork::Survey => "survey",
     }
-}
-
-fn schema_cookie(conn: &Connection) -> Result<i64, StoreError> {
-    Ok(conn.pragma_query_value(None, "schema_version", |row| row.get(0))?)
 }
 
 /// Opens the engine's connection to an existing file. References are checked by the engine itself:

@@ -10,6 +10,7 @@ use crate::captured;
 use crate::error::StoreError;
 use crate::meta;
 use crate::outbox;
+use crate::recover;
 use crate::row;
 use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
@@ -23,6 +24,7 @@ const SWEEP_FREELY: usize = 100;
 /// A snapshot begins: marks are needed when there are rows to compare with.
 pub(crate) fn begin(tx: &Transaction<'_>, types: &EntityTypes) -> Result<(), StoreError> {
     tx.execute("DELETE FROM syncline_seen", [])?;
+    recover::forget_missing(tx)?;
     for entity_type in types.iter() {
         let table = crate::table::quote_ident(&entity_type.table.name);
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
@@ -31,6 +33,11 @@ pub(crate) fn begin(tx: &Transaction<'_>, types: &EntityTypes) -> Result<(), Sto
         }
     }
     Ok(meta::clear(tx, meta::key::SWEEPING)?)
+}
+
+/// So many rows of a type are not removed unasked, on either side (I3).
+pub(crate) fn is_too_many(gone: usize, left: usize) -> bool {
+    left == 0 || (gone > SWEEP_FREELY && gone > left)
 }
 
 pub(crate) fn is_under_way(tx: &Transaction<'_>) -> Result<bool, StoreError> {
@@ -58,6 +65,11 @@ pub(crate) fn finish(
         for entity_type in types.iter() {
             sweep_type(applier, entity_type, summary)?;
         }
+    }
+    if recover::under_way(applier.tx)?.is_some() {
+        recover::finish(applier, types, summary)?;
+    }
+    if sweeping {
         meta::clear(applier.tx, meta::key::SWEEPING)?;
         meta::clear(applier.tx, meta::key::RESET)?;
         applier.tx.execute("DELETE FROM syncline_seen", [])?;
@@ -91,17 +103,26 @@ fn sweep_type(
         Ok(())
     })?;
     let adopt = format!("{}{}", meta::key::ADOPT, entity_type.name);
-    if meta::get::<i64>(tx, &adopt)?.is_some() {
-        meta::clear(tx, &adopt)?;
+    let reset = meta::get::<i64>(tx, meta::key::RESET)?.is_some();
+    let origin = if meta::get::<i64>(tx, &adopt)?.is_some() {
+        Some("attach")
+    } else {
+        // What was written without a record, unless the server's history changed as well.
+        (!reset && recover::under_way(tx)?.is_some()).then_some(recover::ORIGIN)
+    };
+    meta::clear(tx, &adopt)?;
+    if let Some(origin) = origin {
         for (id, fields) in &gone {
-            record_create(tx, entity_type, id, fields, "attach", applier.now)?;
+            record_create(tx, entity_type, id, fields, origin, applier.now)?;
+        }
+        if origin == recover::ORIGIN {
+            recover::count(tx, entity_type, gone.len())?;
         }
         return Ok(());
     }
     let held = format!("{}{}", meta::key::SWEEP_HELD, entity_type.name);
     // What was just pushed from here says nothing about what the server had before.
-    let reset = meta::get::<i64>(tx, meta::key::RESET)?.is_some();
-    let too_many = reset || confirmed == 0 || (gone.len() > SWEEP_FREELY && gone.len() > confirmed);
+    let too_many = reset || is_too_many(gone.len(), confirmed);
     if !gone.is_empty() && too_many {
         let count = gone.len() as u64;
         meta::set(tx, &held, i64::try_from(count).unwrap_or(i64::MAX))?;

@@ -5,6 +5,7 @@ mod admin;
 mod attach;
 mod detach;
 mod engine;
+mod migrate;
 mod outbox;
 mod run;
 mod serve;
@@ -43,4 +44,5 @@ commands! {
     Status => status,
     Outbox => outbox,
     Detach => detach,
+    Migrate => migrate,
 }

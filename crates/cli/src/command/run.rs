@@ -161,6 +161,15 @@ impl TokenFile {
     }
 }
 
+const GONE_THERE: &str = "rows are gone on the server and kept here until you confirm";
+const ESCAPED: &str = "writes had escaped capture: recorded now";
+const GONE_HERE: &str =
+    "rows had disappeared without a record, too many to delete everywhere: they came back";
+
+fn log_rows(entity_type: &str, rows: u64, what: &str) {
+    tracing::warn!(entity_type, rows, "{what}");
+}
+
 /// Logs notices; a failure that repeats itself warns once.
 #[derive(Default)]
 struct Told {
@@ -217,13 +226,9 @@ impl Told {
                     cycle::other_account(recorded, offered)
                 );
             }
-            Notice::SweepHeld { entity_type, rows } => {
-                tracing::warn!(
-                    entity_type,
-                    rows,
-                    "rows are gone on the server and kept here until you confirm"
-                );
-            }
+            Notice::SweepHeld { entity_type, rows } => log_rows(entity_type, *rows, GONE_THERE),
+            Notice::Recovered { entity_type, rows } => log_rows(entity_type, *rows, ESCAPED),
+            Notice::RecoveryHeld { entity_type, rows } => log_rows(entity_type, *rows, GONE_HERE),
             Notice::EpochChanged => {
                 tracing::warn!("the server's history is another one: everything is compared anew")
             }

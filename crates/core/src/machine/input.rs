@@ -237,6 +237,8 @@ pub struct PageSummary {
     pub parked: u64,
     /// Changes already reflected (own echoes).
     pub skipped: u64,
+    /// The cursor was given up: a snapshot comes next, head or not.
+    pub again: bool,
     /// Things the app is to be told (C4).
     pub notices: Vec<super::Notice>,
 }

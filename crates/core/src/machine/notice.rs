@@ -122,6 +122,22 @@ pub enum Notice {
         /// How many rows.
         rows: u64,
     },
+    /// Writes had escaped capture (its triggers were gone or stale): they were found by comparing
+    /// with the server and are recorded now.
+    Recovered {
+        /// The entity type.
+        entity_type: String,
+        /// How many mutations were recorded.
+        rows: u64,
+    },
+    /// While capture was interrupted, rows disappeared that the server has; they are so many that
+    /// no deletes were recorded: the rows came back (I3).
+    RecoveryHeld {
+        /// The entity type.
+        entity_type: String,
+        /// How many rows.
+        rows: u64,
+    },
     /// The store could not do its work; it is tried again.
     StoreTrouble(StoreFault),
     /// Another process is the engine of this file.

@@ -107,9 +107,11 @@ impl Machine {
         match answer {
             StoreAnswer::Cursor(cursor) => self.ask_page(cursor, out),
             StoreAnswer::PageApplied(summary) => {
-                self.cycle.progress |= summary.upserts + summary.deletes + summary.merged > 0;
+                let again = summary.again;
+                self.cycle.progress |=
+                    again || summary.upserts + summary.deletes + summary.merged > 0;
                 tell(summary, out);
-                if self.cycle.at_head {
+                if self.cycle.at_head && !again {
                     self.cycle.scope += 1;
                 }
                 self.read_scope(out);
@@ -190,6 +192,7 @@ fn tell(summary: PageSummary, out: &mut Effects) {
         merged,
         parked,
         skipped: _,
+        again: _,
         notices,
     } = summary;
     if upserts + deletes + merged + parked > 0 {

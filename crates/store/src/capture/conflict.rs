@@ -170,7 +170,7 @@ pub(super) fn early_value(subject: &Subject<'_>, column: &Column) -> String {
 }
 
 /// A DEFAULT clause as an expression, if it is a plain number, text or blob.
-fn constant_default(default: &str) -> Option<String> {
+pub(crate) fn constant_default(default: &str) -> Option<String> {
     let text = default.trim();
     let number = text.trim_start_matches(['+', '-', ' ']);
     let digits = number.starts_with(|c: char| c.is_ascii_digit() || c == '.')

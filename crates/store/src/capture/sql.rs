@@ -13,7 +13,7 @@ const MAX_BLOB_LENGTH: u32 = 16 * 1024 * 1024;
 
 /// Milliseconds since 1970. SQLite's 'now' stands still during one statement, nested triggers
 /// included.
-pub(super) const NOW: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)";
+pub(crate) const NOW: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)";
 
 /// A new correlation id, which is also the key under which an untouched mutation is sent: the
 /// digits of a UUIDv7 (RFC 9562 5.7) without its hyphens, so that the server's keys grow at the end.

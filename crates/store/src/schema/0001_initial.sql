@@ -20,7 +20,8 @@ CREATE TABLE syncline_entity_type (
   table_name TEXT NOT NULL UNIQUE,       -- the app's table
   policy     TEXT NOT NULL,              -- field-merge, server-wins or client-wins
   schema_version INTEGER NOT NULL DEFAULT 1, -- counts the changes of the table's schema
-  options    TEXT NOT NULL DEFAULT '{}'  -- JSON: lane, id mode, declared references, columns left out, renamed fields
+  options    TEXT NOT NULL DEFAULT '{}', -- JSON: lane, id mode, declared references, columns left out, renamed fields
+  columns    TEXT NOT NULL DEFAULT '[]'  -- JSON: the table's columns when it was last looked at
 ) WITHOUT ROWID;
 
 -- The durable queue of mutations: everything not yet settled, and the dead letters. What is
@@ -207,6 +208,18 @@ CREATE TABLE syncline_log (
 CREATE TABLE syncline_seen (
   entity_type TEXT NOT NULL,
   entity_id   TEXT NOT NULL,
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- Rows of a snapshot under way that is compared with the tables (writes had escaped capture) and
+-- that are missing here: whether they were deleted is decided when all are known.
+CREATE TABLE syncline_missing (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  scope       TEXT NOT NULL,
+  fields      TEXT NOT NULL,             -- JSON
+  version     TEXT NOT NULL,
+  position    INTEGER NOT NULL,
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
 

@@ -35,11 +35,11 @@ fn verify_notices_what_apps_do() {
         ),
         (
             "CREATE TRIGGER newer AFTER INSERT ON Task BEGIN SELECT 1; END",
-            CaptureState::Stale,
+            CaptureState::Outrun,
         ),
         (
             "DROP TRIGGER older; CREATE TRIGGER older AFTER INSERT ON task BEGIN SELECT 1; END",
-            CaptureState::Stale,
+            CaptureState::Outrun,
         ),
         (
             "DROP TRIGGER syncline_capture_task_after_delete",
