@@ -199,7 +199,7 @@ impl Builder {
         let remote = self.make_remote(&store, &settings)?;
         let writer = write::connect(&self.path, &settings)?;
         let driver = Driver::new(store, remote, config, &self.path)?;
-        Syncline::start(driver, writer, &self.path)
+        Syncline::start(driver, writer, settings.outbox_rows(), &self.path)
     }
 
     #[cfg(feature = "http")]

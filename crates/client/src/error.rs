@@ -30,6 +30,22 @@ pub enum Error {
     /// A written value can never be synced; the write was rolled back.
     #[error("a written value cannot be synced: {0}; the write was rolled back")]
     Unsyncable(String),
+    /// What was written is more than the server takes at once; the write was rolled back.
+    #[error("{0}; the write was rolled back")]
+    TooLarge(String),
+    /// The outbox is full; the write was rolled back. Try again once something is synced.
+    #[error(
+        "{rows} mutations wait to be synced, which is the limit set by outbox_rows; the write was rolled back: sync, then try again"
+    )]
+    OutboxFull {
+        /// Unsettled mutations.
+        rows: u64,
+    },
+    /// A command stands for one write to one entity; the write was rolled back.
+    #[error(
+        "a command belongs to a write of exactly one entity, this one recorded {0}; the write was rolled back"
+    )]
+    NotOneEntity(usize),
     /// A value can never be synced.
     #[error(transparent)]
     Value(#[from] ValueError),

@@ -1,6 +1,7 @@
 //! The handle that apps hold.
 
 use crate::driver::{Command, Driver};
+use crate::write::{Recorded, WriteOptions};
 use crate::{Builder, Clock, Error, write};
 use rusqlite::{Connection, Transaction};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub struct Syncline {
     from_start: Mutex<Option<broadcast::Receiver<Notice>>>,
     changes: watch::Receiver<(State, u64)>,
     writer: Mutex<Connection>,
+    /// Unsettled mutations at which a write is refused.
+    outbox_rows: u64,
     path: PathBuf,
     thread: Option<JoinHandle<()>>,
 }
@@ -70,7 +73,12 @@ impl Syncline {
         Builder::new(path.as_ref())
     }
 
-    pub(crate) fn start(driver: Driver, writer: Connection, path: &Path) -> Result<Self, Error> {
+    pub(crate) fn start(
+        driver: Driver,
+        writer: Connection,
+        outbox_rows: u64,
+        path: &Path,
+    ) -> Result<Self, Error> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (notices, from_start) = broadcast::channel(NOTICES_KEPT);
         let (sender, changes) = watch::channel((State::Idle, 0));
@@ -93,6 +101,7 @@ impl Syncline {
             from_start: Mutex::new(Some(from_start)),
             changes,
             writer: Mutex::new(writer),
+            outbox_rows,
             path: path.to_owned(),
             thread: Some(thread),
         };
@@ -110,9 +119,20 @@ impl Syncline {
         &self,
         write: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.write_with(&WriteOptions::default(), write)
+            .map(|recorded| recorded.value)
+    }
+
+    /// As [`Syncline::write`], saying in which lane its mutations travel, whether they take effect
+    /// all or none, what they wait for, and which command they are.
+    pub fn write_with<T, E: From<Error> + From<rusqlite::Error>>(
+        &self,
+        options: &WriteOptions,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Recorded<T>, E> {
         // A panic in an earlier write rolled its transaction back; the connection is as good as new.
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = write::write(&mut writer, write)?;
+        let done = write::write(&mut writer, options, self.outbox_rows, write)?;
         drop(writer);
         self.trigger_sync(Reason::MutationEnqueued);
         Ok(done)

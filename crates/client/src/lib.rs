@@ -51,6 +51,7 @@ pub use config::{ConfigError, ConfigFile, ConfiguredToken, ConfiguredType};
 pub use engine::{Engine, Outgoing};
 pub use error::Error;
 pub use handle::{NoticeStream, StatusStream, SyncEnd, Syncline};
+pub use write::{Grouping, Recorded, WriteOptions};
 
 pub use rusqlite;
 pub use syncline_core::{
@@ -64,5 +65,6 @@ pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detac
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{
-    Discarded, EntryState, Moment, SettingError, Settings, Store, StoreError, StoreOptions, Watcher,
+    Discarded, EntryState, Lane, Moment, SettingError, Settings, Store, StoreError, StoreOptions,
+    Watcher,
 };

@@ -42,6 +42,6 @@ mod vacate;
 pub use error::StoreError;
 pub use outbox::EntryState;
 pub use remedy::Discarded;
-pub use settings::{Retention, SETTINGS, Section, Setting, SettingError, Settings};
+pub use settings::{Retention, SETTINGS, Section, Setting, SettingError, Settings, server_limits};
 pub use store::{EntityTypes, Moment, RegisteredType, Store, StoreOptions, Watcher};
 pub use type_options::{DeclaredReference, IdMode, Lane, TypeOptions};

@@ -14,6 +14,8 @@ pub(crate) mod key {
     pub(crate) const REMOTE: &str = "remote";
     /// JSON: the numbers that were set when the file was attached.
     pub(crate) const SETTINGS: &str = "settings";
+    /// JSON: the sizes that the server named last.
+    pub(crate) const LIMITS: &str = "limits";
     /// JSON: the definitions that the remote took last, and those that it is being told.
     pub(crate) const REGISTERED: &str = "registered";
     pub(crate) const REGISTERING: &str = "registering";

@@ -6,6 +6,7 @@ use crate::meta;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use syncline_core::Config;
+use syncline_protocol::Limits;
 
 /// Where a setting stands in `syncline.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,6 +205,12 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// The sizes that the server named last; `None` before the first exchange with it.
+pub fn server_limits(conn: &Connection) -> Result<Option<Limits>, StoreError> {
+    let text: Option<String> = meta::get(conn, meta::key::LIMITS)?;
+    text.map(|text| json("server's limits", &text)).transpose()
 }
 
 /// How much of what was settled is remembered.

@@ -4,7 +4,7 @@
 use crate::apply::Applier;
 use crate::claim::Claimer;
 use crate::definitions;
-use crate::error::StoreError;
+use crate::error::{StoreError, to_json};
 use crate::follow;
 use crate::lease::{self, Lease};
 use crate::meta;
@@ -486,6 +486,7 @@ fn greet(
             meta::set(tx, meta::key::SUBJECT, &hello.principal.subject)?;
         }
     }
+    meta::set(tx, meta::key::LIMITS, to_json(&hello.limits))?;
     let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
     let epoch_changed = epoch
         .as_deref()
