@@ -176,7 +176,7 @@ fn mark(tx: &Transaction<'_>, before: i64, options: &WriteOptions) -> Result<(),
     };
     tx.execute(
         "UPDATE syncline_outbox
-            SET lane = coalesce(?2, lane), group_id = ?3, command = ?4, depends_on = ?5
+            SET lane = CASE WHEN ?2 IS NULL THEN lane ELSE nullif(?2, 1) END, group_id = ?3, command = ?4, depends_on = ?5
           WHERE seq > ?1",
         params![before, lane, group, command, depends_on],
     )?;

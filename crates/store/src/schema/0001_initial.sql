@@ -252,3 +252,33 @@ UNION ALL
 SELECT entity_type, entity_id, 'conflict', 0, error FROM syncline_conflict WHERE resolved_at IS NULL
 UNION ALL
 SELECT entity_type, entity_id, 'inbox:' || waits_for, 0, detail FROM syncline_inbox;
+
+-- For UIs in any language: what a person has to mend, one row for each field that the server named,
+-- or one row with no field.
+CREATE VIEW syncline_dead_letter AS
+SELECT o.seq, o.mutation, o.entity_type, o.entity_id, o.op, o.state, o.attempts, o.created_at,
+       json_extract(o.last_error, '$.code')   AS code,
+       json_extract(o.last_error, '$.detail') AS detail,
+       json_extract(e.value, '$.field')       AS field,
+       json_extract(e.value, '$.code')        AS field_code,
+       json_extract(e.value, '$.detail')      AS field_detail
+  FROM syncline_outbox AS o LEFT JOIN json_each(o.last_error, '$.errors') AS e
+ WHERE o.state IN ('failed', 'dead');
+
+-- For UIs in any language: what is still to be sent or answered, in local order.
+CREATE VIEW syncline_pending AS
+SELECT seq, mutation, entity_type, entity_id, op, state, attempts, created_at,
+       frozen IS NOT NULL AS may_have_been_sent,
+       CASE WHEN state = 'in_flight' THEN 'answer'
+            WHEN EXISTS (SELECT 1 FROM syncline_conflict AS c WHERE c.entity_type = o.entity_type
+                          AND c.entity_id = o.entity_id AND c.resolved_at IS NULL) THEN 'conflict'
+            WHEN EXISTS (SELECT 1 FROM syncline_inbox AS i WHERE i.entity_type = o.entity_type
+                          AND i.entity_id = o.entity_id) THEN 'inbox'
+            WHEN EXISTS (SELECT 1 FROM syncline_outbox AS p WHERE p.entity_type = o.entity_type
+                          AND p.entity_id = o.entity_id AND p.seq < o.seq) THEN 'earlier'
+            WHEN cancel = 1 THEN 'cancel'
+            WHEN not_before > CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)
+            THEN 'time'
+       END AS waits_for,
+       not_before
+  FROM syncline_outbox AS o WHERE state IN ('pending', 'in_flight');

@@ -140,3 +140,33 @@ c.execute('COMMIT')
         assert_eq!(fields.get("v"), Some(&Value::Real(*real)), "{real:e}");
     }
 }
+
+#[test]
+fn views_and_the_recipe_for_groups_work_from_another_language() {
+    let (_folder, path) = file(TASK);
+    let script = r#"
+c.execute("BEGIN IMMEDIATE")
+c.execute("CREATE TEMP TABLE IF NOT EXISTS before AS SELECT 0 AS seq")
+c.execute("UPDATE before SET seq = (SELECT coalesce(max(seq), 0) FROM syncline_outbox)")
+c.execute("INSERT INTO task (id, title) VALUES ('t1', 'milk'), ('t2', 'bread')")
+c.execute("UPDATE syncline_outbox SET group_id = 'g1', lane = 0 WHERE seq > (SELECT seq FROM before)")
+c.execute("COMMIT")
+c.execute("INSERT INTO task (id, title) VALUES ('t3', 'tea')")
+c.execute("UPDATE task SET title = 'green tea' WHERE id = 't3'")
+grouped = c.execute("SELECT group_id, lane FROM syncline_outbox ORDER BY seq").fetchall()
+assert grouped == [('g1', 0), ('g1', 0), (None, None), (None, None)], grouped
+error = '{"code":"validation","detail":"no","errors":[{"field":"title","code":"a","detail":"x"},{"field":"price","code":"b","detail":"y"}]}'
+c.execute("UPDATE syncline_outbox SET state = 'failed', last_error = ? WHERE entity_id = 't1'", (error,))
+c.execute("UPDATE syncline_outbox SET state = 'dead', last_error = '{\"code\":\"hung\",\"detail\":\"z\"}' WHERE entity_id = 't2'")
+letters = c.execute("SELECT entity_id, state, code, field, field_detail FROM syncline_dead_letter ORDER BY seq, field").fetchall()
+assert letters == [('t1', 'failed', 'validation', 'price', 'y'), ('t1', 'failed', 'validation', 'title', 'x'),
+                   ('t2', 'dead', 'hung', None, None)], letters
+pending = c.execute("SELECT entity_id, op, waits_for, may_have_been_sent FROM syncline_pending ORDER BY seq").fetchall()
+assert pending == [('t3', 'create', None, 0), ('t3', 'update', 'earlier', 0)], pending
+status = c.execute("SELECT pending, failed, dead, open_conflicts FROM syncline_status").fetchone()
+assert status == (2, 1, 1, 0), status
+states = dict(c.execute("SELECT entity_id, state FROM syncline_row_state"))
+assert states == {'t1': 'failed', 't2': 'dead', 't3': 'pending'}, states
+"#;
+    python(&path, script);
+}
