@@ -11,7 +11,9 @@ use std::time::Duration;
 use syncline_core::{Config, Policy, Remote};
 use syncline_protocol::ClientId;
 use syncline_store::attach::{AttachReport, AttachRequest, Declaration, Existing, Tables, attach};
-use syncline_store::{Settings, Store, StoreOptions, Watcher};
+use syncline_store::{
+    InstallationRecords, Settings, StateDirectory, Store, StoreOptions, Watcher, holder,
+};
 
 /// Builds a [`Syncline`]; see [`Syncline::builder`].
 pub struct Builder {
@@ -28,6 +30,7 @@ pub struct Builder {
     existing: Existing,
     policy: Policy,
     config: Option<Config>,
+    records: Option<Arc<dyn InstallationRecords>>,
     watcher: Option<Watcher>,
 }
 
@@ -47,6 +50,7 @@ impl Builder {
             existing: Existing::Upload,
             policy: Policy::default(),
             config: None,
+            records: None,
             watcher: None,
         }
     }
@@ -158,6 +162,36 @@ impl Builder {
         self
     }
 
+    /// The directory in which it is remembered, outside the database, that the file is this
+    /// installation's; the default is [`StateDirectory::usual`]. It should not be part of what a
+    /// backup of the file restores.
+    #[must_use]
+    pub fn state_dir(self, path: impl Into<PathBuf>) -> Self {
+        self.records(Arc::new(StateDirectory::new(path)))
+    }
+
+    /// A place of your own for that, such as the platform's keychain.
+    #[must_use]
+    pub fn records(mut self, records: Arc<dyn InstallationRecords>) -> Self {
+        self.records = Some(records);
+        self
+    }
+
+    /// Where installations are remembered. Without a place only the server notices copies.
+    fn kept_records(&self) -> Option<Arc<dyn InstallationRecords>> {
+        let usual = || -> Option<Arc<dyn InstallationRecords>> {
+            let usual = StateDirectory::usual();
+            if usual.is_none() {
+                tracing::warn!(
+                    "the environment names no place for state, so a copied or restored database \
+                     is only noticed by the server; set SYNCLINE_STATE_DIR"
+                );
+            }
+            Some(Arc::new(usual?))
+        };
+        self.records.clone().or_else(usual)
+    }
+
     /// Someone who is told the moments of each unit of store work (crash tests above all).
     #[must_use]
     pub fn watcher(mut self, watcher: Watcher) -> Self {
@@ -180,7 +214,12 @@ impl Builder {
             settings: self.settings.clone(),
             client: ClientId::new(driver::random_name()?),
         };
-        Ok(attach(&mut conn, &request, Clock::start().now())?)
+        let report = attach(&mut conn, &request, Clock::start().now())?;
+        if let Some(records) = self.kept_records() {
+            let seed = driver::random_seed()?;
+            syncline_store::enrol(&mut conn, &self.path, records.as_ref(), seed)?;
+        }
+        Ok(report)
     }
 
     /// Attaches what is to be attached, opens the store and starts the engine on its own thread.
@@ -191,8 +230,10 @@ impl Builder {
             None => Settings::stored(&open_existing(&self.path)?)?,
         };
         let config = self.config.clone().unwrap_or_else(|| settings.config());
-        let options = StoreOptions::new(driver::random_name()?, driver::random_seed()?);
+        let name = holder::of_this_process(&driver::random_name()?);
+        let options = StoreOptions::new(name, driver::random_seed()?);
         let mut options = options.settings(&settings);
+        options.records = self.kept_records();
         options.lease_ttl_ms = config.lease_ttl_ms;
         options.watcher = self.watcher.clone();
         let store = Store::open(&self.path, options)?;

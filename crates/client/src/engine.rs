@@ -28,18 +28,25 @@ pub struct Engine {
     last_error: Option<String>,
     /// What follows from the last input and can wait until its requests are on their way.
     rest: VecDeque<Effect>,
+    /// Noticed before there was anyone to tell.
+    untold: Vec<Notice>,
 }
 
 impl Engine {
     /// An engine at rest; `seed` should differ from start to start.
     pub fn new(store: Store, config: Config, seed: u64) -> Result<Self, StoreError> {
         let client = store.client_id()?;
+        let untold = match store.identity_changed() {
+            true => vec![Notice::IdentityChanged],
+            false => Vec::new(),
+        };
         Ok(Self {
             machine: Machine::new(config, client, seed),
             store,
             noted: (State::Stopped, None),
             last_error: None,
             rest: VecDeque::new(),
+            untold,
         })
     }
 
@@ -48,7 +55,8 @@ impl Engine {
     /// It stops after a request: send that, then call [`proceed`](Self::proceed) for the work that
     /// can be done while the answer is awaited. Work that is left over comes before the next input.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Outgoing> {
-        let mut out = Vec::new();
+        let untold = std::mem::take(&mut self.untold).into_iter();
+        let mut out: Vec<Outgoing> = untold.map(Outgoing::Notice).collect();
         while !self.rest.is_empty() {
             self.run(VecDeque::new(), now, &mut out);
         }

@@ -68,3 +68,4 @@ pub use syncline_store::{
     Discarded, EntryState, Lane, Moment, SettingError, Settings, Store, StoreError, StoreOptions,
     Watcher,
 };
+pub use syncline_store::{InstallationRecords, StateDirectory};

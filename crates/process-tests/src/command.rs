@@ -56,6 +56,9 @@ impl Tool {
         command
             .env_remove("SYNCLINE_TOKEN")
             .args(subcommand.split_whitespace());
+        if let Some(path) = path {
+            command.env("SYNCLINE_STATE_DIR", path.with_file_name("state"));
+        }
         command.args(path).args(arguments.split_whitespace());
         if let Some(token) = &self.token {
             command.env("SYNCLINE_TOKEN", token);

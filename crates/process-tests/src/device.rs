@@ -16,6 +16,19 @@ pub fn copy_database(from: &Path, to: &Path) {
     }
 }
 
+/// Copies what is remembered of the databases of a folder, as if the copy of the folder were another
+/// machine: the files keep their identity.
+pub fn copy_state(from: &Path, to: &Path) {
+    std::fs::create_dir(to.join("state")).unwrap();
+    for record in std::fs::read_dir(from.join("state")).unwrap() {
+        let record = record.unwrap();
+        let text = std::fs::read_to_string(record.path()).unwrap();
+        let here = |folder: &Path| folder.canonicalize().unwrap().display().to_string();
+        let text = text.replace(&here(from), &here(to));
+        std::fs::write(to.join("state").join(record.file_name()), text).unwrap();
+    }
+}
+
 /// A named device.
 #[derive(Debug, Clone)]
 pub struct Device {
@@ -74,6 +87,9 @@ impl Device {
     /// Starts the device's program.
     pub fn start(&self, arguments: &str) -> Running {
         let mut command = Command::new(&self.program);
+        // Beside the file, so that a test that copies a folder copies a whole machine.
+        let state = self.path.with_file_name("state");
+        command.env("SYNCLINE_STATE_DIR", state);
         command.arg(&self.path).args(["--remote", &self.url]);
         command.args(["--token", &self.token]).args(&self.options);
         command.args(arguments.split_whitespace());

@@ -20,7 +20,7 @@ mod sample_generated;
 mod server;
 
 pub use command::{Tool, python, syncline_command};
-pub use device::{Device, copy_database};
+pub use device::{Device, copy_database, copy_state};
 pub use listing::listing;
 pub use process::{Ended, Running};
 pub use proxy::{Act, Proxy, Seen, Traffic};

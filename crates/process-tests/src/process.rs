@@ -128,6 +128,11 @@ impl Running {
         self.reap(deadline, lines)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it with SIGKILL and takes what it had said before.
     pub fn kill(mut self) -> Ended {
         // It may have ended by itself.

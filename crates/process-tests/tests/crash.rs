@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use syncline_process_tests::{
-    Device, Rows, Server, assert_same, assert_settled, copy_database, listing, number, rows,
-    settled, token,
+    Device, Rows, Server, assert_same, assert_settled, copy_database, copy_state, listing, number,
+    rows, settled, token,
 };
 use tempfile::TempDir;
 
@@ -130,6 +130,7 @@ impl World {
         for name in ["alice.db", "bob.db", "carol.db"] {
             copy_database(&self.path(name), &copy.path(name));
         }
+        copy_state(self.folder.path(), copy.folder.path());
         std::fs::create_dir(copy.path("server")).unwrap();
         for name in ["secret", "lock"] {
             let inside = |world: &Self| world.path("server").join(name);

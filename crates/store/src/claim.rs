@@ -287,7 +287,9 @@ impl<'a> Claimer<'a> {
     fn may_write(&self, entry: &Entry, entity: &EntityRef) -> Result<bool, StoreError> {
         let view = state::view(self.tx, entity)?;
         let based = entry.op == Operation::Create || self.position.is_some();
-        Ok(based && !view.conflict_open && view.waiting.is_none())
+        // What another copy may have sent goes first: a change of its entity waits for the outcome.
+        let reflects = view.waiting.is_none() || entry.is_sent();
+        Ok(based && !view.conflict_open && reflects)
     }
 
     /// Whether more of its entity may go in the same batch: not before a new entity's id is known.

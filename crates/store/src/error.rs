@@ -32,6 +32,11 @@ pub enum StoreError {
     /// Another process is the engine now (S2).
     #[error("another process became the engine of this database")]
     Fenced,
+    /// The file was taken for a copy while it was open, and has a new identity.
+    #[error(
+        "the database has a new identity, which another process gave it: it was taken for a copy; start again"
+    )]
+    OtherIdentity,
     /// A page does not follow the stored cursor.
     #[error("the page does not follow the stored cursor; it will be asked for again")]
     OutOfOrder,

@@ -4,6 +4,7 @@
 //! token alone, in the same transaction as the write (S2).
 
 use crate::error::StoreError;
+use crate::holder;
 use rusqlite::{Connection, OptionalExtension, params};
 use syncline_core::Now;
 
@@ -42,6 +43,8 @@ pub(crate) fn acquire(
         Some((current, token, _)) if current == holder => token,
         // A lease that ends beyond now + TTL was written under another clock: it counts as expired.
         Some((_, token, theirs)) if theirs <= now.unix_ms || theirs > until => token + 1,
+        // Killed without giving it back.
+        Some((current, token, _)) if holder::is_gone(&current) => token + 1,
         Some((_, _, theirs)) => {
             let remaining_ms = u64::try_from(theirs - now.unix_ms).unwrap_or(0);
             return Ok(Lease::Theirs { remaining_ms });

@@ -16,6 +16,7 @@ mod claim;
 pub mod definitions;
 mod error;
 mod follow;
+pub mod holder;
 mod identity;
 pub mod ids;
 mod inbox;
@@ -40,6 +41,7 @@ mod type_options;
 mod vacate;
 
 pub use error::StoreError;
+pub use identity::{InstallationRecords, StateDirectory, enrol};
 pub use outbox::EntryState;
 pub use remedy::Discarded;
 pub use settings::{Retention, SETTINGS, Section, Setting, SettingError, Settings, server_limits};

@@ -22,6 +22,8 @@ pub(crate) mod key {
     pub(crate) const TENANT: &str = "account_tenant";
     pub(crate) const SUBJECT: &str = "account_subject";
     pub(crate) const EPOCH: &str = "epoch";
+    /// Also kept outside the file: shows that this is no copy and no older state.
+    pub(crate) const INSTALLATION_TOKEN: &str = "installation_token";
     /// The server's token of the last answer that was booked.
     pub(crate) const EXCHANGE_TOKEN: &str = "exchange_token";
     /// The greatest number that a settled outbox entry had; capture triggers read it.

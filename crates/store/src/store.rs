@@ -6,6 +6,7 @@ use crate::claim::Claimer;
 use crate::definitions;
 use crate::error::{StoreError, to_json};
 use crate::follow;
+use crate::identity::{Identity, InstallationRecords};
 use crate::lease::{self, Lease};
 use crate::meta;
 use crate::remedy::Discarded;
@@ -154,6 +155,9 @@ pub struct StoreOptions {
     pub busy_timeout_ms: u64,
     /// How much of what was settled is remembered.
     pub retention: Retention,
+    /// Where it is remembered, outside the file, that this file is this installation's; `None`:
+    /// only the server can notice that a file is a copy.
+    pub records: Option<Arc<dyn InstallationRecords>>,
     /// Who watches units of work.
     pub watcher: Option<Watcher>,
 }
@@ -167,6 +171,7 @@ impl StoreOptions {
             lease_ttl_ms: 0,
             busy_timeout_ms: 0,
             retention: Retention::default(),
+            records: None,
             watcher: None,
         }
         .settings(&Settings::default())
@@ -189,24 +194,39 @@ pub struct Store {
     /// `PRAGMA schema_version` when the types were loaded.
     schema_cookie: i64,
     token: i64,
+    /// Who this is; checked in each unit of work.
+    client: ClientId,
+    /// It turned out to be a copy when it was opened.
+    identity_changed: bool,
     dice: Dice,
     options: StoreOptions,
 }
 
 impl Store {
-    /// Opens an attached database and renews its capture triggers where the app changed its schema.
+    /// Opens an attached database, takes a new identity if it is a copy or an older state, and renews
+    /// its capture triggers where the app changed its schema.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let mut conn = connect(path, options.busy_timeout_ms)?;
         if meta::schema_version(&conn)?.is_none() {
             return Err(StoreError::NotAttached);
         }
         meta::migrate(&mut conn)?;
+        let mut dice = Dice::seeded(options.seed);
+        let identity = match &options.records {
+            Some(records) => identity::recognise(&mut conn, path, records.as_ref(), &mut dice)?,
+            None => Identity::Same,
+        };
+        if identity == Identity::Changed {
+            tracing::warn!("the database is a copy or an older state: it has a new identity");
+        }
         let mut store = Self {
+            client: identity::client_id(&conn)?,
+            identity_changed: identity == Identity::Changed,
             conn,
             types: EntityTypes::default(),
             schema_cookie: -1,
             token: 0,
-            dice: Dice::seeded(options.seed),
+            dice,
             options,
         };
         store.follow_schema()?;
@@ -215,8 +235,13 @@ impl Store {
 
     /// The installation's id.
     pub fn client_id(&self) -> Result<ClientId, StoreError> {
-        let id: Option<String> = meta::get(&self.conn, meta::key::CLIENT_ID)?;
-        id.map(ClientId::new).ok_or(StoreError::NotAttached)
+        identity::client_id(&self.conn)
+    }
+
+    /// Whether the file turned out to be a copy or an older state when it was opened, and has a new
+    /// identity since.
+    pub fn identity_changed(&self) -> bool {
+        self.identity_changed
     }
 
     /// The remote's address, as attached.
@@ -280,7 +305,7 @@ impl Store {
             now,
             token,
         };
-        let answer = match session.work(work) {
+        let answer = match identity::check(&tx, &self.client).and_then(|()| session.work(work)) {
             Ok(answer) => answer,
             Err(error) => {
                 tx.rollback()?;
@@ -296,6 +321,9 @@ impl Store {
         self.token = token;
         // Only triggers that were held off and came back as they were.
         self.schema_cookie = after;
+        if let StoreAnswer::Reminted { client } = &answer {
+            self.client = client.clone();
+        }
         self.watch(name, Moment::Committed);
         Ok(answer)
     }

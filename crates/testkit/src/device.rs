@@ -4,17 +4,20 @@ use crate::link::Link;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use syncline::{
     Config, Engine, Existing, Notice, Now, Policy, RequestId, Store, StoreOptions, Watcher,
 };
 use syncline_core::RemoteRequest;
 use syncline_protocol::ClientId;
-use syncline_store::TypeOptions;
 use syncline_store::attach::{AttachRequest, Declaration, Tables, attach};
+use syncline_store::{StateDirectory, TypeOptions};
 
 /// A named peer in a story.
 pub struct Device {
     pub(crate) path: PathBuf,
+    /// What its machine remembers outside of the file.
+    pub(crate) state: PathBuf,
     pub(crate) engine: Option<Engine>,
     /// The app's own connection: an ordinary one, without anything of Syncline's.
     pub(crate) app: Connection,
@@ -62,8 +65,22 @@ impl Device {
         };
         let mut conn = Connection::open(&path).unwrap();
         attach(&mut conn, &request, now).unwrap();
+        let state = path.with_extension("state");
+        Self::new(path, state, app, seed)
+    }
+
+    /// A device whose file is there and attached.
+    pub(crate) fn open(path: PathBuf, state: PathBuf, seed: u64) -> Self {
+        let app = Connection::open(&path).unwrap();
+        app.pragma_update(None, "journal_mode", "WAL").unwrap();
+        app.pragma_update(None, "foreign_keys", true).unwrap();
+        Self::new(path, state, app, seed)
+    }
+
+    fn new(path: PathBuf, state: PathBuf, app: Connection, seed: u64) -> Self {
         Self {
             path,
+            state,
             engine: None,
             app,
             link: Link {
@@ -82,6 +99,7 @@ impl Device {
         let mut options =
             StoreOptions::new(format!("{:?}#{}", self.path, self.starts), self.starts);
         options.watcher = watcher;
+        options.records = Some(Arc::new(StateDirectory::new(&self.state)));
         let store = Store::open(&self.path, options).unwrap();
         self.engine = Some(Engine::new(store, config.clone(), self.starts).unwrap());
     }

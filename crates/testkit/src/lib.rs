@@ -21,10 +21,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod copies;
 mod device;
 mod link;
 mod world;
 
+pub use copies::Machine;
 pub use device::Device;
 pub use link::{Fault, Traffic};
 pub use world::World;

@@ -25,6 +25,7 @@ pub struct World {
     devices: BTreeMap<String, Device>,
     config: Config,
     now: Now,
+    seeds: u64,
 }
 
 impl World {
@@ -47,6 +48,7 @@ impl World {
                 monotonic_ms: 1_000,
                 unix_ms: 1_800_000_000_000,
             },
+            seeds: 0,
         }
     }
 
@@ -93,11 +95,25 @@ impl World {
         options: BTreeMap<String, TypeOptions>,
     ) {
         let path = self.folder.path().join(format!("{name}.db"));
-        let seed = 1_000 * (self.devices.len() as u64 + 1);
+        let seed = self.next_seed();
         let mut device = Device::attach(path, schema, seed, choices, options, self.now);
         device.link.token = self.token("somebody");
+        self.add_device(name, device);
+    }
+
+    pub(crate) fn add_device(&mut self, name: &str, mut device: Device) {
         device.start(&self.config, None);
         self.devices.insert(name.to_owned(), device);
+    }
+
+    /// Differs from that of every engine started before.
+    pub(crate) fn next_seed(&mut self) -> u64 {
+        self.seeds += 1_000;
+        self.seeds
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
     }
 
     /// The device's token from here on.

@@ -209,11 +209,9 @@ impl Told {
             Notice::ConflictResolved { entity, rule } => {
                 tracing::info!(%entity, rule, "a conflict was decided");
             }
-            Notice::IdChanged {
-                entity_type,
-                old,
-                new,
-            } => tracing::info!(%entity_type, %old, %new, "a row has another id"),
+            Notice::IdChanged { old, new, .. } => {
+                tracing::info!(%old, %new, "a row has another id");
+            }
             Notice::BackingOff { delay_ms, error } => self.trouble(error.to_string(), *delay_ms),
             Notice::StoreTrouble(fault) => self.trouble(fault.to_string(), 0),
             Notice::CredentialsNeeded { detail } => {
@@ -231,6 +229,11 @@ impl Told {
             Notice::RecoveryHeld { entity_type, rows } => log_rows(entity_type, *rows, GONE_HERE),
             Notice::EpochChanged => {
                 tracing::warn!("the server's history is another one: everything is compared anew")
+            }
+            Notice::IdentityChanged => {
+                tracing::warn!(
+                    "the database is a copy or an older state: it has a new identity, and nothing takes effect twice"
+                )
             }
             Notice::Standby => {
                 self.trouble("another process is syncing this database".to_owned(), 0)

@@ -59,7 +59,10 @@ impl Device {
         app.execute_batch(SCHEMA)?;
         app.pragma_update(None, "foreign_keys", true)?;
         app.busy_timeout(PATIENCE)?;
-        let attaching = Syncline::builder(&path).remote(server.url()).attach_all();
+        let attaching = Syncline::builder(&path)
+            .state_dir(path.with_file_name("state"))
+            .remote(server.url())
+            .attach_all();
         attaching.attach_only()?;
         Ok(Self {
             name,
@@ -173,6 +176,7 @@ pub(super) fn open_engine(path: &Path, link: &str, token: &str) -> Result<Syncli
     config.backoff_cap_ms = 400;
     config.lease_ttl_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
     let builder = Syncline::builder(path)
+        .state_dir(path.with_file_name("state"))
         .remote_with(Arc::new(remote))
         .config(config);
     Ok(builder.open()?)

@@ -21,6 +21,7 @@ pub(crate) fn syncline(args: &[&str]) -> Command {
     command
         .args(args)
         .env_remove("SYNCLINE_TOKEN")
+        .env("SYNCLINE_STATE_DIR", env!("CARGO_TARGET_TMPDIR"))
         .stdin(Stdio::null());
     command
 }

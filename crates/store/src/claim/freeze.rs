@@ -144,7 +144,7 @@ impl Claimer<'_> {
         };
         let known = state::known_version(self.tx, &entity)?;
         let base = match &command {
-            None => self.base(&entity, intent.op, known),
+            None => self.base(entry, &entity, intent.op, known)?,
             // It is carried out on whatever is there.
             Some(_) => None,
         };
@@ -189,21 +189,38 @@ impl Claimer<'_> {
     /// The state that a mutation is made on.
     fn base(
         &self,
+        entry: &Entry,
         entity: &EntityRef,
         op: Operation,
         known: Option<ServerVersion>,
-    ) -> Option<Base> {
+    ) -> Result<Option<Base>, StoreError> {
         let name = (entity.entity_type.to_string(), entity.id.to_string());
         if let Some(before) = self.chain.get(&name) {
-            return Some(Base::After(before.clone()));
+            return Ok(Some(Base::After(before.clone())));
         }
-        match (op, known) {
+        Ok(match (op, known) {
             (_, Some(version)) => Some(Base::Version {
                 epoch: self.epoch.clone(),
                 version,
             }),
             (Operation::Create, None) => None,
+            (_, None) if entry.is_sent() && state::view(self.tx, entity)?.waiting.is_some() => {
+                self.before_everything()
+            }
             (_, None) => self.position.clone(),
+        })
+    }
+
+    /// The row is older than a change of it that waits, nobody knows how much: the server refuses
+    /// whatever is based on that, unless it has done it already.
+    fn before_everything(&self) -> Option<Base> {
+        match self.position.clone() {
+            Some(Base::Position { epoch, scope, .. }) => Some(Base::Position {
+                epoch,
+                scope,
+                position: 0,
+            }),
+            other => other,
         }
     }
 
