@@ -83,6 +83,17 @@ impl Response {
             body,
         }
     }
+
+    /// An answer without a body.
+    pub(crate) fn bare(status: u16) -> Self {
+        let mut headers = Headers::default();
+        headers.add("cache-control", "no-store");
+        Self {
+            status,
+            headers,
+            body: Vec::new(),
+        }
+    }
 }
 
 /// Header lines; names are compared without case.

@@ -4,7 +4,7 @@
 //! about itself goes to the log.
 
 use crate::{Response, StorageError};
-use syncline_protocol::{CONTENT_TYPE_PROBLEM, PROTOCOL_VERSION, Problem};
+use syncline_protocol::{CONTENT_TYPE_PROBLEM, FieldError, PROTOCOL_VERSION, Problem};
 
 /// An error answer: the document and the headers that belong to it.
 #[derive(Debug)]
@@ -23,6 +23,11 @@ impl Refusal {
 
     pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.problem.detail = Some(detail.into());
+        self
+    }
+
+    pub(crate) fn errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.problem.errors = errors;
         self
     }
 

@@ -3,6 +3,7 @@
 //! Decides what every endpoint has in common (protocol version, who is asking, which path) and
 //! leaves the rest to `api`. Never reads a clock, and answers the same for the same state.
 
+use crate::api::entities::Resource;
 use crate::cursor::CursorSeal;
 use crate::declared::{Command, Declared};
 use crate::mint::Mint;
@@ -33,6 +34,8 @@ enum Endpoint<'a> {
     Cancel { key: &'a str },
     ReadTypes,
     PutTypes,
+    ReadEntities(Resource),
+    WriteEntities(Resource),
 }
 
 impl<S: Storage> Service<S> {
@@ -116,7 +119,11 @@ impl<S: Storage> Service<S> {
         }
         let endpoint = endpoint(request)?;
         let version = request.headers.get(HEADER_PROTOCOL);
-        if version != Some(PROTOCOL_VERSION) {
+        let plain = matches!(
+            endpoint,
+            Endpoint::ReadEntities(_) | Endpoint::WriteEntities(_)
+        );
+        if version != Some(PROTOCOL_VERSION) && !plain {
             return Err(Refusal::unsupported_protocol(version));
         }
         let identity = self.authenticator.authenticate(&request.headers, now)?;
@@ -139,28 +146,54 @@ impl<S: Storage> Service<S> {
             Endpoint::Cancel { key } => api::cancel(self, identity, request, key, now),
             Endpoint::ReadTypes => api::read_types(self, identity),
             Endpoint::PutTypes => api::put_types(self, identity, request, now),
+            Endpoint::ReadEntities(resource) => {
+                api::entities::read(self, identity, request, resource)
+            }
+            Endpoint::WriteEntities(resource) => {
+                api::entities::write(self, identity, request, resource, now)
+            }
         }
     }
 }
 
 fn endpoint(request: &Request) -> Result<Endpoint<'_>, Refusal> {
     let segments: Vec<&str> = request.path.split('/').collect();
-    let (methods, endpoints) = match segments.as_slice() {
-        ["", "v1", "hello"] => ("GET", vec![Endpoint::Hello]),
-        ["", "v1", "push"] => ("POST", vec![Endpoint::Push]),
-        ["", "v1", "pull"] => ("GET", vec![Endpoint::Pull]),
-        ["", "v1", "types"] => ("GET, PUT", vec![Endpoint::ReadTypes, Endpoint::PutTypes]),
-        ["", "v1", "mutations", key] if !key.is_empty() => {
-            ("GET", vec![Endpoint::Mutation { key }])
-        }
-        ["", "v1", "mutations", key, "cancel"] if !key.is_empty() => {
-            ("POST", vec![Endpoint::Cancel { key }])
-        }
+    let ["", "v1", rest @ ..] = segments.as_slice() else {
+        return Err(Refusal::not_found());
+    };
+    let methods = match (request.method.as_str(), rest) {
+        ("GET", ["hello"]) => return Ok(Endpoint::Hello),
+        ("POST", ["push"]) => return Ok(Endpoint::Push),
+        ("GET", ["pull"]) => return Ok(Endpoint::Pull),
+        ("GET", ["types"]) => return Ok(Endpoint::ReadTypes),
+        ("PUT", ["types"]) => return Ok(Endpoint::PutTypes),
+        (_, ["mutations", "", ..]) => return Err(Refusal::not_found()),
+        ("GET", ["mutations", key]) => return Ok(Endpoint::Mutation { key }),
+        ("POST", ["mutations", key, "cancel"]) => return Ok(Endpoint::Cancel { key }),
+        (_, ["hello" | "pull"] | ["mutations", _]) => "GET",
+        (_, ["push"] | ["mutations", _, "cancel"]) => "POST",
+        (_, ["types"]) => "GET, PUT",
+        (method, ["entities", entity_type]) => return entities(method, entity_type, None),
+        (method, ["entities", entity_type, id]) => return entities(method, entity_type, Some(id)),
         _ => return Err(Refusal::not_found()),
     };
-    let asked = methods.split(", ").position(|one| one == request.method);
-    let endpoint = asked.and_then(|nth| endpoints.into_iter().nth(nth));
-    endpoint.ok_or_else(|| Refusal::method_not_allowed(methods))
+    Err(Refusal::method_not_allowed(methods))
+}
+
+fn entities<'a>(
+    method: &str,
+    entity_type: &str,
+    id: Option<&str>,
+) -> Result<Endpoint<'a>, Refusal> {
+    let resource = Resource::parse(entity_type, id, method).ok_or_else(Refusal::not_found)?;
+    match (method, &resource.id, &resource.command) {
+        ("GET", _, _) => Ok(Endpoint::ReadEntities(resource)),
+        ("POST", None, _)
+        | ("POST", Some(_), Some(_))
+        | ("PUT" | "PATCH" | "DELETE", Some(_), _) => Ok(Endpoint::WriteEntities(resource)),
+        (_, None, _) => Err(Refusal::method_not_allowed("GET, POST")),
+        _ => Err(Refusal::method_not_allowed("GET, PUT, PATCH, DELETE")),
+    }
 }
 
 fn allow(request: &Request, method: &str) -> Result<(), Refusal> {

@@ -1,6 +1,7 @@
 //! The real command: real files, a real server, real processes, and every wait bounded.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that fails panics
 
+mod admin;
 mod bad_files;
 mod bad_use;
 mod configuring;

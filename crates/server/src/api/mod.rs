@@ -1,5 +1,6 @@
 //! The endpoints, one file each. None of them knows a socket.
 
+pub(crate) mod entities;
 mod health;
 mod hello;
 mod mutations;
@@ -42,11 +43,15 @@ fn check_client(client: &ClientId) -> Result<(), Refusal> {
 }
 
 fn check_content_type(request: &Request) -> Result<(), Refusal> {
+    check_json(request, "application/json")
+}
+
+fn check_json(request: &Request, content_type: &str) -> Result<(), Refusal> {
     let sent = request.headers.get("content-type").unwrap_or_default();
     let mut parts = sent.split(';').map(str::trim);
     let is_json = parts
         .next()
-        .is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+        .is_some_and(|essence| essence.eq_ignore_ascii_case(content_type));
     let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
         Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
             value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
@@ -59,6 +64,7 @@ fn check_content_type(request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(
         415,
         "content-type",
-        "The body must be application/json in UTF-8",
-    ))
+        "The body has another content type than it must",
+    )
+    .detail(format!("send {content_type} in UTF-8")))
 }

@@ -83,7 +83,7 @@ pub(super) enum Told {
 /// An effect on one entity.
 pub(super) struct Effect {
     pub(super) name: Name,
-    pub(super) key: IdempotencyKey,
+    pub(super) key: Option<IdempotencyKey>,
     pub(super) fields: Option<Fields>,
     /// Fields that are to show the version.
     pub(super) version_fields: Vec<String>,
@@ -155,10 +155,13 @@ impl<'a> Batch<'a> {
             return Ok(Verdict::ClientMismatch);
         }
         self.epoch = self.tx.epoch()?;
-        let token = match exchange::exchange(self.tx, self.caller, self.push, &mut self.epoch)? {
-            exchange::Exchanged::Forked => return Ok(Verdict::Forked),
-            exchange::Exchanged::Token(token) => token,
-        };
+        let mut token = None;
+        if self.push.exchanges {
+            token = match exchange::exchange(self.tx, self.caller, self.push, &mut self.epoch)? {
+                exchange::Exchanged::Forked => return Ok(Verdict::Forked),
+                exchange::Exchanged::Token(token) => Some(token),
+            };
+        }
         self.head = self.tx.head(self.caller.tenant(), &self.caller.scope)?;
         if !self.push.mutations.is_empty() {
             self.renew_indexes()?;
@@ -382,10 +385,11 @@ impl<'a> Batch<'a> {
             fields: fields.clone(),
         };
         self.plan.seen.insert(target.clone(), left);
+        let incoming = &self.push.mutations[index];
         let version_fields = evolve::version_fields(&target.0, self.caller.declared);
         let effect = Effect {
             name: target,
-            key: self.push.mutations[index].key.clone(),
+            key: incoming.keyed.then(|| incoming.key.clone()),
             fields,
             version_fields,
             follows,

@@ -16,7 +16,7 @@ type Effects = BTreeMap<usize, (Effect, Numbered)>;
 
 impl Batch<'_> {
     /// Takes the positions, then writes rows and outcomes.
-    pub(super) fn commit(mut self, token: ExchangeToken) -> Result<PushResponse> {
+    pub(super) fn commit(mut self, token: Option<ExchangeToken>) -> Result<PushResponse> {
         let effects = self.write_effects()?;
         let drafts = std::mem::take(&mut self.plan.drafts);
         let mut results: Vec<PushResult> = Vec::with_capacity(drafts.len());
@@ -24,7 +24,7 @@ impl Batch<'_> {
             let (outcome, duplicate) = settle(draft, &effects, &results)?;
             let reused = matches!(&outcome, Outcome::Rejected { code, .. } if code == KEY_REUSED);
             let forgotten = outcome == Outcome::Expired;
-            if outcome.is_final() && !duplicate && !reused && !forgotten {
+            if outcome.is_final() && !duplicate && !reused && !forgotten && incoming.keyed {
                 self.record(incoming, &outcome)?;
             }
             results.push(PushResult {
@@ -36,7 +36,7 @@ impl Batch<'_> {
         Ok(PushResponse {
             epoch: self.epoch,
             results,
-            token: Some(token),
+            token,
         })
     }
 
@@ -76,7 +76,7 @@ impl Batch<'_> {
             version: number.version,
             seq: number.seq,
             fields: fields.transpose().map_err(StorageError::internal)?,
-            key: Some(effect.key.clone()),
+            key: effect.key.clone(),
         };
         let key = EntityKey {
             tenant: self.caller.tenant(),

@@ -59,7 +59,7 @@ pub(super) fn evolve(
 /// Whether the client cannot know the entity's fields by laying its own over the base.
 pub(super) fn is_told(incoming: &Incoming, declared: &Declared) -> bool {
     let sets = declared.get(&incoming.entity_type);
-    incoming.command.is_some() || sets.is_some_and(|one| !one.set.is_empty())
+    incoming.told || incoming.command.is_some() || sets.is_some_and(|one| !one.set.is_empty())
 }
 
 /// The fields that are to show the version.

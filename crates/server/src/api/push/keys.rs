@@ -34,6 +34,9 @@ impl<'a> Batch<'a> {
     /// What became of the key before, in this batch or in an earlier request.
     pub(super) fn earlier(&mut self, index: usize) -> Result<Option<Draft>> {
         let incoming = &self.push.mutations[index];
+        if !incoming.keyed {
+            return Ok(None);
+        }
         if let Some(first) = self.plan.keys.get(&incoming.key) {
             let same = self.push.mutations[*first].fingerprint == incoming.fingerprint;
             return Ok(Some(if same {

@@ -27,13 +27,16 @@ mod rules;
 mod validate;
 
 pub(super) use keys::is_forgotten;
+pub(super) use parse::Incoming;
 pub(super) use record::{read_record, write_record};
 
 use super::{check_client, check_content_type, default_scope, json};
 use crate::problems::Refusal;
 use crate::{Identity, Now, Request, Response, Service, Storage};
 use batch::{Batch, Caller, Verdict};
-use syncline_protocol::{HEADER_CLIENT, Outcome, PushResponse};
+use parse::Incomings;
+use std::collections::BTreeMap;
+use syncline_protocol::{ClientId, Epoch, HEADER_CLIENT, Outcome, PushResponse, PushResult};
 
 pub(crate) fn push<S: Storage>(
     service: &Service<S>,
@@ -53,6 +56,35 @@ pub(crate) fn push<S: Storage>(
     {
         return Err(Refusal::malformed("header and body name different clients"));
     }
+    json(&run(service, identity, &push, now)?)
+}
+
+/// A single mutation that did not come in a push, by the same rules.
+pub(super) fn push_one<S: Storage>(
+    service: &Service<S>,
+    identity: &Identity,
+    client: ClientId,
+    incoming: Incoming,
+    now: Now,
+) -> Result<(Epoch, PushResult), Refusal> {
+    let push = Incomings {
+        client,
+        mutations: vec![incoming],
+        inherited: BTreeMap::new(),
+        token: None,
+        exchanges: false,
+    };
+    let PushResponse { epoch, results, .. } = run(service, identity, &push, now)?;
+    let result = results.into_iter().next();
+    Ok((epoch, result.ok_or_else(Refusal::internal)?))
+}
+
+fn run<S: Storage>(
+    service: &Service<S>,
+    identity: &Identity,
+    push: &Incomings,
+    now: Now,
+) -> Result<PushResponse, Refusal> {
     let caller = Caller {
         identity,
         scope: default_scope(),
@@ -62,13 +94,13 @@ pub(crate) fn push<S: Storage>(
     };
     let verdict = service
         .storage
-        .write(|tx| Batch::new(tx, &caller, &push).run())?;
+        .write(|tx| Batch::new(tx, &caller, push).run())?;
     match verdict {
         Verdict::ClientMismatch => Err(Refusal::client_mismatch()),
         Verdict::Forked => Err(Refusal::client_forked()),
         Verdict::Decided(response) => {
             log(&push.mutations, &response);
-            json(&response)
+            Ok(response)
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Incomings {
     /// Keys that live in the key space of another client.
     pub(crate) inherited: BTreeMap<IdempotencyKey, ClientId>,
     pub(crate) token: Option<ExchangeToken>,
+    /// It comes from a file that books answers, and exchanges tokens.
+    pub(crate) exchanges: bool,
 }
 
 /// A mutation that could be read.
@@ -43,6 +45,10 @@ pub(crate) struct Incoming {
     pub(crate) replace: bool,
     pub(crate) command: Option<Command>,
     pub(crate) covers: Vec<MutationId>,
+    /// It has a key of its own; else nothing is looked up nor recorded.
+    pub(crate) keyed: bool,
+    /// All fields are told when it is applied.
+    pub(crate) told: bool,
     /// With which others it takes effect all or none.
     pub(crate) group: Option<usize>,
     pub(crate) fingerprint: Fingerprint,
@@ -51,6 +57,36 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// A create without key and fields, to be filled in: not from a Syncline client.
+    pub(crate) fn plain(entity_type: &str, id: Option<&str>) -> Self {
+        Self {
+            key: IdempotencyKey::from("none"),
+            mutation: MutationId::from("rest"),
+            entity_type: entity_type.to_owned(),
+            id: id.unwrap_or("new").to_owned(),
+            op: Operation::Create,
+            assign: None,
+            base: None,
+            fields: Fields::new(),
+            replace: false,
+            command: None,
+            covers: Vec::new(),
+            keyed: false,
+            told: true,
+            group: None,
+            fingerprint: [0; 32],
+            flaw: None,
+        }
+    }
+
+    /// Notes why it will never be accepted, if so.
+    pub(crate) fn check(&mut self, limits: &Limits, bytes: usize, declared: &Declared) {
+        self.flaw = match bytes > limits.mutation_bytes {
+            true => Some(validate::too_large(bytes, limits.mutation_bytes)),
+            false => validate::flaw(self, declared),
+        };
+    }
+
     /// The entity that it names.
     pub(crate) fn name(&self) -> (String, String) {
         (self.entity_type.clone(), self.id.clone())
@@ -139,6 +175,7 @@ pub(crate) fn parse(
         mutations,
         inherited: push.inherited,
         token: push.token,
+        exchanges: true,
     })
 }
 
@@ -217,14 +254,12 @@ fn read_mutation(
         replace: false,
         command: wire.command,
         covers: wire.covers,
+        keyed: true,
+        told: false,
         group: None,
         flaw: None,
     };
-    incoming.flaw = if json.len() > limits.mutation_bytes {
-        Some(validate::too_large(json.len(), limits.mutation_bytes))
-    } else {
-        validate::flaw(&incoming, declared)
-    };
+    incoming.check(limits, json.len(), declared);
     Ok(incoming)
 }
 
