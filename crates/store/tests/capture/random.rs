@@ -3,9 +3,12 @@
 
 use crate::support::{check_tables, prepare, run};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
 use syncline_protocol::{EntityId, Fields, KeyPart, Value};
 use syncline_store::captured::{self, BaseState};
 use syncline_store::table::{Table, list_tables};
@@ -20,7 +23,10 @@ const TABLES: &str = "
         captain INTEGER REFERENCES team ON DELETE SET NULL ON UPDATE CASCADE, v,
         PRIMARY KEY (n, nick), UNIQUE (team, v)) WITHOUT ROWID;
     CREATE TABLE tag (id BLOB PRIMARY KEY, label TEXT, off INTEGER DEFAULT 0);
-    CREATE UNIQUE INDEX tag_label ON tag (lower(label)) WHERE off = 0;";
+    CREATE UNIQUE INDEX tag_label ON tag (lower(label)) WHERE off = 0;
+    CREATE TABLE item (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL DEFAULT 'k', size REAL,
+        twice REAL AS (size * 2) STORED, UNIQUE (kind, twice)) STRICT;";
 
 /// What apps do: stamp what changed.
 const TOUCH: &str = "
@@ -29,7 +35,111 @@ const TOUCH: &str = "
     CREATE TRIGGER touch AFTER UPDATE OF id, name, pay ON team BEGIN
         UPDATE team SET touched = touched + 1 WHERE id = NEW.id; END;
     CREATE TRIGGER relabel AFTER UPDATE OF label ON tag WHEN NEW.label = 'c' BEGIN
-        UPDATE tag SET off = off + 1 WHERE id = NEW.id; END;";
+        UPDATE tag SET off = off + 1 WHERE id = NEW.id; END;
+    CREATE TABLE audit (id INTEGER PRIMARY KEY, what TEXT);
+    CREATE TRIGGER note_item AFTER UPDATE ON item BEGIN
+        INSERT INTO audit (what) VALUES (OLD.kind || NEW.kind); END;
+    CREATE VIRTUAL TABLE words USING fts5 (label);
+    CREATE TRIGGER index_tag AFTER INSERT ON tag BEGIN INSERT INTO words VALUES (NEW.label); END;
+    CREATE TRIGGER unindex_tag AFTER DELETE ON tag BEGIN DELETE FROM words WHERE label = OLD.label; END;";
+
+/// What is there at first, so that the first statements meet something.
+const ROWS: &str = "
+    INSERT INTO team (id, name, pay) VALUES (1, 'a', 0.1), (2, 'b', NULL), (3, 'c', 2);
+    INSERT INTO player VALUES ('x', 1, 1, 2, 1), ('y', 2, 2, 1, 2), ('x', 3, 1, 3, 'a');
+    INSERT INTO tag VALUES (x'01', 'a', 0), ('t', 'b', 1);
+    INSERT INTO item (id, kind, size) VALUES (1, 'k', 1), (2, 'z', 2.5)";
+
+/// What a run must have met, each in a statement that changed rows.
+const CONSTRUCTS: [&str; 20] = [
+    "REPLACE, recursive_triggers on",
+    "REPLACE, recursive_triggers off",
+    "UPDATE OR REPLACE",
+    "OR IGNORE",
+    "OR FAIL",
+    "UPSERT",
+    "NOCASE column",
+    "UPDATE of a key",
+    "UPDATE of a composite key",
+    "cascade or SET NULL",
+    "WITHOUT ROWID",
+    "STRICT and generated",
+    "the app's triggers before capture",
+    "the app's triggers after capture",
+    "audit table",
+    "FTS5",
+    "savepoint rolled back",
+    "savepoint released",
+    "transaction",
+    "second connection",
+];
+
+static MET: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
+
+fn met(construct: &'static str, is: bool) {
+    assert!(CONSTRUCTS.contains(&construct), "{construct}");
+    if is {
+        *MET.lock().unwrap().entry(construct).or_default() += 1;
+    }
+}
+
+/// How a case is set up.
+#[derive(Debug, Clone, Copy)]
+struct Setup {
+    /// The app's triggers: 0 none, 1 before capture, 2 after.
+    touch: i32,
+    recursive: bool,
+    foreign_keys: bool,
+}
+
+/// Runs one statement and counts what it was, if it changed anything.
+fn run_one(conn: &Connection, setup: Setup, sql: &str) {
+    let count = |kind: &str| {
+        let filter = format!("syncline_outbox WHERE entity_type GLOB '{kind}'");
+        crate::support::count(conn, &filter)
+    };
+    let (before, players) = (count("*"), count("player"));
+    run(conn, sql);
+    if count("*") == before {
+        return;
+    }
+    let on = |table: &str| sql.contains(&format!(" {table} "));
+    let replace = sql.contains("REPLACE") && !sql.starts_with("UPDATE");
+    met("REPLACE, recursive_triggers on", replace && setup.recursive);
+    met(
+        "REPLACE, recursive_triggers off",
+        replace && !setup.recursive,
+    );
+    met("UPDATE OR REPLACE", sql.starts_with("UPDATE OR REPLACE"));
+    met("OR IGNORE", sql.contains("OR IGNORE"));
+    met("OR FAIL", sql.contains("OR FAIL"));
+    met("UPSERT", sql.contains("ON CONFLICT"));
+    met("NOCASE column", sql.contains("team SET name"));
+    met(
+        "UPDATE of a key",
+        sql.contains(" SET id =") || sql.contains(" SET rowid ="),
+    );
+    met("UPDATE of a composite key", sql.contains("player SET n ="));
+    met(
+        "cascade or SET NULL",
+        sql.contains(" team ") && count("player") > players,
+    );
+    met("WITHOUT ROWID", on("player"));
+    met("STRICT and generated", on("item"));
+    met(
+        "the app's triggers before capture",
+        setup.touch == 1 && on("team"),
+    );
+    met(
+        "the app's triggers after capture",
+        setup.touch == 2 && on("team"),
+    );
+    met(
+        "audit table",
+        setup.touch > 0 && sql.starts_with("UPDATE") && on("item"),
+    );
+    met("FTS5", setup.touch > 0 && on("tag"));
+}
 
 fn one_of(choices: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
     proptest::sample::select(choices)
@@ -136,9 +246,30 @@ fn on_tag() -> BoxedStrategy<String> {
     .boxed()
 }
 
+fn on_item() -> BoxedStrategy<String> {
+    let size = || one_of(&["1", "2.5", "NULL", "0.1"]);
+    let kind = || one_of(&["'k'", "'K'", "'z'"]);
+    prop_oneof![
+        (verb(), id(), kind(), size()).prop_map(|(verb, id, kind, size)| format!(
+            "{verb} INTO item (id, kind, size) VALUES ({id}, {kind}, {size})"
+        )),
+        (verb(), size())
+            .prop_map(|(verb, size)| format!("{verb} INTO item (size) VALUES ({size})")),
+        (or(), kind(), size(), filter()).prop_map(|(or, kind, size, f)| format!(
+            "UPDATE {or} item SET kind = {kind}, size = {size} WHERE id {f}"
+        )),
+        filter().prop_map(|f| format!("DELETE FROM item WHERE id {f}")),
+    ]
+    .boxed()
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Sql(String),
+    /// On another connection.
+    Elsewhere(String),
+    /// All statements in one savepoint.
+    Saved(Vec<String>),
     /// Statements that are rolled back.
     Undone(Vec<String>),
     /// All statements in one transaction.
@@ -152,9 +283,11 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let sql = || prop_oneof![4 => on_team(), 3 => on_player(), 2 => on_tag()];
+    let sql = || prop_oneof![4 => on_team(), 3 => on_player(), 2 => on_tag(), 2 => on_item()];
     prop_oneof![
-        12 => sql().prop_map(Step::Sql),
+        10 => sql().prop_map(Step::Sql),
+        3 => sql().prop_map(Step::Elsewhere),
+        2 => proptest::collection::vec(sql(), 1..4).prop_map(Step::Saved),
         2 => proptest::collection::vec(sql(), 1..4).prop_map(Step::Undone),
         2 => proptest::collection::vec(sql(), 1..4).prop_map(Step::Together),
         1 => Just(Step::SettleAll),
@@ -186,6 +319,14 @@ fn field(value: ValueRef<'_>) -> Value {
 fn stored(conn: &Connection) -> Rows {
     let mut rows = Rows::new();
     for name in list_tables(conn).unwrap() {
+        // (The audit table may have come after capture.)
+        let trigger = format!("syncline_capture_{name}_after_insert");
+        let mut captured = conn
+            .prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1")
+            .unwrap();
+        if !captured.exists([trigger]).unwrap() {
+            continue;
+        }
         let table = Table::read(conn, &name).unwrap();
         let mut statement = conn.prepare(&format!("SELECT * FROM {name}")).unwrap();
         let mut found = statement.query([]).unwrap();
@@ -254,14 +395,33 @@ fn check(conn: &Connection, agreed: &Rows) -> Result<(), TestCaseError> {
 }
 
 /// Takes the step, and returns what is agreed after it.
-fn take(conn: &Connection, step: &Step, mut agreed: Rows) -> Rows {
+fn take(conns: &[Connection; 2], setup: Setup, step: &Step, mut agreed: Rows) -> Rows {
+    let [conn, other] = conns;
     match step {
-        Step::Sql(sql) => run(conn, sql),
-        Step::Undone(sql) => run(
-            conn,
-            &format!("SAVEPOINT s; {}; ROLLBACK TO s; RELEASE s", sql.join("; ")),
-        ),
-        Step::Together(sql) => run(conn, &format!("BEGIN; {}; COMMIT", sql.join("; "))),
+        Step::Sql(sql) => run_one(conn, setup, sql),
+        Step::Elsewhere(sql) => {
+            run_one(other, setup, sql);
+            met("second connection", other.total_changes() > 0);
+        }
+        Step::Undone(sql) => {
+            run(conn, "SAVEPOINT s");
+            let before = conn.total_changes();
+            run(conn, &sql.join("; "));
+            met("savepoint rolled back", conn.total_changes() > before);
+            run(conn, "ROLLBACK TO s; RELEASE s");
+        }
+        Step::Saved(sql) => {
+            run(conn, "SAVEPOINT s");
+            let before = conn.total_changes();
+            run(conn, &sql.join("; "));
+            met("savepoint released", conn.total_changes() > before);
+            run(conn, "RELEASE s");
+        }
+        Step::Together(sql) => {
+            let before = conn.total_changes();
+            run(conn, &format!("BEGIN; {}; COMMIT", sql.join("; ")));
+            met("transaction", conn.total_changes() > before);
+        }
         Step::SettleAll => {
             crate::support::settle(conn);
             return stored(conn);
@@ -301,31 +461,63 @@ fn settle_one(conn: &Connection, (kind, id): &(String, String)) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::with_cases(96) })]
+fn connect(path: &Path) -> Connection {
+    let conn = Connection::open(path).unwrap();
+    conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF")
+        .unwrap();
+    conn
+}
 
-    #[test]
-    fn mutations_reproduce_the_tables(
-        steps in proptest::collection::vec(step(), 1..40),
-        touch in 0..3,
-        recursive in any::<bool>(),
-        foreign_keys in any::<bool>(),
-    ) {
-        let mut conn = Connection::open_in_memory().unwrap();
-        let (older, newer) = match touch {
-            0 => ("", ""),
-            1 => (TOUCH, ""),
-            _ => ("", TOUCH),
-        };
-        prepare(&mut conn, &format!("{TABLES}{older}"));
-        conn.execute_batch(newer).unwrap();
+fn case(setup: Setup, steps: &[Step]) -> Result<(), TestCaseError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let mut conns = [connect(&path), connect(&path)];
+    let (older, newer) = match setup.touch {
+        0 => ("", ""),
+        1 => (TOUCH, ""),
+        _ => ("", TOUCH),
+    };
+    prepare(&mut conns[0], &format!("{TABLES}{older}"));
+    conns[0].execute_batch(newer).unwrap();
+    for conn in &conns {
         conn.execute_batch(&format!(
-            "PRAGMA recursive_triggers = {recursive}; PRAGMA foreign_keys = {foreign_keys}"
-        )).unwrap();
-        let mut agreed = Rows::new();
-        for step in &steps {
-            agreed = take(&conn, step, agreed);
-            check(&conn, &agreed)?;
-        }
+            "PRAGMA recursive_triggers = {}; PRAGMA foreign_keys = {}",
+            setup.recursive, setup.foreign_keys
+        ))
+        .unwrap();
+    }
+    run(&conns[0], ROWS);
+    crate::support::settle(&conns[0]);
+    let mut agreed = stored(&conns[0]);
+    for step in steps {
+        agreed = take(&conns, setup, step, agreed);
+        check(&conns[0], &agreed)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn mutations_reproduce_the_tables() {
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 4000,
+        ..ProptestConfig::with_cases(32)
+    });
+    let steps = proptest::collection::vec(step(), 1..40);
+    let setup = (0..3, any::<bool>(), any::<bool>());
+    let setup = setup.prop_map(|(touch, recursive, foreign_keys)| Setup {
+        touch,
+        recursive,
+        foreign_keys,
+    });
+    runner
+        .run(&(setup, steps), |(setup, steps)| case(setup, &steps))
+        .unwrap();
+    let met = MET.lock().unwrap();
+    for construct in CONSTRUCTS {
+        assert!(
+            met.contains_key(construct),
+            "never met: {construct}; {met:?}"
+        );
     }
 }
