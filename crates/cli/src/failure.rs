@@ -3,7 +3,7 @@
 use crate::{Exit, report};
 use serde_json::{Value, json};
 use std::io::Write;
-use syncline::{Error, HttpRemoteError, StoreError};
+use syncline::{Error, HttpRemoteError, RemoteError, StoreError};
 use syncline_store::table::TableError;
 
 /// A refusal or an error. What was asked for was not done, in whole or from here on.
@@ -167,6 +167,21 @@ impl From<Error> for Failure {
             Error::Store(error) => error.into(),
             Error::Sqlite(error) => error.into(),
             Error::Remote(error) => error.into(),
+            Error::Answer(RemoteError::Auth { detail }) => {
+                Failure::new("credentials-needed", detail)
+                    .exit(Exit::CredentialsNeeded)
+                    .hint(
+                        "set SYNCLINE_TOKEN to what `syncline token` printed, or use --token-file",
+                    )
+            }
+            Error::Answer(
+                error @ (RemoteError::Unreachable { .. } | RemoteError::Transient { .. }),
+            ) => Failure::new("unreachable", error.to_string())
+                .exit(Exit::Unreachable)
+                .hint("is a server running there? nothing was created; try again later"),
+            Error::Answer(error) => Failure::new("remote-refuses", error.to_string()),
+            Error::Exists(_) => Failure::new("exists", error.to_string()),
+            Error::NothingToClone(_) => Failure::new("nothing-to-clone", error.to_string()),
             Error::Config(error) => Failure::usage("bad-config", error.to_string())
                 .hint("docs/howto/configure.md shows every key; nothing was changed"),
             other => Failure::new("engine", other.to_string()),

@@ -3,7 +3,7 @@
 //! One file per subcommand in `command/`; each turns its arguments into a `Report` or a
 //! `Failure` and leaves printing to this file, so that text, `--json` and exit codes are the same
 //! everywhere. Stdout carries results only; logs, errors and hints go to stderr. What this crate
-//! must never do: print or log a token, create a database file, or decide anything about syncing.
+//! must never do: print or log a token, create a database file (but for `clone`), or decide anything about syncing.
 
 mod command;
 mod cycle;

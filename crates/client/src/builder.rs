@@ -263,6 +263,26 @@ impl Builder {
 
 #[cfg(feature = "http")]
 impl Builder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn url(&self) -> Option<String> {
+        self.url.clone()
+    }
+
+    pub(crate) fn default_policy(&self) -> Policy {
+        self.policy
+    }
+
+    pub(crate) fn declarations(&self) -> BTreeMap<String, Declaration> {
+        self.declared.clone()
+    }
+
+    pub(crate) fn given_settings(&self) -> Option<Settings> {
+        self.settings.clone()
+    }
+
     /// The remote at this address, with everything that was set.
     pub(crate) fn http_remote(
         &self,

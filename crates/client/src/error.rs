@@ -27,6 +27,20 @@ pub enum Error {
     /// The file does not exist; Syncline never creates an app's database.
     #[error("there is no database at {}; create your tables first", .0.display())]
     NoDatabase(PathBuf),
+    /// A database is only cloned into a new file.
+    #[error("{} exists already, and was left as it is; name a new file", .0.display())]
+    Exists(PathBuf),
+    /// The file could not be made.
+    #[error("{} cannot be created: {}", .0.display(), .1)]
+    CannotCreate(PathBuf, String),
+    /// The server knows of no tables.
+    #[error(
+        "no device has told {0} what its tables look like; sync the first device, then try again"
+    )]
+    NothingToClone(String),
+    /// The server did not answer as it should have.
+    #[error(transparent)]
+    Answer(#[from] syncline_core::RemoteError),
     /// A written value can never be synced; the write was rolled back.
     #[error("a written value cannot be synced: {0}; the write was rolled back")]
     Unsyncable(String),

@@ -38,6 +38,8 @@
 
 mod builder;
 mod clock;
+#[cfg(feature = "http")]
+mod clone;
 mod config;
 mod driver;
 mod engine;
@@ -62,6 +64,7 @@ pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]
 pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenCommand, TokenSource};
 pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
+pub use syncline_store::definitions::Made;
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{

@@ -8,12 +8,14 @@
 mod ddl;
 mod literal;
 
+use crate::attach::{AttachRequest, Declaration, Tables, attach};
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::TermKind;
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::{BTreeMap, BTreeSet};
+use syncline_core::Now;
 use syncline_protocol::{
     ColumnDefinition, EntityType, ReferenceAction, ReferenceDefinition, TypeDefinition,
     TypeDefinitions,
@@ -245,9 +247,68 @@ pub fn create(
     Ok(left_out)
 }
 
+/// What was made from definitions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Made {
+    /// The tables.
+    pub tables: Vec<String>,
+    /// References that were left out, because the table they lead to is not synced.
+    pub references_left_out: Vec<String>,
+}
+
+/// Makes the tables in a new file and attaches them. What the request declares of a table is added
+/// to what the definition says. On an error the file is of no use.
+pub fn make(
+    conn: &mut Connection,
+    definitions: &TypeDefinitions,
+    mut request: AttachRequest,
+    now: Now,
+) -> Result<Made, StoreError> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let references_left_out = create(&tx, definitions)?;
+    tx.commit()?;
+    let tables: Vec<String> = (definitions.types.iter())
+        .map(|one| one.table.clone())
+        .collect();
+    for definition in &definitions.types {
+        let name = definition.name.as_str().to_owned();
+        let found = (request.declared.keys())
+            .find(|table| table.eq_ignore_ascii_case(&definition.table))
+            .cloned();
+        let mut declared = match found.and_then(|table| request.declared.remove(&table)) {
+            Some(declared) => Declaration { name, ..declared },
+            None => Declaration {
+                name,
+                policy: request.policy,
+                options: Default::default(),
+            },
+        };
+        // Fields have the same names everywhere; what stays on a device was not told.
+        declared.options.leave_out.clear();
+        declared.options.fields = (definition.columns.iter())
+            .filter_map(|column| Some((column.name.clone(), column.field.clone()?)))
+            .collect();
+        request.declared.insert(definition.table.clone(), declared);
+    }
+    request.declared.retain(|table, _| tables.contains(table));
+    request.tables = Tables::Named(tables.clone());
+    attach(conn, &request, now)?;
+    verify(conn, &EntityTypes::load(conn)?, definitions)?;
+    for definition in &definitions.types {
+        conn.execute(
+            "UPDATE syncline_entity_type SET schema_version = ?2 WHERE name = ?1",
+            rusqlite::params![definition.name.as_str(), definition.schema_version],
+        )?;
+    }
+    Ok(Made {
+        tables,
+        references_left_out,
+    })
+}
+
 /// Whether the tables that were made are what was asked for: a definition that smuggles something
 /// in reads back as another one.
-pub fn verify(
+fn verify(
     conn: &Connection,
     types: &EntityTypes,
     definitions: &TypeDefinitions,

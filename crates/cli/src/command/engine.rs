@@ -69,8 +69,18 @@ impl Connection {
 
     /// An engine to be, with everything that was said about reaching the remote.
     pub(crate) fn builder(&self, path: &Path) -> Result<Builder, Failure> {
-        let mut builder = Syncline::builder(path);
-        if let Some(config) = self.config()? {
+        Ok(self.reaching(Syncline::builder(path), self.config()?))
+    }
+
+    /// The same, with what the file says of the types.
+    pub(crate) fn builder_with_types(&self, path: &Path) -> Result<Builder, Failure> {
+        let config = self.config.as_ref().map(ConfigFile::read);
+        let config = config.transpose().map_err(Error::from)?;
+        Ok(self.reaching(Syncline::builder(path), config))
+    }
+
+    fn reaching(&self, mut builder: Builder, config: Option<ConfigFile>) -> Builder {
+        if let Some(config) = config {
             builder = builder.with_config(config);
         }
         if let Some(token) = self.token() {
@@ -79,7 +89,7 @@ impl Connection {
         if self.allow_plain_http {
             builder = builder.plain_http(plain_http(true));
         }
-        Ok(builder)
+        builder
     }
 
     /// Starts an engine on an attached database.

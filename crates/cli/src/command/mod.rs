@@ -3,6 +3,7 @@
 
 mod admin;
 mod attach;
+mod clone;
 mod detach;
 mod engine;
 mod migrate;
@@ -39,6 +40,7 @@ commands! {
     Token => token,
     Admin => admin,
     Attach => attach,
+    Clone => clone,
     Sync => sync,
     Run => run,
     Status => status,

@@ -23,12 +23,12 @@ use syncline_store::outbox_view;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    database: Database,
+    pub(super) database: Database,
     #[command(flatten)]
-    connection: Connection,
+    pub(super) connection: Connection,
     /// The longest to wait, such as 25s or 5m
     #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
-    budget: Duration,
+    pub(super) budget: Duration,
 }
 
 pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {

@@ -4,6 +4,7 @@
 mod admin;
 mod bad_files;
 mod bad_use;
+mod cloning;
 mod configuring;
 mod detaching;
 mod devices;
