@@ -27,7 +27,7 @@ set = { title = "$title" }
 [types.task.fields]
 changed_at = { set = "now" }
 changed = { set = "now-iso" }
-changed_by = { set = "subject" }
+changed_by = { set = "subject", read_only = true }
 version = { set = "version" }
 balance = { read_only = true }
 
