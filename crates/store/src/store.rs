@@ -55,12 +55,12 @@ impl RegisteredType {
 
     /// Who decides the ids of its entities: as declared, else what suits the key.
     pub fn id_mode(&self) -> IdMode {
-        self.options
-            .id_mode
-            .unwrap_or(match self.table.integer_key {
-                true => IdMode::Provisional,
-                false => IdMode::Client,
-            })
+        match self.options.id_mode {
+            // Another id can only be made for a key of one column.
+            Some(mode) if self.table.key.len() == 1 => mode,
+            None if self.table.integer_key => IdMode::Provisional,
+            _ => IdMode::Client,
+        }
     }
 }
 

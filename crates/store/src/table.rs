@@ -274,6 +274,11 @@ pub enum TableError {
         /// The key there.
         key: String,
     },
+    /// Nobody can make another key of several columns.
+    #[error(
+        "the ids of table {0:?} cannot be assigned: its key has several columns; leave its id mode at client"
+    )]
+    UnfitIdMode(String),
     /// SQLite's answer to a question about the schema.
     #[error("reading the schema: {0}")]
     Storage(#[from] rusqlite::Error),

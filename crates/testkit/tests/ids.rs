@@ -240,3 +240,71 @@ fn another_connection_goes_on_writing_while_ids_change() {
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     assert_trees(&mut world, &["Alice", "Bob"], &all);
 }
+
+#[test]
+fn ids_that_the_server_assigns_reach_the_rows_and_their_children() {
+    let schema = "
+        CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT);
+        CREATE TABLE page (id TEXT PRIMARY KEY NOT NULL, body TEXT,
+                           project INTEGER REFERENCES project(id), above TEXT REFERENCES page(id));";
+    for fault in [None, Some(Fault::LoseAnswer), Some(Fault::LoseRequest)] {
+        let mut world = World::new(schema);
+        for name in ["Alice", "Bob"] {
+            let server = || serde_json::from_str(r#"{"id_mode":"server"}"#).unwrap();
+            let options = ["project", "page"].map(|table| (table.to_owned(), server()));
+            world.device_declared(name, schema, options.into());
+        }
+        world.run_until_quiet();
+        for name in ["Alice", "Bob"] {
+            world.sql(
+                name,
+                &format!(
+                    "INSERT INTO project VALUES (7, '{name}');
+                     INSERT INTO page VALUES ('top', '{name} top', 7, NULL), ('sub', '{name} sub', 7, 'top');
+                     UPDATE page SET body = body || '!' WHERE id = 'sub'"
+                ),
+            );
+            if let Some(fault) = &fault {
+                world.fault(name, fault.clone());
+            }
+        }
+        world.run_until_quiet();
+        world.assert_converged();
+        let tree = "SELECT p.name || ': ' || g.body || ' < ' || coalesce((SELECT body FROM page WHERE id = g.above), '-')
+                      FROM page g JOIN project p ON p.id = g.project ORDER BY 1";
+        let expected = [
+            "Alice: Alice sub! < Alice top",
+            "Alice: Alice top < -",
+            "Bob: Bob sub! < Bob top",
+            "Bob: Bob top < -",
+        ];
+        for name in ["Alice", "Bob"] {
+            assert_eq!(world.rows(name, tree), expected, "{name} {fault:?}");
+            world.assert_equals_server(name);
+            let kept = "SELECT count(*) FROM page WHERE id IN ('top', 'sub')";
+            assert_eq!(world.rows(name, kept), ["0"], "they were temporary names");
+            let own = format!("SELECT id FROM page WHERE body = '{name} top'");
+            let own = world.rows(name, &own);
+            assert_eq!(own, [world.current_id(name, "page", "top")]);
+        }
+    }
+}
+
+#[test]
+fn an_edit_of_a_child_that_waits_for_its_parent_is_not_lost() {
+    let mut world = World::new(
+        "CREATE TABLE project (id TEXT PRIMARY KEY NOT NULL);
+         CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT,
+                            project TEXT REFERENCES project(id));",
+    );
+    world.device("Alice");
+    world.sql(
+        "Alice",
+        "INSERT INTO project VALUES ('p');
+         INSERT INTO task VALUES ('t', 'milk', 'p');
+         UPDATE task SET title = 'oat milk'",
+    );
+    world.run_until_quiet();
+    world.assert_converged();
+    world.assert_equals_server("Alice");
+}

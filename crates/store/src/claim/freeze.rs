@@ -21,7 +21,7 @@ impl Claimer<'_> {
         first: Intent,
         covers: &mut Vec<MutationId>,
     ) -> Result<Option<Intent>, StoreError> {
-        let mut intent = first;
+        let (mut intent, mut folded) = (first, false);
         if stands_alone(entry) {
             return Ok(Some(intent));
         }
@@ -63,8 +63,14 @@ impl Claimer<'_> {
                     self.supersede(later, "coalesced into an earlier mutation")?;
                     covers.extend(with_own(later, covered_by(later)));
                     intent = one;
+                    folded = true;
                 }
             }
+        }
+        if folded {
+            // At once: the entry may yet have to wait, or fail.
+            captured::write_payload(self.tx, entry.seq, Some(&intent.fields))?;
+            self.note_covers(entry, covers)?;
         }
         if intent.op == Operation::Update {
             self.drop_unchanged(entity, &mut intent.fields)?;
@@ -80,9 +86,13 @@ impl Claimer<'_> {
     /// What was folded into a later entry is remembered there until it is sent.
     fn hand_over(&self, later: &Entry, mut covered: Vec<MutationId>) -> Result<(), StoreError> {
         covered.extend(covered_by(later));
+        self.note_covers(later, &covered)
+    }
+
+    fn note_covers(&self, entry: &Entry, covered: &[MutationId]) -> Result<(), StoreError> {
         self.tx
             .prepare_cached("UPDATE syncline_outbox SET covers = ?2 WHERE seq = ?1")?
-            .execute((later.seq, to_json(&covered)))?;
+            .execute((entry.seq, to_json(&covered)))?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! references that only the app knows.
 
 use super::{Column, Reference, Table, TableError};
-use crate::type_options::TypeOptions;
+use crate::type_options::{IdMode, TypeOptions};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
@@ -51,6 +51,10 @@ impl Table {
         options: &TypeOptions,
     ) -> Result<(), TableError> {
         let table = Table::read(conn, name)?;
+        let assigned = !matches!(options.id_mode, None | Some(IdMode::Client));
+        if assigned && table.key.len() > 1 {
+            return Err(TableError::UnfitIdMode(table.name));
+        }
         let (leave_out, fields) = (options.leave_out.iter(), options.fields.keys());
         let referring = options.references.iter().flat_map(|one| &one.columns);
         for column in leave_out.chain(fields).chain(referring) {
