@@ -41,6 +41,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
         database: Database { path: args.path },
         connection: args.connection,
         budget: args.budget,
+        dry_run: false,
     };
     sync::run(sync, global)
 }

@@ -1,6 +1,7 @@
 //! `syncline sync`: one full cycle, and what came of it.
 
 mod beside;
+mod dry_run;
 mod summary;
 
 use super::engine::Connection;
@@ -29,9 +30,15 @@ pub(crate) struct Args {
     /// The longest to wait, such as 25s or 5m
     #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
     pub(super) budget: Duration,
+    /// Only print what would be sent, one batch after the other; nothing is sent or changed
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
+    if args.dry_run {
+        return dry_run::run(&args.database, &args.connection);
+    }
     let until = Instant::now() + args.budget;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

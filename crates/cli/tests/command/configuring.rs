@@ -127,3 +127,38 @@ fn attaching_is_all_or_none() {
     let ran = run(syncline(&["sync", &db, "--config", &elsewhere, "--json"])).expect_code(1);
     assert_eq!(ran.json()["error"]["code"], "attached-elsewhere");
 }
+
+#[test]
+fn a_dry_run_shows_what_would_be_sent_and_changes_nothing() {
+    let home = Home::new();
+    let db = home.attached("a.db", MILK, "http://127.0.0.1:1");
+    sql(
+        &db,
+        "INSERT INTO project VALUES ('p', 'x'); UPDATE task SET project = 'p'",
+    );
+    let outbox = || {
+        let all =
+            "SELECT group_concat(seq || state || ifnull(frozen, '') || op) FROM syncline_outbox";
+        value(&db, all)
+    };
+    let before = outbox();
+    let json = run(syncline(&["sync", &db, "--dry-run", "--json"]))
+        .expect_code(0)
+        .json();
+    let sent: Vec<&serde_json::Value> = json["batches"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|batch| batch.as_array().unwrap())
+        .collect();
+    assert!(sent.iter().any(|one| one["type"] == "project"), "{json}");
+    assert!(
+        sent.iter().any(|one| one["fields"]["title"] == "milk"),
+        "{json}"
+    );
+    assert_eq!(outbox(), before);
+    let text = run(syncline(&["sync", &db, "--dry-run"]))
+        .expect_code(0)
+        .stdout;
+    assert!(text.starts_with("batch 1: "), "{text}");
+}
