@@ -42,6 +42,14 @@ pub(crate) enum Command {
         seq: i64,
         done: oneshot::Sender<Result<Discarded, StoreError>>,
     },
+    ConfirmSweep {
+        entity_type: String,
+        done: oneshot::Sender<Result<u64, StoreError>>,
+    },
+    RestoreSweep {
+        entity_type: String,
+        done: oneshot::Sender<Result<u64, StoreError>>,
+    },
     Stop {
         done: oneshot::Sender<()>,
     },
@@ -168,6 +176,14 @@ impl Driver {
             }
             Command::Discard { seq, done } => {
                 let _ = done.send(self.engine.store().discard(seq, now));
+                self.feed(Input::Trigger(Reason::Remediated), told);
+            }
+            Command::ConfirmSweep { entity_type, done } => {
+                let _ = done.send(self.engine.store().confirm_sweep(&entity_type, now));
+                self.feed(Input::Trigger(Reason::Remediated), told);
+            }
+            Command::RestoreSweep { entity_type, done } => {
+                let _ = done.send(self.engine.store().restore_sweep(&entity_type, now));
                 self.feed(Input::Trigger(Reason::Remediated), told);
             }
             Command::Stop { .. } => {}

@@ -243,6 +243,25 @@ impl Syncline {
             .map_err(Error::from)
     }
 
+    /// Removes the rows of a type that the server no longer has and whose removal is held (see
+    /// [`Status::held_removals`]); how many.
+    pub async fn confirm_sweep(&self, entity_type: &str) -> Result<u64, Error> {
+        let (done, answer) = oneshot::channel();
+        let entity_type = entity_type.to_owned();
+        self.ask(Command::ConfirmSweep { entity_type, done }, answer)
+            .await?
+            .map_err(Error::from)
+    }
+
+    /// Offers those rows to the server again, each as a create; how many.
+    pub async fn restore_sweep(&self, entity_type: &str) -> Result<u64, Error> {
+        let (done, answer) = oneshot::channel();
+        let entity_type = entity_type.to_owned();
+        self.ask(Command::RestoreSweep { entity_type, done }, answer)
+            .await?
+            .map_err(Error::from)
+    }
+
     async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, Error> {
         self.commands
             .send(command)

@@ -13,6 +13,8 @@ pub struct LocalView {
     pub reflects: Option<i64>,
     /// The position of a change of it that waits in the inbox.
     pub waiting: Option<i64>,
+    /// The server does not have it, and whether it goes here too waits for a person.
+    pub held: bool,
 }
 
 /// The plan for one change.
@@ -43,8 +45,6 @@ pub enum WaitsFor {
     Type,
     /// Someone who understands it: the change is not well-formed.
     Valid,
-    /// The rest of its checkpoint: it becomes visible together with what follows up to the head.
-    Checkpoint,
 }
 
 impl WaitsFor {
@@ -57,7 +57,6 @@ impl WaitsFor {
             WaitsFor::Constraint => "constraint",
             WaitsFor::Type => "type",
             WaitsFor::Valid => "valid",
-            WaitsFor::Checkpoint => "checkpoint",
         }
     }
 }

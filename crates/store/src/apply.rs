@@ -3,11 +3,13 @@
 
 use crate::captured::{self, CapturedError};
 use crate::error::StoreError;
+use crate::held;
 use crate::outbox::{self, Entry, EntryState};
 use crate::rekey::{self, Rekeying, Room};
 use crate::row::{self, Written};
 use crate::state::{self, ConflictError, Sides};
 use crate::store::{EntityTypes, RegisteredType};
+use crate::unknown;
 use crate::vacate::{self, Vacated};
 use rusqlite::Transaction;
 use std::collections::BTreeMap;
@@ -168,7 +170,17 @@ impl Applier<'_> {
             }
             Written::Refused(why) => return self.park(scope, change, WaitsFor::Constraint, &why),
         }
+        let unknown = match fields {
+            Some(fields) => unknown::split(&entity_type.table, fields.clone()).1,
+            None => Fields::new(),
+        };
+        if !unknown.is_empty() {
+            unknown::keep(self.tx, entity, &unknown)?;
+        } else if !self.plain {
+            unknown::forget(self.tx, entity)?;
+        }
         if !self.plain {
+            held::release(self.tx, entity)?;
             state::unpark(self.tx, entity)?;
             state::forget_known(self.tx, entity)?;
             captured::delete_base(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
@@ -255,6 +267,7 @@ impl Applier<'_> {
             ConflictCause::Pull,
         )? {
             Reconciled::Settled | Reconciled::Waits => {
+                held::release(self.tx, entity)?;
                 state::unpark(self.tx, entity)?;
                 state::forget_known(self.tx, entity)?;
                 Ok(Landed::Merged)
@@ -302,10 +315,12 @@ impl Applier<'_> {
         remote: Option<&RemoteState>,
         cause: ConflictCause,
     ) -> Result<Reconciled, StoreError> {
-        if let Some(theirs) = remote.and_then(|remote| remote.fields.as_ref())
+        let (theirs, unknown) = split_remote(entity_type, remote);
+        let theirs = theirs.as_ref();
+        if let Some(theirs) = theirs
             && must_stay_apart(entries)
         {
-            return self.replay(entity_type, entity, entries, theirs);
+            return self.replay(entity_type, entity, entries, (theirs, &unknown));
         }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         let base = captured::base_of(self.tx, names.0, names.1)?.into_fields();
@@ -313,7 +328,6 @@ impl Applier<'_> {
             Some(row) => Some(self.with_dropped(entity_type, base.as_ref(), entries, row)?),
             None => None,
         };
-        let theirs = remote.and_then(|remote| remote.fields.as_ref());
         let input = ConflictInput {
             entity,
             base: base.as_ref(),
@@ -352,6 +366,7 @@ impl Applier<'_> {
                         self.tx, entity, mutation, &sides, &record, rule, self.now,
                     )?;
                 }
+                unknown::keep(self.tx, entity, &unknown)?;
                 self.rewrite_outbox(entity, entries, &rebased, theirs)?;
                 let rule = rebased.rule;
                 self.notices.push(Notice::ConflictResolved {
@@ -370,7 +385,7 @@ impl Applier<'_> {
         entity_type: &RegisteredType,
         entity: &EntityRef,
         entries: &[Entry],
-        theirs: &Fields,
+        (theirs, unknown): (&Fields, &Fields),
     ) -> Result<Reconciled, StoreError> {
         let mut row = Some(theirs.clone());
         for entry in entries {
@@ -383,6 +398,7 @@ impl Applier<'_> {
         }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         captured::write_base(self.tx, names.0, names.1, Some(theirs))?;
+        unknown::keep(self.tx, entity, unknown)?;
         Ok(Reconciled::Settled)
     }
 
@@ -417,6 +433,20 @@ impl Applier<'_> {
             outbox::settle(self.tx, entry, "superseded", &detail, self.now)?;
         }
         Ok(())
+    }
+}
+
+/// The fields of a remote state that the table has, and those that it lacks.
+fn split_remote(
+    entity_type: &RegisteredType,
+    remote: Option<&RemoteState>,
+) -> (Option<Fields>, Fields) {
+    match remote.and_then(|remote| remote.fields.clone()) {
+        Some(fields) => {
+            let (known, unknown) = unknown::split(&entity_type.table, fields);
+            (Some(known), unknown)
+        }
+        None => (None, Fields::new()),
     }
 }
 

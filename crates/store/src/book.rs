@@ -11,6 +11,7 @@ use crate::retry::{Occasion, retry_waiting};
 use crate::row;
 use crate::state::{self, Sides};
 use crate::store::RegisteredType;
+use crate::unknown;
 use rusqlite::params;
 use std::collections::BTreeSet;
 use syncline_core::{
@@ -318,7 +319,9 @@ fn book_row(
             .or_else(|| after_mutation(base, entry.op, payload));
         captured::write_base(tx, names.0, names.1, after.as_ref())?;
     }
-    if let (Some(fields), Some(entity_type)) = (applied.fields, applier.types.get(names.0)) {
+    let entity_type = applier.types.get(names.0);
+    unknown::after_push(tx, entity_type, entity, entry.op, applied.fields)?;
+    if let (Some(fields), Some(entity_type)) = (applied.fields, entity_type) {
         write_server_fields(applier, entity_type, entity, fields, &rest)?;
     }
     Ok(())

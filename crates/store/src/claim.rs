@@ -289,7 +289,8 @@ impl<'a> Claimer<'a> {
         let based = entry.op == Operation::Create || self.position.is_some();
         // What another copy may have sent goes first: a change of its entity waits for the outcome.
         let reflects = view.waiting.is_none() || entry.is_sent();
-        Ok(based && !view.conflict_open && reflects)
+        let held = view.held && entry.op == Operation::Update;
+        Ok(based && !held && !view.conflict_open && reflects)
     }
 
     /// Whether more of its entity may go in the same batch: not before a new entity's id is known.

@@ -67,6 +67,42 @@ pub(crate) fn park(
     row.put(conn, now)
 }
 
+/// Parks what is known of an entity already and finds no place now: whatever the feed brings of it
+/// is newer.
+pub(crate) fn park_pulled(
+    conn: &Connection,
+    entity: &EntityRef,
+    kind: ChangeKind,
+    waits_for: WaitsFor,
+    detail: &str,
+    now: Now,
+) -> Result<(), StoreError> {
+    let change = Change {
+        entity_type: entity.entity_type.clone(),
+        id: entity.id.clone(),
+        kind,
+        version: ServerVersion::new("0"),
+        position: 0,
+        key: None,
+    };
+    park(conn, &last_pull(conn)?.0, &change, waits_for, detail, now)
+}
+
+/// The scope that is pulled, and when it last was.
+pub(crate) fn last_pull(conn: &Connection) -> Result<(Scope, Now), StoreError> {
+    let found: Option<(String, i64)> = conn
+        .query_row("SELECT scope, pulled_at FROM syncline_cursor", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let (scope, unix_ms) = found.unwrap_or_default();
+    let now = Now {
+        monotonic_ms: 0,
+        unix_ms,
+    };
+    Ok((Scope::new(scope), now))
+}
+
 struct Row<'a> {
     entity_type: &'a str,
     entity_id: &'a str,
@@ -157,13 +193,12 @@ fn name_in(raw: &str) -> Option<EntityRef> {
     })
 }
 
-/// Takes the waiting change of an entity out of the inbox. What is staged for a checkpoint stays,
-/// and what nobody understands is only dropped.
+/// Takes the waiting change of an entity out of the inbox. What nobody understands is only dropped.
 pub(crate) fn unpark(conn: &Connection, entity: &EntityRef) -> Result<Option<Waiting>, StoreError> {
     let found = conn
         .prepare_cached(
             "DELETE FROM syncline_inbox
-              WHERE entity_type = ?1 AND entity_id = ?2 AND waits_for <> 'checkpoint'
+              WHERE entity_type = ?1 AND entity_id = ?2
              RETURNING entity_type, entity_id, scope, fields, version, position",
         )?
         .query_row(

@@ -16,6 +16,7 @@ mod claim;
 pub mod definitions;
 mod error;
 mod follow;
+mod held;
 pub mod holder;
 mod identity;
 pub mod ids;
@@ -39,6 +40,7 @@ mod store;
 mod sweep;
 pub mod table;
 mod type_options;
+mod unknown;
 mod vacate;
 
 pub use error::StoreError;

@@ -47,8 +47,6 @@ pub(crate) mod key {
     pub(crate) const LAST_ERROR: &str = "last_error";
     /// Prefix: types whose existing rows were adopted and are still to be compared.
     pub(crate) const ADOPT: &str = "adopt:";
-    /// Prefix: rows of a type whose removal waits for confirmation (I3).
-    pub(crate) const SWEEP_HELD: &str = "sweep_held:";
 }
 
 /// Reads a value.

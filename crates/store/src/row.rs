@@ -220,6 +220,29 @@ pub(crate) fn write(
     run(conn, &sql, values)
 }
 
+/// Sets the given fields of a row that is there.
+pub(crate) fn write_existing(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+    fields: &Fields,
+) -> Result<Written, StoreError> {
+    let given = given(table, fields);
+    let keys = table.key.len();
+    let set = |(index, (name, _)): (usize, &(&str, &Value))| {
+        format!("{} = ?{}", quote_ident(name), keys + index + 1)
+    };
+    let sets: Vec<String> = given.iter().enumerate().map(set).collect();
+    let sql = format!(
+        "UPDATE {} SET {} WHERE {}",
+        quote_ident(&table.name),
+        sets.join(", "),
+        where_key(table)
+    );
+    let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
+    run(conn, &sql, values)
+}
+
 /// The columns for which there is a field, with its value.
 pub(crate) fn given<'a>(table: &'a Table, fields: &'a Fields) -> Vec<(&'a str, &'a Value)> {
     table

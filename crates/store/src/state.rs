@@ -66,7 +66,8 @@ pub(crate) fn view(conn: &Connection, entity: &EntityRef) -> Result<LocalView, S
                     EXISTS (SELECT 1 FROM syncline_conflict
                              WHERE entity_type = ?1 AND entity_id = ?2 AND resolved_at IS NULL),
                     (SELECT position FROM syncline_entity_state WHERE entity_type = ?1 AND entity_id = ?2),
-                    (SELECT position FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2)",
+                    (SELECT position FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2),
+                    EXISTS (SELECT 1 FROM syncline_held WHERE entity_type = ?1 AND entity_id = ?2)",
         )?
         .query_row(names, |row| {
             Ok(LocalView {
@@ -75,6 +76,7 @@ pub(crate) fn view(conn: &Connection, entity: &EntityRef) -> Result<LocalView, S
                 conflict_open: row.get(2)?,
                 reflects: row.get(3)?,
                 waiting: row.get(4)?,
+                held: row.get(5)?,
             })
         })?)
 }
@@ -84,6 +86,7 @@ pub(crate) fn anything_special(conn: &Connection) -> Result<bool, StoreError> {
     Ok(conn.query_row(
         "SELECT EXISTS (SELECT 1 FROM syncline_outbox) OR EXISTS (SELECT 1 FROM syncline_entity_state)
              OR EXISTS (SELECT 1 FROM syncline_inbox) OR EXISTS (SELECT 1 FROM syncline_base)
+             OR EXISTS (SELECT 1 FROM syncline_held) OR EXISTS (SELECT 1 FROM syncline_unknown_fields)
              OR EXISTS (SELECT 1 FROM syncline_conflict WHERE resolved_at IS NULL)",
         [],
         |row| row.get(0),

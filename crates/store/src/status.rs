@@ -1,6 +1,7 @@
 //! What the store knows about where everything stands.
 
 use crate::error::{StoreError, json};
+use crate::held;
 use crate::meta;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
@@ -100,7 +101,7 @@ pub fn read(conn: &Connection, now: Now) -> Result<Status, StoreError> {
         last_pull_at: meta::get(conn, meta::key::LAST_PULL_AT)?,
         last_error: last_error(conn)?,
         scopes: scopes(conn)?,
-        held_removals: held_removals(conn)?,
+        held_removals: held::counts(conn)?,
     })
 }
 
@@ -172,16 +173,6 @@ fn scopes(conn: &Connection) -> Result<Vec<ScopeStatus>, StoreError> {
             pulled_at: row.get(4)?,
             head_at: row.get(5)?,
         })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn held_removals(conn: &Connection) -> Result<BTreeMap<String, u64>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT substr(key, length(?1) + 1), value FROM syncline_meta WHERE substr(key, 1, length(?1)) = ?1",
-    )?;
-    let rows = statement.query_map([meta::key::SWEEP_HELD], |row| {
-        Ok((row.get(0)?, row.get(1)?))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -13,7 +13,8 @@ use crate::remedy::Discarded;
 use crate::settings::{Retention, Settings};
 use crate::table::Table;
 use crate::type_options::{IdMode, TypeOptions};
-use crate::{app_triggers, book, identity, outbox, page, remedy, row, status};
+use crate::unknown;
+use crate::{app_triggers, book, held, identity, outbox, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -343,6 +344,9 @@ impl Store {
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let types = follow::follow(&tx)?;
+        for entity_type in types.iter() {
+            unknown::adopt(&tx, entity_type)?;
+        }
         let cookie = follow::cookie(&tx)?;
         tx.commit()?;
         (self.types, self.schema_cookie) = (types, cookie);
@@ -390,6 +394,18 @@ impl Store {
         self.remedy(now, |applier| {
             Ok(remedy::doomed(applier, seq)?.into_keys().collect())
         })
+    }
+
+    /// Removes the rows of a type whose removal is held; how many. What has a change waiting or may
+    /// be under way stays.
+    pub fn confirm_sweep(&mut self, entity_type: &str, now: Now) -> Result<u64, StoreError> {
+        self.remedy(now, |applier| held::confirm(applier, entity_type))
+    }
+
+    /// Offers the rows of a type whose removal is held to the server again, each as a create; how
+    /// many.
+    pub fn restore_sweep(&mut self, entity_type: &str, now: Now) -> Result<u64, StoreError> {
+        self.remedy(now, |applier| held::restore(applier, entity_type))
     }
 
     /// A local act of the app's: guarded like the engine's work, but not fenced.
@@ -527,6 +543,7 @@ fn greet(
             "DELETE FROM syncline_cursor;
              DELETE FROM syncline_entity_state;
              DELETE FROM syncline_inbox;
+             DELETE FROM syncline_held;
              UPDATE syncline_conflict
                 SET error = json_set(error, '$.remote.position', 0, '$.remote.version', '')
               WHERE resolved_at IS NULL AND json_type(error, '$.remote') = 'object';",

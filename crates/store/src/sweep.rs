@@ -8,13 +8,15 @@
 use crate::apply::Applier;
 use crate::captured;
 use crate::error::StoreError;
+use crate::held;
 use crate::meta;
 use crate::outbox;
 use crate::recover;
 use crate::row;
 use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
-use rusqlite::Transaction;
+use crate::unknown;
+use rusqlite::{Transaction, params};
 use syncline_core::{EntityRef, Notice, Now, PageSummary, WaitsFor};
 use syncline_protocol::{Change, EntityId, EntityType, Fields, Operation, Scope};
 
@@ -93,10 +95,20 @@ fn sweep_type(
 ) -> Result<(), StoreError> {
     let tx = applier.tx;
     let (mut confirmed, mut gone) = (0, Vec::new());
+    let reset = meta::get::<i64>(tx, meta::key::RESET)?.is_some();
+    let pinned = applier.newest;
     row::for_each(tx, &entity_type.table, |id, fields| {
         let Ok(id) = id else { return Ok(()) };
-        match standing(tx, &entity_type.name, &id)? {
+        match standing(tx, &entity_type.name, &id, pinned)? {
             Standing::Confirmed => confirmed += 1,
+            // Edits of a row that the server lost mean nothing without the row.
+            Standing::Spared
+                if reset
+                    && !is_seen(tx, &entity_type.name, &id)?
+                    && held::only_updated(tx, &entity_type.name, &id)? =>
+            {
+                gone.push((id, fields));
+            }
             Standing::Spared => {}
             Standing::Gone => gone.push((id, fields)),
         }
@@ -120,12 +132,11 @@ fn sweep_type(
         }
         return Ok(());
     }
-    let held = format!("{}{}", meta::key::SWEEP_HELD, entity_type.name);
     // What was just pushed from here says nothing about what the server had before.
     let too_many = reset || is_too_many(gone.len(), confirmed);
     if !gone.is_empty() && too_many {
         let count = gone.len() as u64;
-        meta::set(tx, &held, i64::try_from(count).unwrap_or(i64::MAX))?;
+        held::hold(tx, &entity_type.name, gone.iter().map(|(id, _)| id))?;
         let name = entity_type.name.clone();
         applier.notices.push(Notice::SweepHeld {
             entity_type: name,
@@ -133,9 +144,14 @@ fn sweep_type(
         });
         return Ok(());
     }
-    meta::clear(tx, &held)?;
+    held::hold(tx, &entity_type.name, std::iter::empty())?;
     for (id, _) in &gone {
+        let entity = EntityRef {
+            entity_type: entity_type.entity_type(),
+            id: id.clone(),
+        };
         row::remove(tx, &entity_type.table, id)?;
+        unknown::forget(tx, &entity)?;
         captured::delete_base(tx, &entity_type.name, id.as_str())?;
         summary.deletes += 1;
     }
@@ -152,16 +168,29 @@ enum Standing {
     Gone,
 }
 
-fn standing(tx: &Transaction<'_>, name: &str, id: &EntityId) -> Result<Standing, StoreError> {
+fn is_seen(tx: &Transaction<'_>, name: &str, id: &EntityId) -> Result<bool, StoreError> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM syncline_seen WHERE entity_type = ?1 AND entity_id = ?2)",
+        )?
+        .query_row([name, id.as_str()], |row| row.get(0))?)
+}
+
+fn standing(
+    tx: &Transaction<'_>,
+    name: &str,
+    id: &EntityId,
+    pinned: i64,
+) -> Result<Standing, StoreError> {
     let (seen, pushed, busy): (bool, bool, bool) = tx
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM syncline_seen WHERE entity_type = ?1 AND entity_id = ?2),
                     EXISTS (SELECT 1 FROM syncline_entity_state
-                             WHERE entity_type = ?1 AND entity_id = ?2 AND deleted = 0),
+                             WHERE entity_type = ?1 AND entity_id = ?2 AND deleted = 0 AND position > ?3),
                     EXISTS (SELECT 1 FROM syncline_outbox WHERE entity_type = ?1 AND entity_id = ?2)
                  OR EXISTS (SELECT 1 FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2)",
         )?
-        .query_row([name, id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        .query_row(params![name, id.as_str(), pinned], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(match (seen, pushed || busy) {
         (_, true) => Standing::Spared,
         (true, false) => Standing::Confirmed,

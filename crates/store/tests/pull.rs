@@ -5,7 +5,11 @@
 mod inbox;
 #[path = "pull/pages.rs"]
 mod pages;
+#[path = "pull/snapshot.rs"]
+mod snapshot;
 #[path = "pull/support.rs"]
 mod support;
 #[path = "pull/unique.rs"]
 mod unique;
+#[path = "pull/unknown.rs"]
+mod unknown;

@@ -11,6 +11,7 @@ mod outbox;
 mod run;
 mod serve;
 mod status;
+mod sweep;
 mod sync;
 mod token;
 
@@ -45,6 +46,7 @@ commands! {
     Run => run,
     Status => status,
     Outbox => outbox,
+    Sweep => sweep,
     Detach => detach,
     Migrate => migrate,
 }

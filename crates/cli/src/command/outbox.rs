@@ -308,7 +308,8 @@ fn export(database: &Database, dead_letters: bool, as_json: bool) -> Result<Repo
 }
 
 /// A process that syncs this database is told that there is something to do.
-fn nudge(database: &Database) -> Result<(), Failure> {
+/// Has the process that is the engine, if there is one, look at what changed.
+pub(super) fn nudge(database: &Database) -> Result<(), Failure> {
     let mut conn = database.write()?;
     let status = syncline_store::status::read(&conn, database::now())?;
     if status.engine != "stopped" {

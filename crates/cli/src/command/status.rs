@@ -61,7 +61,9 @@ fn describe(database: &str, status: &Status, now: i64) -> String {
     }
     for (entity_type, held) in &status.held_removals {
         let n = text::count(*held, "row");
-        let told = format!("{entity_type}: {n} gone on the server, kept here until you confirm");
+        let told = format!(
+            "{entity_type}: {n} gone on the server, kept here until you say (`syncline sweep`)"
+        );
         rows.push(row("held", told));
     }
     if let Some(error) = &status.last_error {

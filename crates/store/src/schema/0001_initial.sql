@@ -114,7 +114,7 @@ CREATE TABLE syncline_inbox (
   version     TEXT NOT NULL,
   position    INTEGER NOT NULL,
   received_at INTEGER NOT NULL,          -- ms since 1970
-  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid, checkpoint
+  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid
   detail      TEXT,                      -- which parent, which constraint …
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
@@ -220,6 +220,13 @@ CREATE TABLE syncline_missing (
   fields      TEXT NOT NULL,             -- JSON
   version     TEXT NOT NULL,
   position    INTEGER NOT NULL,
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- Rows that a snapshot did not have and that are not removed unasked (I3).
+CREATE TABLE syncline_held (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
 

@@ -25,6 +25,7 @@ pub(crate) struct Device {
     /// The app's own connection.
     pub(crate) app: Connection,
     cursor: Option<String>,
+    epoch: String,
     pages: u64,
 }
 
@@ -47,6 +48,7 @@ impl Device {
             path,
             app,
             cursor: None,
+            epoch: "epoch-1".to_owned(),
             pages: 0,
         };
         device.become_engine();
@@ -58,12 +60,19 @@ impl Device {
             self.store.perform(&StoreWork::Acquire, NOW),
             StoreAnswer::Acquired
         );
-        self.greet("epoch-1");
+        let epoch = self.epoch.clone();
+        self.greet(&epoch);
     }
 
     pub(crate) fn greet(&mut self, epoch: &str) -> StoreAnswer {
+        epoch.clone_into(&mut self.epoch);
         let hello = hello(epoch);
         self.store.perform(&StoreWork::Greet(hello), NOW)
+    }
+
+    /// The cursor is gone: the next page is the first of a snapshot.
+    pub(crate) fn start_again(&mut self) {
+        self.cursor = None;
     }
 
     /// The program ends and starts again.

@@ -1,0 +1,155 @@
+//! Removals that wait for a person (I3): rows that a snapshot did not have, kept here until someone
+//! says that they are to go, or that the server is to have them again.
+//!
+//! While a row is held, edits of it wait too: the server would only answer that it is not there.
+
+use crate::apply::Applier;
+use crate::captured;
+use crate::error::StoreError;
+use crate::outbox;
+use crate::retry::{Occasion, retry_waiting};
+use crate::row::{self, Written};
+use crate::state;
+use crate::store::RegisteredType;
+use crate::sweep;
+use rusqlite::{Connection, Transaction, params};
+use std::collections::BTreeMap;
+use syncline_core::{EntityRef, PageSummary};
+use syncline_protocol::{EntityId, Operation};
+
+/// Holds these rows of a type, and no others of it.
+pub(crate) fn hold<'a>(
+    tx: &Transaction<'_>,
+    entity_type: &str,
+    ids: impl Iterator<Item = &'a EntityId>,
+) -> Result<(), StoreError> {
+    forget_type(tx, entity_type)?;
+    for id in ids {
+        tx.prepare_cached("INSERT INTO syncline_held (entity_type, entity_id) VALUES (?1, ?2)")?
+            .execute([entity_type, id.as_str()])?;
+    }
+    Ok(())
+}
+
+fn forget_type(tx: &Transaction<'_>, entity_type: &str) -> Result<(), StoreError> {
+    tx.execute(
+        "DELETE FROM syncline_held WHERE entity_type = ?1",
+        [entity_type],
+    )?;
+    Ok(())
+}
+
+/// The server speaks of the entity after all: what it says holds.
+pub(crate) fn release(tx: &Transaction<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM syncline_held WHERE entity_type = ?1 AND entity_id = ?2")?
+        .execute([entity.entity_type.as_str(), entity.id.as_str()])?;
+    Ok(())
+}
+
+/// How many are held, by entity type.
+pub(crate) fn counts(conn: &Connection) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut statement = conn
+        .prepare_cached("SELECT entity_type, count(*) FROM syncline_held GROUP BY entity_type")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The held rows are to go; how many went. A row that has something waiting stays.
+pub(crate) fn confirm(applier: &mut Applier<'_>, name: &str) -> Result<u64, StoreError> {
+    let (entity_type, held) = held(applier, name)?;
+    let mut gone = 0;
+    for entity in held {
+        if !is_free(applier, &entity)? {
+            continue;
+        }
+        settle_all(
+            applier,
+            &entity,
+            "its row is gone on the server, as a person confirmed",
+        )?;
+        if applier.write_row(entity_type, &entity, None)? == Written::Done {
+            captured::delete_base(applier.tx, name, entity.id.as_str())?;
+            gone += 1;
+        }
+    }
+    forget_type(applier.tx, name)?;
+    retry_waiting(applier, Occasion::Changed, &mut PageSummary::default())?;
+    Ok(gone)
+}
+
+/// The server is to have the held rows again: each is offered as a create; how many.
+pub(crate) fn restore(applier: &mut Applier<'_>, name: &str) -> Result<u64, StoreError> {
+    let (entity_type, held) = held(applier, name)?;
+    let mut offered = 0;
+    for entity in held {
+        let row = row::read(applier.tx, &entity_type.table, &entity.id)?;
+        if let (Some(row), true) = (row, is_free(applier, &entity)?) {
+            settle_all(applier, &entity, "the row is offered as a whole")?;
+            let now = applier.now;
+            sweep::record_create(applier.tx, entity_type, &entity.id, &row, "restored", now)?;
+            offered += 1;
+        }
+    }
+    forget_type(applier.tx, name)?;
+    Ok(offered)
+}
+
+fn held<'a>(
+    applier: &Applier<'a>,
+    name: &str,
+) -> Result<(&'a RegisteredType, Vec<EntityRef>), StoreError> {
+    let entity_type = applier
+        .types
+        .get(name)
+        .ok_or_else(|| StoreError::Refused(format!("no table is attached as {name:?}")))?;
+    let mut statement = applier.tx.prepare_cached(
+        "SELECT entity_id FROM syncline_held WHERE entity_type = ?1 ORDER BY entity_id",
+    )?;
+    let ids: Vec<String> = statement
+        .query_map(params![name], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    if ids.is_empty() {
+        return Err(StoreError::Refused(format!("no removal of {name} is held")));
+    }
+    let entity = |id| {
+        Some(EntityRef {
+            entity_type: entity_type.entity_type(),
+            id: EntityId::parse(id).ok()?,
+        })
+    };
+    Ok((entity_type, ids.into_iter().filter_map(entity).collect()))
+}
+
+/// Nothing of it may be under way at the server, and nothing of it waits here.
+fn is_free(applier: &Applier<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
+    let view = state::view(applier.tx, entity)?;
+    Ok(!view.sent && !view.conflict_open && view.waiting.is_none())
+}
+
+fn settle_all(applier: &Applier<'_>, entity: &EntityRef, reason: &str) -> Result<(), StoreError> {
+    let detail = serde_json::json!({ "reason": reason });
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    for entry in outbox::of_entity(applier.tx, names.0, names.1)? {
+        outbox::settle(applier.tx, &entry, "superseded", &detail, applier.now)?;
+    }
+    Ok(())
+}
+
+/// Whether all that is known of an entity beyond its row are updates that were never sent: without
+/// its row at the server they mean nothing.
+pub(crate) fn only_updated(
+    tx: &Transaction<'_>,
+    name: &str,
+    id: &EntityId,
+) -> Result<bool, StoreError> {
+    let entity = EntityRef {
+        entity_type: name.into(),
+        id: id.clone(),
+    };
+    let view = state::view(tx, &entity)?;
+    if !view.dirty || view.sent || view.reflects.is_some() || view.waiting.is_some() {
+        return Ok(false);
+    }
+    let entries = outbox::of_entity(tx, name, id.as_str())?;
+    Ok(entries.iter().all(|entry| entry.op == Operation::Update))
+}

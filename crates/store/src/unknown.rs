@@ -1,0 +1,141 @@
+//! Fields that the server has and the local table lacks: kept beside the row, never sent back, and
+//! written into the column once the table has one. A row without such fields costs nothing.
+
+use crate::captured::{self, BaseState};
+use crate::error::{StoreError, json, to_json};
+use crate::inbox;
+use crate::outbox;
+use crate::row::{self, Written};
+use crate::store::RegisteredType;
+use crate::table::Table;
+use rusqlite::{Transaction, params};
+use syncline_core::{EntityRef, WaitsFor};
+use syncline_protocol::{ChangeKind, EntityId, Fields, Operation};
+
+/// The fields that the table has, and those that it lacks.
+pub(crate) fn split(table: &Table, fields: Fields) -> (Fields, Fields) {
+    if row::given(table, &fields).len() == fields.len() {
+        return (fields, Fields::new());
+    }
+    let mut known = Fields::new();
+    let mut unknown = Fields::new();
+    for (name, value) in &fields {
+        let has = table.columns.iter().any(|column| column.field == *name);
+        let side = if has { &mut known } else { &mut unknown };
+        side.insert(name.clone(), value.clone());
+    }
+    (known, unknown)
+}
+
+/// Keeps what the table lacks of a remote state, in place of what was kept before.
+pub(crate) fn keep(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+    unknown: &Fields,
+) -> Result<(), StoreError> {
+    if unknown.is_empty() {
+        return forget(tx, entity);
+    }
+    tx.prepare_cached(
+        "INSERT INTO syncline_unknown_fields (entity_type, entity_id, fields) VALUES (?1, ?2, ?3)
+         ON CONFLICT (entity_type, entity_id) DO UPDATE SET fields = excluded.fields",
+    )?
+    .execute(params![
+        entity.entity_type.as_str(),
+        entity.id.as_str(),
+        to_json(unknown)
+    ])?;
+    Ok(())
+}
+
+/// The entity is gone, or has no such fields any more.
+pub(crate) fn forget(tx: &Transaction<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "DELETE FROM syncline_unknown_fields WHERE entity_type = ?1 AND entity_id = ?2",
+    )?
+    .execute([entity.entity_type.as_str(), entity.id.as_str()])?;
+    Ok(())
+}
+
+/// What an applied mutation says of them.
+pub(crate) fn after_push(
+    tx: &Transaction<'_>,
+    entity_type: Option<&RegisteredType>,
+    entity: &EntityRef,
+    op: Operation,
+    fields: Option<&Fields>,
+) -> Result<(), StoreError> {
+    match (op, fields, entity_type) {
+        (Operation::Delete, ..) => forget(tx, entity),
+        (_, Some(fields), Some(entity_type)) => {
+            keep(tx, entity, &split(&entity_type.table, fields.clone()).1)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The table of a type has changed: what it has a column for now goes into the rows, as if the
+/// column had been there when the field arrived. An edit of that column made here since stands. A
+/// value that the column refuses waits in the inbox.
+pub(crate) fn adopt(tx: &Transaction<'_>, entity_type: &RegisteredType) -> Result<(), StoreError> {
+    let kept: Vec<(String, String)> = tx
+        .prepare_cached(
+            "SELECT entity_id, fields FROM syncline_unknown_fields WHERE entity_type = ?1",
+        )?
+        .query_map([&entity_type.name], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let held = tx.execute("INSERT OR IGNORE INTO syncline_guard (held) VALUES (1)", [])?;
+    for (id, fields) in kept {
+        let (known, unknown) = split(&entity_type.table, json("unknown field", &fields)?);
+        if let (false, Ok(id)) = (known.is_empty(), EntityId::parse(id)) {
+            let entity = EntityRef {
+                entity_type: entity_type.entity_type(),
+                id,
+            };
+            keep(tx, &entity, &unknown)?;
+            adopt_row(tx, entity_type, &entity, known)?;
+        }
+    }
+    if held > 0 {
+        tx.execute("DELETE FROM syncline_guard", [])?;
+    }
+    Ok(())
+}
+
+fn adopt_row(
+    tx: &Transaction<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    mut known: Fields,
+) -> Result<(), StoreError> {
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let entries = outbox::of_entity(tx, names.0, names.1)?;
+    if !entries.is_empty()
+        && let BaseState::Present(mut base) = captured::base_of(tx, names.0, names.1)?
+    {
+        base.patch(&known);
+        captured::write_base(tx, names.0, names.1, Some(&base))?;
+    }
+    for entry in &entries {
+        let edited = captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default();
+        edited.names().for_each(|name| {
+            known.remove(name);
+        });
+    }
+    let Some(mut whole) = row::read(tx, &entity_type.table, &entity.id)? else {
+        return Ok(());
+    };
+    if let (false, Written::Refused(why)) = (
+        known.is_empty(),
+        row::write_existing(tx, &entity_type.table, &entity.id, &known)?,
+    ) {
+        whole.patch(&known);
+        let kind = ChangeKind::Upsert(whole);
+        let now = inbox::last_pull(tx)?.1;
+        inbox::park_pulled(tx, entity, kind, WaitsFor::Constraint, &why, now)?;
+    }
+    Ok(())
+}
