@@ -1,7 +1,8 @@
-//! The chores of this repository: `cargo xtask test`, `cargo xtask tidy`.
+//! The chores of this repository: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask deps`.
 //!
 //! Everything here uses the standard library only and never opens a network connection itself.
 
+mod deps;
 mod suite;
 mod tidy;
 mod tools;
@@ -16,6 +17,8 @@ cargo xtask <task>
   test   install what the tests need, then run everything that must pass:
          formatting, tidy, clippy, build, tests and doctests, documentation
   tidy   check the house rules that a machine can check (see CONTRIBUTING.md)
+  deps   check that the stated versions are true: lowest and newest dependencies, Rust;
+         bundled SQLite and rustls only (needs the registry)
   help   print this text
 ";
 
@@ -28,6 +31,8 @@ pub(crate) enum Failure {
     Step { name: &'static str, why: String },
     /// The house rules are broken this many times.
     Findings(usize),
+    /// This many checks of the dependencies failed.
+    Dependencies(usize),
     /// A file or folder of the repository could not be read.
     Read(PathBuf, std::io::Error),
     /// The command line names no task.
@@ -41,6 +46,8 @@ impl fmt::Display for Failure {
             Failure::Step { name, why } => write!(f, "step `{name}` failed: {why}"),
             Failure::Findings(1) => write!(f, "1 house rule finding"),
             Failure::Findings(count) => write!(f, "{count} house rule findings"),
+            Failure::Dependencies(1) => write!(f, "1 dependency check"),
+            Failure::Dependencies(count) => write!(f, "{count} dependency checks"),
             Failure::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Failure::Usage(word) => write!(f, "no task `{word}`; see `cargo xtask help`"),
         }
@@ -64,6 +71,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
     match words[..] {
         ["test"] => suite::run(&root()),
         ["tidy"] => tidy::run(&root()),
+        ["deps"] => deps::run(&root()),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             Ok(())

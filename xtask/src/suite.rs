@@ -84,7 +84,8 @@ fn perform(step: &Step, root: &Path) -> Result<(), Failure> {
     outcome.map_err(|why| Failure::Step { name, why })
 }
 
-fn verdict(ended: io::Result<ExitStatus>) -> Result<(), String> {
+/// Whether a cargo command passed, or why not.
+pub(crate) fn verdict(ended: io::Result<ExitStatus>) -> Result<(), String> {
     match ended {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(status.to_string()),
@@ -93,7 +94,7 @@ fn verdict(ended: io::Result<ExitStatus>) -> Result<(), String> {
 }
 
 /// Cargo, in the environment that a person would call it in.
-fn cargo(arguments: &[&str], root: &Path) -> Command {
+pub(crate) fn cargo(arguments: &[&str], root: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root);
@@ -113,10 +114,15 @@ fn cargo(arguments: &[&str], root: &Path) -> Command {
 
 /// The command under test. It is built beside this program, in the profile `dev`.
 fn binary() -> PathBuf {
-    let this = std::env::current_exe().unwrap_or_default();
-    let profiles = this.ancestors().nth(2).unwrap_or(Path::new("target"));
     let name = format!("syncline{}", std::env::consts::EXE_SUFFIX);
-    profiles.join("debug").join(name)
+    target().join("debug").join(name)
+}
+
+/// The target folder that this program was built in.
+pub(crate) fn target() -> PathBuf {
+    let this = std::env::current_exe().unwrap_or_default();
+    let folder = this.ancestors().nth(2).unwrap_or(Path::new("target"));
+    folder.to_path_buf()
 }
 
 fn require(binary: &Path) -> Result<(), Failure> {
