@@ -16,15 +16,13 @@ use syncline_protocol::{Assign, Change, EntityId, KeyPart, Operation};
 const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
 
 /// When the server is to choose the id of what this entry creates. A row that was there before the
-/// table was attached, or that the server confirmed before, is offered under its own id: if the
-/// server has the same row, it is the same thing.
+/// table was attached is offered under its own id: if the server has the same row, it is the same
+/// thing.
 pub(crate) fn assign_for(entry: &Entry, entity_type: &RegisteredType) -> Option<Assign> {
-    let known_by_id = matches!(entry.origin.as_deref(), Some("attach" | "journal"));
+    let known_by_id = entry.origin.as_deref() == Some("attach");
     match (entry.op, entity_type.id_mode()) {
         (Operation::Create, IdMode::Provisional) if !known_by_id => Some(Assign::IfTaken),
-        (Operation::Create, IdMode::Server) if entry.origin.as_deref() != Some("journal") => {
-            Some(Assign::Always)
-        }
+        (Operation::Create, IdMode::Server) => Some(Assign::Always),
         _ => None,
     }
 }

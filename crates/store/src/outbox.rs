@@ -119,8 +119,7 @@ impl Entry {
     /// Whether it may have been sent and has no final outcome yet (E5): by this installation, or by
     /// another copy of the file that this one continues.
     pub(crate) fn is_sent(&self) -> bool {
-        self.frozen.is_some()
-            || (self.origin_client.is_some() && self.origin.as_deref() != Some("journal"))
+        self.frozen.is_some() || self.origin_client.is_some()
     }
 
     /// The entity by name, when its id is one that can be synced.

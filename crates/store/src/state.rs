@@ -61,8 +61,7 @@ pub(crate) fn view(conn: &Connection, entity: &EntityRef) -> Result<LocalView, S
             "SELECT (SELECT count(*) FROM syncline_outbox WHERE entity_type = ?1 AND entity_id = ?2),
                     (SELECT count(*) FROM syncline_outbox
                       WHERE entity_type = ?1 AND entity_id = ?2
-                        AND (frozen IS NOT NULL
-                             OR (origin_client IS NOT NULL AND origin IS NOT 'journal'))),
+                        AND (frozen IS NOT NULL OR origin_client IS NOT NULL)),
                     EXISTS (SELECT 1 FROM syncline_conflict
                              WHERE entity_type = ?1 AND entity_id = ?2 AND resolved_at IS NULL),
                     (SELECT position FROM syncline_entity_state WHERE entity_type = ?1 AND entity_id = ?2),
