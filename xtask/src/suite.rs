@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Where the tests find the command that the build step made.
 const BINARY_VARIABLE: &str = "SYNCLINE_BIN";
 
+/// Where the tests find the app with an old SQLite.
+const OLD_SQLITE_VARIABLE: &str = "SYNCLINE_OLD_SQLITE";
+
 /// One step: its name and what it does.
 struct Step {
     name: &'static str,
@@ -36,7 +39,13 @@ const STEPS: &[Step] = &[
     // selected, so a narrower build would compile shared dependencies a second time.
     Step { name: "build", work: Work::Cargo(
         &["build", "--locked", "--workspace", "--all-targets"]) },
-    Step { name: "binary", work: Work::Call(|_| require(&binary())) },
+    // A workspace of its own: one build can link only one SQLite.
+    Step { name: "old", work: Work::Cargo(&["build", "--locked",
+        "--manifest-path", "crates/store/tests/old-sqlite/Cargo.toml"]) },
+    Step { name: "binaries", work: Work::Call(|_| {
+        require(BINARY_VARIABLE, &binary())?;
+        require(OLD_SQLITE_VARIABLE, &old_sqlite())
+    }) },
     // Includes the doctests.
     Step { name: "test", work: Work::Cargo(&["test", "--locked", "--workspace"]) },
     Step { name: "docs", work: Work::Cargo(
@@ -105,29 +114,41 @@ pub(crate) fn cargo(arguments: &[&str], root: &Path) -> Command {
             command.env_remove(&name);
         }
     }
+    command.env("CARGO_TARGET_DIR", target());
     command.env(BINARY_VARIABLE, binary());
+    command.env(OLD_SQLITE_VARIABLE, old_sqlite());
     if arguments.first() == Some(&"doc") {
         command.env("RUSTDOCFLAGS", "-D warnings");
     }
     command
 }
 
-/// The command under test. It is built beside this program, in the profile `dev`.
-fn binary() -> PathBuf {
-    let name = format!("syncline{}", std::env::consts::EXE_SUFFIX);
+/// The target folder that this program is in.
+pub(crate) fn target() -> PathBuf {
+    let this = std::env::current_exe().unwrap_or_default();
+    let target = this.ancestors().nth(2).unwrap_or(Path::new("target"));
+    target.to_path_buf()
+}
+
+/// A program that was built in the profile `dev`.
+fn built(name: &str) -> PathBuf {
+    let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     target().join("debug").join(name)
 }
 
-/// The target folder that this program was built in.
-pub(crate) fn target() -> PathBuf {
-    let this = std::env::current_exe().unwrap_or_default();
-    let folder = this.ancestors().nth(2).unwrap_or(Path::new("target"));
-    folder.to_path_buf()
+/// The command under test.
+fn binary() -> PathBuf {
+    built("syncline")
 }
 
-fn require(binary: &Path) -> Result<(), Failure> {
+/// The app with an old SQLite.
+fn old_sqlite() -> PathBuf {
+    built("old-sqlite")
+}
+
+fn require(variable: &str, binary: &Path) -> Result<(), Failure> {
     if binary.is_file() {
-        println!("{BINARY_VARIABLE}={}", binary.display());
+        println!("{variable}={}", binary.display());
         return Ok(());
     }
     Err(Failure::Missing(format!(
@@ -178,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_missing_binary_is_an_error() {
-        let failure = require(Path::new("no/such/binary")).unwrap_err();
+        let failure = require(BINARY_VARIABLE, Path::new("no/such/binary")).unwrap_err();
         assert!(failure.to_string().contains("no/such/binary"));
     }
 

@@ -5,6 +5,8 @@
 mod install;
 #[path = "capture/nested.rs"]
 mod nested;
+#[path = "capture/old_sqlite.rs"]
+mod old_sqlite;
 #[path = "capture/options.rs"]
 mod options;
 #[path = "capture/python.rs"]

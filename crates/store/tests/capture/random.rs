@@ -7,7 +7,9 @@ use proptest::test_runner::TestRunner;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use syncline_protocol::{EntityId, Fields, KeyPart, Value};
 use syncline_store::captured::{self, BaseState};
@@ -16,7 +18,7 @@ use syncline_store::table::{Table, list_tables};
 /// Entity type and id to fields: what is agreed, or what the tables hold.
 type Rows = BTreeMap<(String, String), Fields>;
 
-const TABLES: &str = "
+pub(crate) const TABLES: &str = "
     CREATE TABLE team (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE UNIQUE, touched INTEGER NOT NULL DEFAULT 0, pay REAL);
     CREATE TABLE player (
         nick TEXT, n INTEGER, team INTEGER REFERENCES team ON DELETE CASCADE ON UPDATE CASCADE,
@@ -29,7 +31,7 @@ const TABLES: &str = "
         twice REAL AS (size * 2) STORED, UNIQUE (kind, twice)) STRICT;";
 
 /// What apps do: stamp what changed.
-const TOUCH: &str = "
+pub(crate) const TOUCH: &str = "
     CREATE TRIGGER touch_new AFTER INSERT ON team BEGIN
         UPDATE team SET touched = touched + 1 WHERE id = NEW.id; END;
     CREATE TRIGGER touch AFTER UPDATE OF id, name, pay ON team BEGIN
@@ -44,14 +46,14 @@ const TOUCH: &str = "
     CREATE TRIGGER unindex_tag AFTER DELETE ON tag BEGIN DELETE FROM words WHERE label = OLD.label; END;";
 
 /// What is there at first, so that the first statements meet something.
-const ROWS: &str = "
+pub(crate) const ROWS: &str = "
     INSERT INTO team (id, name, pay) VALUES (1, 'a', 0.1), (2, 'b', NULL), (3, 'c', 2);
     INSERT INTO player VALUES ('x', 1, 1, 2, 1), ('y', 2, 2, 1, 2), ('x', 3, 1, 3, 'a');
     INSERT INTO tag VALUES (x'01', 'a', 0), ('t', 'b', 1);
     INSERT INTO item (id, kind, size) VALUES (1, 'k', 1), (2, 'z', 2.5)";
 
 /// What a run must have met, each in a statement that changed rows.
-const CONSTRUCTS: [&str; 20] = [
+const CONSTRUCTS: [&str; 21] = [
     "REPLACE, recursive_triggers on",
     "REPLACE, recursive_triggers off",
     "UPDATE OR REPLACE",
@@ -72,6 +74,7 @@ const CONSTRUCTS: [&str; 20] = [
     "savepoint released",
     "transaction",
     "second connection",
+    "another process",
 ];
 
 static MET: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
@@ -268,6 +271,8 @@ enum Step {
     Sql(String),
     /// On another connection.
     Elsewhere(String),
+    /// In another process.
+    Process(String),
     /// All statements in one savepoint.
     Saved(Vec<String>),
     /// Statements that are rolled back.
@@ -282,11 +287,16 @@ enum Step {
     Engine(String),
 }
 
+/// A statement on any of the tables.
+pub(crate) fn sql() -> impl Strategy<Value = String> {
+    prop_oneof![4 => on_team(), 3 => on_player(), 2 => on_tag(), 2 => on_item()]
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let sql = || prop_oneof![4 => on_team(), 3 => on_player(), 2 => on_tag(), 2 => on_item()];
     prop_oneof![
         10 => sql().prop_map(Step::Sql),
         3 => sql().prop_map(Step::Elsewhere),
+        3 => sql().prop_map(Step::Process),
         2 => proptest::collection::vec(sql(), 1..4).prop_map(Step::Saved),
         2 => proptest::collection::vec(sql(), 1..4).prop_map(Step::Undone),
         2 => proptest::collection::vec(sql(), 1..4).prop_map(Step::Together),
@@ -395,13 +405,17 @@ fn check(conn: &Connection, agreed: &Rows) -> Result<(), TestCaseError> {
 }
 
 /// Takes the step, and returns what is agreed after it.
-fn take(conns: &[Connection; 2], setup: Setup, step: &Step, mut agreed: Rows) -> Rows {
-    let [conn, other] = conns;
+fn take(writers: &mut Writers, setup: Setup, step: &Step, mut agreed: Rows) -> Rows {
+    let [conn, other] = &writers.conns;
     match step {
         Step::Sql(sql) => run_one(conn, setup, sql),
         Step::Elsewhere(sql) => {
             run_one(other, setup, sql);
             met("second connection", other.total_changes() > 0);
+        }
+        Step::Process(sql) => {
+            let app = writers.app.get_or_insert_with(|| App::start(conn, setup));
+            met("another process", app.run(sql) > 0);
         }
         Step::Undone(sql) => {
             run(conn, "SAVEPOINT s");
@@ -468,10 +482,69 @@ fn connect(path: &Path) -> Connection {
     conn
 }
 
+/// What writes the file in a case.
+struct Writers {
+    conns: [Connection; 2],
+    /// Started by the first step that needs it.
+    app: Option<App>,
+}
+
+/// Another process with the file open: Python, which runs a line of SQL and answers with the number
+/// of changed rows, 0 if a constraint refused it.
+struct App {
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+const APP: &str = "
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+for sql in sys.stdin:
+    before = c.total_changes
+    try:
+        c.execute(sql).fetchall()
+    except sqlite3.IntegrityError:
+        pass
+    print(c.total_changes - before, flush=True)
+";
+
+impl App {
+    fn start(conn: &Connection, setup: Setup) -> Self {
+        let mut child = Command::new("python3")
+            .args(["-c", APP, conn.path().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut app = App { child, answers };
+        app.run("PRAGMA synchronous = OFF");
+        app.run(&format!("PRAGMA recursive_triggers = {}", setup.recursive));
+        app.run(&format!("PRAGMA foreign_keys = {}", setup.foreign_keys));
+        app
+    }
+
+    fn run(&mut self, sql: &str) -> u64 {
+        writeln!(self.child.stdin.as_ref().unwrap(), "{sql}").unwrap();
+        let answer = self.answers.next().unwrap().unwrap();
+        answer.parse().unwrap()
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let ended = self.child.wait();
+        assert!(std::thread::panicking() || ended.unwrap().success());
+    }
+}
+
 fn case(setup: Setup, steps: &[Step]) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
-    let mut conns = [connect(&path), connect(&path)];
+    let conns = [connect(&path), connect(&path)];
+    let mut writers = Writers { conns, app: None };
+    let conns = &mut writers.conns;
     let (older, newer) = match setup.touch {
         0 => ("", ""),
         1 => (TOUCH, ""),
@@ -479,7 +552,7 @@ fn case(setup: Setup, steps: &[Step]) -> Result<(), TestCaseError> {
     };
     prepare(&mut conns[0], &format!("{TABLES}{older}"));
     conns[0].execute_batch(newer).unwrap();
-    for conn in &conns {
+    for conn in conns.iter() {
         conn.execute_batch(&format!(
             "PRAGMA recursive_triggers = {}; PRAGMA foreign_keys = {}",
             setup.recursive, setup.foreign_keys
@@ -490,8 +563,8 @@ fn case(setup: Setup, steps: &[Step]) -> Result<(), TestCaseError> {
     crate::support::settle(&conns[0]);
     let mut agreed = stored(&conns[0]);
     for step in steps {
-        agreed = take(&conns, setup, step, agreed);
-        check(&conns[0], &agreed)?;
+        agreed = take(&mut writers, setup, step, agreed);
+        check(&writers.conns[0], &agreed)?;
     }
     Ok(())
 }
