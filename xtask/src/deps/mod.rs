@@ -47,25 +47,27 @@ const CHECKS: &[Check] = &[
         name: "newest",
         passes: "compiles with the newest versions that the stated rust-version admits",
         mend: "adapt the code, or narrow the version in Cargo.toml and say why",
-        work: |root| resolved(root, "newest", &["update"]),
+        work: |root| resolved(root, "newest", &["update", "--quiet"]),
     },
     Check {
         name: "minimal",
         passes: "compiles with the lowest versions that the manifests state",
         mend: "raise the version in the manifest to the first that works",
         work: |root| {
-            let lowest = &["update", "-Z", "direct-minimal-versions"];
+            let lowest = &["update", "--quiet", "-Z", "direct-minimal-versions"];
             resolved(root, "minimal", lowest)
         },
     },
 ];
 
+/// With `--keep-going`, so that one run shows everything that there is to mend.
 const COMPILE: &[&str] = &[
     "check",
     "--quiet",
     "--locked",
     "--workspace",
     "--all-targets",
+    "--keep-going",
 ];
 
 /// Runs every check, also after one that failed, and prints a line for each at the end.
