@@ -13,12 +13,11 @@
 mod batch;
 mod change;
 mod config;
+mod conflict;
 mod fold;
 mod machine;
 mod page;
-mod rebase;
 mod remote;
-mod resolve;
 mod retry;
 mod time;
 mod verdict;
@@ -26,6 +25,12 @@ mod verdict;
 pub use batch::{Batch, BatchEntry, EntityRef};
 pub use change::{ChangePlan, LocalView, WaitsFor, plan_change};
 pub use config::Config;
+pub use conflict::{
+    Bound, ConflictCause, ConflictInput, ConflictRules, Decision, DeleteRule, DeleteRules,
+    FieldOutcome, FieldRule, Invariant, Lost, PendingMutation, Policy, Rebased, Resolution,
+    Resolver, Rewrite, RuleError, Settled, TimeUnit, Timestamp, Took, UnknownWord, changed, decide,
+    rebase,
+};
 pub use fold::{Folded, Intent, fold};
 pub use machine::{
     BookSummary, Booking, Cancel, ClaimLimits, Claimed, CycleEnd, Effect, FaultKind, Input,
@@ -36,11 +41,9 @@ pub use page::{
     MAX_CURSOR_BYTES, MAX_FIELDS, MAX_NAME_BYTES, PageFault, Standing, check_answer, check_order,
     unstorable,
 };
-pub use rebase::{Decision, Loss, Rebased, Rewritten, changed, decide};
 pub use remote::{
     AnswerFuture, Page, PageChange, Remote, RemoteAnswer, RemoteError, RemoteRequest,
 };
-pub use resolve::{ConflictCause, ConflictInput, Policy, Resolution, Resolver, UnknownPolicy};
 pub use retry::{Dice, backoff_ms, retry_after_ms};
 pub use time::Now;
 pub use verdict::{Counted, MutationError, Verdict, count_failure, judge};

@@ -14,8 +14,8 @@ use crate::vacate::{self, Vacated};
 use rusqlite::Transaction;
 use std::collections::BTreeMap;
 use syncline_core::{
-    ChangePlan, ConflictCause, ConflictInput, Decision, EntityRef, Loss, Notice, Now, PageSummary,
-    Rebased, WaitsFor, decide, plan_change, unstorable,
+    ChangePlan, ConflictCause, ConflictInput, ConflictRules, Decision, EntityRef, Notice, Now,
+    PageSummary, PendingMutation, Rewrite, Settled, WaitsFor, decide, plan_change, unstorable,
 };
 use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
 
@@ -328,22 +328,26 @@ impl Applier<'_> {
             Some(row) => Some(self.with_dropped(entity_type, base.as_ref(), entries, row)?),
             None => None,
         };
+        let pending = pending(self.tx, entries)?;
         let input = ConflictInput {
             entity,
             base: base.as_ref(),
             local: local.as_ref(),
             remote: theirs,
-            cause,
+            pending: &pending,
+            cause: &cause,
+            server_time_ms: None,
         };
         let sides = Sides {
             base: base.as_ref(),
             local: local.as_ref(),
             remote: theirs,
         };
-        let error = |reason: &str| ConflictError::new(cause, reason, remote);
+        let error = |reason: &str| ConflictError::new(&cause, reason, remote);
         let mutation = entries.first().map(|entry| entry.mutation.as_str());
-        match decide(&entity_type.policy, &input) {
-            Decision::Manual { reason } => {
+        let rules = ConflictRules::from(entity_type.policy);
+        match decide(&rules, &rules, &input) {
+            Decision::Manual { reason, .. } => {
                 let record = error(&reason);
                 state::record_conflict(self.tx, entity, mutation, &sides, &record, None, self.now)?;
                 self.notices.push(Notice::ConflictOpened {
@@ -359,7 +363,7 @@ impl Applier<'_> {
                         refused => return Ok(Reconciled::NoPlace(refused)),
                     }
                 }
-                if rebased.lossy == Loss::Values {
+                if rebased.loses_something() {
                     let record = error("decided by rule");
                     let rule = Some(rebased.rule.as_str());
                     state::record_conflict(
@@ -402,38 +406,57 @@ impl Applier<'_> {
         Ok(Reconciled::Settled)
     }
 
-    /// The remaining mutation takes the place of all entries, on the remote state as base.
+    /// The entries are rewritten on the remote state as base; those of which nothing is left are
+    /// closed.
     fn rewrite_outbox(
         &mut self,
         entity: &EntityRef,
         entries: &[Entry],
-        rebased: &Rebased,
+        settled: &Settled,
         theirs: Option<&Fields>,
     ) -> Result<(), StoreError> {
         self.rekeying.outbox_changed();
         let names = (entity.entity_type.as_str(), entity.id.as_str());
-        // What a person has to mend stays as it is; only its base moves.
-        let held = entries
-            .iter()
-            .any(|entry| entry.state == EntryState::Failed);
-        let mut rest = entries;
-        if let Some(mutation) = &rebased.mutation {
-            if held {
-                rest = &[];
-            } else if let Some((first, others)) = entries.split_first() {
-                outbox::rewrite(self.tx, first.seq, mutation.op, &mutation.fields)?;
-                rest = others;
-            }
+        let rewrites = &settled.pending.each;
+        let anything_left = rewrites.iter().any(|one| matches!(one, Rewrite::Write(_)));
+        if anything_left {
             captured::write_base(self.tx, names.0, names.1, theirs)?;
         } else {
             captured::delete_base(self.tx, names.0, names.1)?;
         }
-        let detail = serde_json::json!({ "reason": "resolved", "rule": rebased.rule });
-        for entry in rest {
-            outbox::settle(self.tx, entry, "superseded", &detail, self.now)?;
+        // What a person has to mend stays as it is; only its base moves.
+        if anything_left
+            && entries
+                .iter()
+                .any(|entry| entry.state == EntryState::Failed)
+        {
+            return Ok(());
+        }
+        let detail = serde_json::json!({ "reason": "resolved", "rule": settled.rule });
+        for (entry, rewrite) in entries.iter().zip(rewrites) {
+            match rewrite {
+                Rewrite::Write(intent) => {
+                    outbox::rewrite(self.tx, entry.seq, intent.op, &intent.fields)?;
+                }
+                Rewrite::Supersede => {
+                    outbox::settle(self.tx, entry, "superseded", &detail, self.now)?;
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// What a resolver is shown of the entries.
+fn pending(tx: &Transaction<'_>, entries: &[Entry]) -> Result<Vec<PendingMutation>, StoreError> {
+    let shown = entries.iter().map(|entry| {
+        Ok(PendingMutation {
+            mutation: entry.mutation.as_str().to_owned(),
+            op: entry.op,
+            fields: captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default(),
+        })
+    });
+    shown.collect()
 }
 
 /// The fields of a remote state that the table has, and those that it lacks.

@@ -449,7 +449,7 @@ fn open_for_constraint(
         remote: remote.fields.as_ref(),
     };
     let cause = ConflictCause::Push(ConflictReason::Stale);
-    let error = state::ConflictError::new(cause, &reason, Some(remote));
+    let error = state::ConflictError::new(&cause, &reason, Some(remote));
     state::record_conflict(
         applier.tx,
         entity,

@@ -104,10 +104,11 @@ pub(crate) struct ConflictError {
 }
 
 impl ConflictError {
-    pub(crate) fn new(cause: ConflictCause, reason: &str, remote: Option<&RemoteState>) -> Self {
+    pub(crate) fn new(cause: &ConflictCause, reason: &str, remote: Option<&RemoteState>) -> Self {
         let side = match cause {
             ConflictCause::Pull => "pull",
             ConflictCause::Push(_) => "push",
+            ConflictCause::Violation { .. } => "violation",
         };
         Self {
             side: side.to_owned(),

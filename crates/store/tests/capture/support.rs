@@ -136,7 +136,7 @@ pub(crate) fn check_tables(conn: &Connection) {
             "odd mutation ids or times",
             "SELECT count(*) FROM syncline_outbox
              WHERE mutation NOT GLOB '[0-9a-f]*' OR length(mutation) <> 32
-                OR abs(created_at - unixepoch() * 1000) > 60000",
+                OR abs(created_at - unixepoch() * 1000) > 3600000",
         ),
     ] {
         let count: i64 = conn.query_row(sql, [], |row| row.get(0)).unwrap();

@@ -1,7 +1,7 @@
 //! Laws of conflict decisions.
 
 use super::*;
-use crate::{ConflictCause, EntityRef, Policy};
+use crate::Intent;
 use proptest::prelude::*;
 use syncline_protocol::{EntityId, EntityType, Value};
 
@@ -32,32 +32,56 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 
 fn decide_with(policy: Policy, states: &[Option<Fields>; 3]) -> Decision {
     let [base, local, remote] = states;
-    let entity = entity();
-    decide(
-        &policy,
-        &ConflictInput {
-            entity: &entity,
-            base: base.as_ref(),
-            local: local.as_ref(),
-            remote: remote.as_ref(),
-            cause: ConflictCause::Pull,
-        },
-    )
+    let (entity, rules) = (entity(), ConflictRules::from(policy));
+    let pending = pending(base.as_ref(), local.as_ref());
+    let input = ConflictInput {
+        entity: &entity,
+        base: base.as_ref(),
+        local: local.as_ref(),
+        remote: remote.as_ref(),
+        pending: &pending,
+        cause: &ConflictCause::Pull,
+        server_time_ms: None,
+    };
+    decide(&rules, &rules, &input)
 }
 
-fn apply(remote: Option<&Fields>, mutation: Option<&Rewritten>) -> Option<Fields> {
-    let Some(mutation) = mutation else {
-        return remote.cloned();
+/// Mutations that lead from the base to the local row, one for each field.
+fn pending(base: Option<&Fields>, local: Option<&Fields>) -> Vec<PendingMutation> {
+    let intents = match (base, local) {
+        (None, None) => Vec::new(),
+        (None, Some(local)) => vec![(Operation::Create, local.clone())],
+        (Some(_), None) => vec![(Operation::Delete, Fields::new())],
+        (Some(base), Some(local)) => changed(base, local)
+            .into_iter()
+            .map(|field| (Operation::Update, [field].into_iter().collect()))
+            .collect(),
     };
-    match mutation.op {
-        Operation::Delete => None,
-        Operation::Create => Some(mutation.fields.clone()),
-        Operation::Update => {
-            let mut fields = remote.cloned().unwrap_or_default();
-            fields.patch(&mutation.fields);
-            Some(fields)
-        }
-    }
+    let numbered = intents.into_iter().enumerate();
+    numbered
+        .map(|(number, (op, fields))| PendingMutation {
+            mutation: format!("m{number}"),
+            op,
+            fields,
+        })
+        .collect()
+}
+
+fn apply(remote: Option<&Fields>, rebased: &Rebased) -> Option<Fields> {
+    let written = rebased.each.iter().filter_map(|one| match one {
+        Rewrite::Write(intent) => Some(intent),
+        Rewrite::Supersede => None,
+    });
+    written
+        .chain(&rebased.new)
+        .fold(remote.cloned(), |state, Intent { op, fields }| match op {
+            Operation::Delete => None,
+            Operation::Create => Some(fields.clone()),
+            Operation::Update => state.map(|mut state| {
+                state.patch(fields);
+                state
+            }),
+        })
 }
 
 proptest! {
@@ -68,7 +92,7 @@ proptest! {
     ) {
         let states = [base, local, remote];
         if let Decision::Settled(rebased) = decide_with(policy, &states) {
-            prop_assert_eq!(apply(states[2].as_ref(), rebased.mutation.as_ref()), rebased.row);
+            prop_assert_eq!(apply(states[2].as_ref(), &rebased.pending), rebased.row);
         }
     }
 
@@ -102,12 +126,12 @@ proptest! {
         }
         let row = |local: &Fields, remote: &Fields| {
             match decide_with(Policy::FieldMerge, &[Some(base.clone()), Some(local.clone()), Some(remote.clone())]) {
-                Decision::Settled(rebased) => (rebased.row, rebased.lossy),
-                Decision::Manual { .. } => (None, Loss::Values),
+                Decision::Settled(rebased) => (rebased.row.clone(), rebased.loses_something()),
+                Decision::Manual { .. } => (None, true),
             }
         };
         let (one, lossy) = row(&left, &right);
-        prop_assert_eq!(lossy, Loss::Nothing);
+        prop_assert!(!lossy);
         prop_assert_eq!(one, row(&right, &left).0);
     }
 
@@ -118,9 +142,9 @@ proptest! {
     ) {
         let states = [Some(base.clone()), Some(local.clone()), Some(remote.clone())];
         if let Decision::Settled(rebased) = decide_with(policy, &states) {
-            let row = rebased.row.unwrap();
+            let row = rebased.row.clone().unwrap();
             let kept = |side: &Fields| changed(&base, side).iter().all(|(n, v)| row.get(n) == Some(v));
-            prop_assert_eq!(rebased.lossy == Loss::Nothing, kept(&local) && kept(&remote));
+            prop_assert_eq!(!rebased.loses_something(), kept(&local) && kept(&remote));
         }
     }
 }
@@ -139,8 +163,12 @@ fn a_delete_wins_over_an_edit_both_ways_and_is_recorded() {
             panic!("decided by rule")
         };
         assert_eq!(rebased.row, None);
-        assert_eq!(rebased.mutation.map(|mutation| mutation.op), op);
-        assert_eq!(rebased.lossy, Loss::Values);
+        let written = rebased.pending.each.iter().find_map(|one| match one {
+            Rewrite::Write(intent) => Some(intent.op),
+            Rewrite::Supersede => None,
+        });
+        assert_eq!(written, op);
+        assert!(rebased.loses_something());
     }
 }
 
@@ -152,6 +180,8 @@ fn two_creates_of_one_id_wait_for_a_person_unless_they_are_equal() {
         let differing = decide_with(policy, &[None, Some(mine.clone()), Some(theirs.clone())]);
         assert!(matches!(differing, Decision::Manual { .. }));
         let equal = decide_with(policy, &[None, Some(mine.clone()), Some(mine.clone())]);
-        assert!(matches!(equal, Decision::Settled(rebased) if rebased.mutation.is_none()));
+        assert!(
+            matches!(equal, Decision::Settled(settled) if settled.pending.each == [Rewrite::Supersede])
+        );
     }
 }
