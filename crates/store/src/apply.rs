@@ -338,11 +338,7 @@ impl Applier<'_> {
             cause: &cause,
             server_time_ms: None,
         };
-        let sides = Sides {
-            base: base.as_ref(),
-            local: local.as_ref(),
-            remote: theirs,
-        };
+        let sides = Sides::of(&input);
         let error = |reason: &str| ConflictError::new(&cause, reason, remote);
         let mutation = entries.first().map(|entry| entry.mutation.as_str());
         let rules = ConflictRules::from(entity_type.policy);

@@ -4,7 +4,7 @@ use crate::error::{StoreError, json, to_json};
 pub(crate) use crate::inbox::{park, unpark};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use syncline_core::{ConflictCause, EntityRef, LocalView, Now};
+use syncline_core::{ConflictCause, ConflictInput, EntityRef, LocalView, Now};
 use syncline_protocol::{Fields, RemoteState, ServerVersion};
 
 /// Its version, where that is ahead of the cursor.
@@ -123,6 +123,16 @@ pub(crate) struct Sides<'a> {
     pub(crate) base: Option<&'a Fields>,
     pub(crate) local: Option<&'a Fields>,
     pub(crate) remote: Option<&'a Fields>,
+}
+
+impl<'a> Sides<'a> {
+    pub(crate) fn of(input: &ConflictInput<'a>) -> Self {
+        Self {
+            base: input.base,
+            local: input.local,
+            remote: input.remote,
+        }
+    }
 }
 
 /// Writes a conflict record; open when there is no resolution yet.
