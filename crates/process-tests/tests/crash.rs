@@ -4,6 +4,9 @@
 // A test that cannot go on has failed; the panic says where.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "crash/ids.rs"]
+mod ids;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -96,11 +99,15 @@ impl World {
             .options(OPTIONS)
     }
 
+    fn empty() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
     /// Both have synced the beginning; then both have edited; Bob has synced again.
     fn before_alices_sync() -> Self {
-        let world = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let world = Self::empty();
         let mut server = world.server();
         for name in ["alice.db", "bob.db", "carol.db"] {
             Device::create(DEVICE, world.path(name), SCHEMA);
@@ -124,9 +131,7 @@ impl World {
     }
 
     fn copy(&self) -> Self {
-        let copy = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let copy = Self::empty();
         for name in ["alice.db", "bob.db", "carol.db"] {
             copy_database(&self.path(name), &copy.path(name));
         }
@@ -147,10 +152,11 @@ impl World {
         number(&self.path("server/server.db"), "SELECT sum(head) FROM head")
     }
 
+    /// Without those that were folded into others and never sent.
     fn keys_applied(&self) -> i64 {
         number(
             &self.path("server/server.db"),
-            "SELECT count(*) FROM outcome WHERE json_extract(outcome, '$.outcome.outcome') = 'applied'",
+            "SELECT count(*) FROM outcome WHERE fingerprint IS NOT NULL AND json_extract(outcome, '$.outcome.outcome') = 'applied'",
         )
     }
 }
