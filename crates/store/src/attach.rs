@@ -194,11 +194,11 @@ fn update(
         ));
     }
     let before = &attached.options;
-    if now.options == *before && now.policy == attached.policy {
+    let options = with_kept_fields(attached, &now.options);
+    if options == *before && now.policy == attached.policy {
         return Ok(());
     }
-    let fields_change =
-        now.options.leave_out != before.leave_out || now.options.fields != before.fields;
+    let fields_change = options.leave_out != before.leave_out || options.fields != before.fields;
     if fields_change {
         let sql = "SELECT count(*) FROM syncline_outbox WHERE entity_type = ?1";
         let unsynced: i64 = tx.query_row(sql, [&attached.name], |row| row.get(0))?;
@@ -212,17 +212,33 @@ fn update(
     }
     tx.execute(
         "UPDATE syncline_entity_type SET policy = ?2, options = ?3 WHERE name = ?1",
-        params![attached.name, now.policy.as_str(), to_json(&now.options)],
+        params![attached.name, now.policy.as_str(), to_json(&options)],
     )?;
     let renewed = RegisteredType {
-        table: Table::read_with(tx, table, &now.options)?,
+        table: Table::read_with(tx, table, &options)?,
         policy: now.policy,
-        options: now.options.clone(),
+        options,
         ..attached.clone()
     };
     capture::install(tx, &renewed)?;
     report.updated.push(table.clone());
     Ok(())
+}
+
+/// What is declared, and the names that fields have on the wire already: other devices know them, and
+/// a column that was renamed since is not in the declaration. To give one up, declare another name.
+fn with_kept_fields(attached: &RegisteredType, declared: &TypeOptions) -> TypeOptions {
+    let mut options = declared.clone();
+    for (column, field) in &attached.options.fields {
+        let same = |name: &String| name.eq_ignore_ascii_case(column);
+        let is_spoken_of = declared.fields.keys().any(same)
+            || declared.leave_out.iter().any(same)
+            || declared.fields.values().any(|taken| taken == field);
+        if !is_spoken_of && attached.table.has_column(column) {
+            options.fields.insert(column.clone(), field.clone());
+        }
+    }
+    options
 }
 
 fn attach_table(

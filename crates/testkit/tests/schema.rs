@@ -1,7 +1,10 @@
 //! Stories of apps that change their schema, and of writes that escape capture meanwhile.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use syncline::Notice;
+use syncline::{Existing, Notice, Policy};
+use syncline_protocol::{ClientId, Value};
+use syncline_store::TypeOptions;
+use syncline_store::attach::{AttachRequest, Declaration, Tables, attach};
 use syncline_store::migrate::{MigrateReport, migrate};
 use syncline_testkit::World;
 
@@ -138,6 +141,54 @@ fn a_renamed_column_keeps_its_field() {
         "nothing had to be compared"
     );
     world.assert_equals_server("Alice");
+}
+
+/// Attaching again with a declaration that says nothing of the renamed column leaves it its field.
+#[test]
+fn attaching_again_keeps_the_field_of_a_renamed_column() {
+    let mut world = world();
+    world.sql("Alice", "ALTER TABLE task RENAME COLUMN title TO label");
+    world.run_until_quiet();
+    let again = |world: &mut World, fields: &[(&str, &str)]| {
+        let fields = fields.iter();
+        let declared = Declaration {
+            name: "task".to_owned(),
+            policy: Policy::ClientWins,
+            options: TypeOptions {
+                fields: fields
+                    .map(|&(column, field)| (column.to_owned(), field.to_owned()))
+                    .collect(),
+                ..TypeOptions::default()
+            },
+        };
+        let request = AttachRequest {
+            remote: "test:".to_owned(),
+            tables: Tables::Named(vec!["task".to_owned()]),
+            existing: Existing::Upload,
+            policy: Policy::default(),
+            declared: [("task".to_owned(), declared)].into(),
+            settings: None,
+            client: ClientId::new("0".repeat(32)),
+        };
+        let mut conn = rusqlite::Connection::open(world.path("Alice")).unwrap();
+        let report = attach(&mut conn, &request, world.now()).unwrap();
+        assert_eq!(report.updated, ["task"]);
+    };
+    again(&mut world, &[("price", "cost")]);
+    world.sql("Bob", "ALTER TABLE task RENAME COLUMN price TO cost");
+    world.sql("Alice", "UPDATE task SET label = 'oat milk' WHERE id = 'a'");
+    world.sql("Bob", "UPDATE task SET title = 'green tea' WHERE id = 'b'");
+    world.run_until_quiet();
+    let label = "SELECT label FROM task WHERE id = 'b'";
+    assert_eq!(world.rows("Alice", label), ["green tea"]);
+    let title = "SELECT title FROM task WHERE id = 'a'";
+    assert_eq!(world.rows("Bob", title), ["oat milk"]);
+    // Given up by saying so.
+    again(&mut world, &[("label", "label"), ("price", "cost")]);
+    world.sql("Alice", "UPDATE task SET label = 'tea' WHERE id = 'b'");
+    world.run_until_quiet();
+    let row = world.on_server("task").remove("b").unwrap();
+    assert_eq!(row.get("label"), Some(&Value::Text("tea".to_owned())));
 }
 
 /// A renamed table is the same entity type; an added column is captured; both while running.
