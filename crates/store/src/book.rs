@@ -345,10 +345,7 @@ fn write_server_fields(
             wanted.remove(name);
         });
     }
-    if !wanted.is_empty()
-        && let row::Written::Refused(_) | row::Written::NoParent(_) =
-            row::write(applier.tx, &entity_type.table, &entity.id, &wanted)?
-    {
+    if row::set(applier.tx, &entity_type.table, &entity.id, &wanted)? != row::Written::Done {
         // Not reflected, then: the feed brings it again, and it waits in the inbox with its reason.
         state::forget_known(applier.tx, entity)?;
     }

@@ -206,8 +206,10 @@ pub(crate) fn is_default(
     Ok(default == *value)
 }
 
-/// Writes a row: inserts it, or sets the given fields. Fields that the table does not have are passed
-/// over; columns that are not given or not synced keep their value or take their default.
+/// Writes a whole row: inserts it, or sets the fields if it is there. Not for a part of a row: SQLite
+/// refuses an insert without a NOT NULL column even where the row is there. Fields that the table does
+/// not have are passed over; columns that are not given or not synced keep their value or take their
+/// default.
 pub(crate) fn write(
     conn: &Connection,
     table: &Table,
@@ -216,29 +218,6 @@ pub(crate) fn write(
 ) -> Result<Written, StoreError> {
     let given = given(table, fields);
     let sql = upsert_sql(table, &given);
-    let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
-    run(conn, &sql, values)
-}
-
-/// Sets the given fields of a row that is there.
-pub(crate) fn write_existing(
-    conn: &Connection,
-    table: &Table,
-    id: &EntityId,
-    fields: &Fields,
-) -> Result<Written, StoreError> {
-    let given = given(table, fields);
-    let keys = table.key.len();
-    let set = |(index, (name, _)): (usize, &(&str, &Value))| {
-        format!("{} = ?{}", quote_ident(name), keys + index + 1)
-    };
-    let sets: Vec<String> = given.iter().enumerate().map(set).collect();
-    let sql = format!(
-        "UPDATE {} SET {} WHERE {}",
-        quote_ident(&table.name),
-        sets.join(", "),
-        where_key(table)
-    );
     let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
     run(conn, &sql, values)
 }
@@ -318,12 +297,9 @@ pub(crate) fn set(
     id: &EntityId,
     fields: &Fields,
 ) -> Result<Written, StoreError> {
-    let given = || {
-        let columns = table.columns.iter();
-        columns.filter_map(|column| Some((column.name.as_str(), fields.get(&column.field)?)))
-    };
-    let values = given().map(|(_, value)| to_sql(value));
-    update(conn, table, id, given().map(|(name, _)| name), values)
+    let given = given(table, fields);
+    let values = given.iter().map(|(_, value)| to_sql(value));
+    update(conn, table, id, given.iter().map(|(name, _)| *name), values)
 }
 
 fn update<'n>(

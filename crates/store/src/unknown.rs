@@ -128,10 +128,7 @@ fn adopt_row(
     let Some(mut whole) = row::read(tx, &entity_type.table, &entity.id)? else {
         return Ok(());
     };
-    if let (false, Written::Refused(why)) = (
-        known.is_empty(),
-        row::write_existing(tx, &entity_type.table, &entity.id, &known)?,
-    ) {
+    if let Written::Refused(why) = row::set(tx, &entity_type.table, &entity.id, &known)? {
         whole.patch(&known);
         let kind = ChangeKind::Upsert(whole);
         let now = inbox::last_pull(tx)?.1;

@@ -154,3 +154,21 @@ fn fields_that_the_server_sets_come_back_with_the_answer() {
     world.assert_converged();
     assert_eq!(world.rows("Bob", changed_by), ["somebody"]);
 }
+
+/// Also into a row of which another column, without a default, was edited meanwhile.
+#[test]
+fn fields_that_the_server_sets_come_back_beside_what_was_edited_meanwhile() {
+    let mut world = bank();
+    world.sql("Alice", "UPDATE account SET note = 'x'");
+    world.hold_push("Alice");
+    world.sql("Alice", "UPDATE account SET balance = 9");
+    // Only the answer arrives, no page after it.
+    world.offline("Alice");
+    world.release("Alice");
+    let row = "SELECT balance || note || changed_by FROM account";
+    assert_eq!(world.rows("Alice", row), ["9xsomebody"]);
+    world.online("Alice");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.rows("Bob", row), ["9xsomebody"]);
+}
