@@ -70,6 +70,30 @@ fn server_wins_takes_the_edit_that_came_first() {
     assert_eq!(lost, ["soy milk"]);
 }
 
+/// A snapshot that says again what the rows were based on contradicts nothing.
+#[test]
+fn a_fresh_snapshot_takes_no_edit_of_a_row_that_the_server_has_not_changed() {
+    use Policy::{ClientWins, FieldMerge, LastWriterWins, Manual, ServerWins};
+    for policy in [ServerWins, FieldMerge, ClientWins, LastWriterWins, Manual] {
+        let mut world = apart(policy);
+        world.sql("Alice", "UPDATE task SET title = 'oat milk'");
+        world.forget_cursor("Alice");
+        together(&mut world);
+        world.assert_converged();
+        let title = world.rows("Bob", "SELECT title FROM task");
+        assert_eq!(title, ["oat milk"], "{policy}");
+        assert_eq!(conflict_records(&mut world, "Alice"), 0, "{policy}");
+        // The same for a row that was deleted here.
+        world.offline("Alice");
+        world.sql("Alice", "DELETE FROM task");
+        world.forget_cursor("Alice");
+        together(&mut world);
+        world.assert_converged();
+        let left = world.rows("Bob", "SELECT id FROM task");
+        assert_eq!(left, Vec::<String>::new(), "{policy}");
+    }
+}
+
 #[test]
 fn client_wins_takes_the_edit_that_came_last_as_a_whole() {
     let mut world = apart(Policy::ClientWins);

@@ -87,7 +87,8 @@ impl Settled {
     }
 }
 
-/// Asks the resolver and works out what follows.
+/// Asks the resolver and works out what follows. A remote state that is still the base (a snapshot says
+/// it again) contradicts nothing: nobody is asked, the local state stands.
 ///
 /// Two different creates of one id are never merged unless `rules` declare a natural key on which they
 /// agree, since they need not be the same thing: they wait for a person. An answer that leaves
@@ -113,6 +114,9 @@ pub fn decide(
     }
     if input.local == input.remote {
         return settled(input, input.remote.cloned(), "equal", &BTreeMap::new());
+    }
+    if input.base.is_some() && input.base == input.remote {
+        return settled(input, input.local.cloned(), "unchanged", &BTreeMap::new());
     }
     let (row, how) = match resolver.resolve(input) {
         Resolution::Manual { reason } => return manual(resolver.name(), reason),
