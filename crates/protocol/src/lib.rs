@@ -7,6 +7,7 @@
 mod entity_id;
 mod fields;
 mod hello;
+mod live;
 mod names;
 mod problem;
 mod pull;
@@ -17,6 +18,7 @@ mod value;
 pub use entity_id::{EntityId, EntityIdError, KeyPart, MAX_ENTITY_ID_BYTES};
 pub use fields::Fields;
 pub use hello::{Access, Grant, Hello, Limits, Principal};
+pub use live::{CONTENT_TYPE_EVENTS, EVENT_HEAD, HEARTBEAT_MS, Head};
 pub use names::{
     ClientId, EntityType, Epoch, ExchangeToken, IdempotencyKey, MutationId, Scope, ServerVersion,
 };

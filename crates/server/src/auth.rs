@@ -43,6 +43,13 @@ pub struct Identity {
     pub access: Access,
 }
 
+/// A caller whose token held, and until when it holds.
+pub(crate) struct Verified {
+    pub(crate) identity: Identity,
+    /// Milliseconds since the Unix epoch, the leeway included.
+    pub(crate) until_ms: i64,
+}
+
 /// Checks tokens.
 pub struct Authenticator {
     key: DecodingKey,
@@ -99,7 +106,7 @@ impl Authenticator {
     }
 
     /// Who sends these headers.
-    pub(crate) fn authenticate(&self, headers: &Headers, now: Now) -> Result<Identity, Refusal> {
+    pub(crate) fn authenticate(&self, headers: &Headers, now: Now) -> Result<Verified, Refusal> {
         let token = bearer(headers)?;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid());
@@ -122,12 +129,17 @@ impl Authenticator {
         if premature || !audience || !is_name(&claims.sub) || !is_name(&claims.tenant) {
             return Err(invalid());
         }
-        Ok(Identity {
+        let identity = Identity {
             principal: Principal {
                 tenant: claims.tenant,
                 subject: claims.sub,
             },
             access: claims.access,
+        };
+        Ok(Verified {
+            identity,
+            // A number beyond any date becomes the last one there is.
+            until_ms: ((claims.exp + LEEWAY_S) * 1000.0) as i64,
         })
     }
 }

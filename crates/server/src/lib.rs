@@ -17,6 +17,7 @@ pub mod conformance;
 mod cursor;
 mod declared;
 mod http;
+mod hub;
 mod json_scan;
 mod key_time;
 mod memory;

@@ -88,6 +88,11 @@ impl Refusal {
         .detail("this file was copied, or restored from a backup: take a new client id and send as inherited what may have been sent; nothing was done")
     }
 
+    /// The same whether the scope exists or not.
+    pub(crate) fn scope_forbidden() -> Self {
+        Self::new(403, "scope-forbidden", "The scope is not granted")
+    }
+
     pub(crate) fn read_only() -> Self {
         Self::new(403, "read-only", "The token grants reading only")
     }
@@ -100,6 +105,15 @@ impl Refusal {
     pub(crate) fn overloaded(retry_after_s: u32) -> Self {
         Self::new(503, "unavailable", "The server cannot do this for now")
             .header("retry-after", retry_after_s.to_string())
+    }
+
+    pub(crate) fn too_many_streams(retry_after_s: u32) -> Self {
+        Self::new(
+            429,
+            "too-many-streams",
+            "The subject has too many live streams",
+        )
+        .header("retry-after", retry_after_s.to_string())
     }
 
     pub(crate) fn internal() -> Self {

@@ -4,14 +4,17 @@
 //! leaves the rest to `api`. Never reads a clock, and answers the same for the same state.
 
 use crate::api::entities::Resource;
+use crate::auth::Verified;
 use crate::cursor::CursorSeal;
 use crate::declared::{Command, Declared};
+use crate::hub::{Hub, LiveBounds, Subscription};
 use crate::mint::Mint;
 use crate::problems::Refusal;
 use crate::{
     Authenticator, ConfigError, Headers, Identity, Now, Request, Response, ServerConfig, Storage,
     api,
 };
+use std::sync::Arc;
 use syncline_protocol::{FieldError, Fields, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION};
 
 /// The server's protocol over a storage.
@@ -22,6 +25,7 @@ pub struct Service<S> {
     pub(crate) declared: Declared,
     pub(crate) seal: CursorSeal,
     pub(crate) mint: Mint,
+    pub(crate) hub: Arc<Hub>,
     authenticator: Authenticator,
 }
 
@@ -30,6 +34,7 @@ enum Endpoint<'a> {
     Hello,
     Push,
     Pull,
+    Live,
     Mutation { key: &'a str },
     Cancel { key: &'a str },
     ReadTypes,
@@ -49,6 +54,7 @@ impl<S: Storage> Service<S> {
             declared: Declared::compile(&config.types)?,
             seal: CursorSeal::new(&storage.cursor_secret()),
             mint: Mint::new(&storage.cursor_secret()),
+            hub: Arc::default(),
             storage,
             config,
             authenticator,
@@ -87,24 +93,36 @@ impl<S: Storage> Service<S> {
 
     /// Answers a request.
     pub fn handle(&self, request: &Request, now: Now) -> Response {
-        let request_id = request_id(&request.headers);
-        let span = tracing::info_span!(
-            "request",
-            id = request_id,
-            traceparent = visible(request.headers.get("traceparent"), 64),
-            tenant = tracing::field::Empty,
-        );
-        let _entered = span.enter();
+        let _entered = span(request).entered();
         let response = self
             .route(request, now)
             .unwrap_or_else(Refusal::into_response);
-        tracing::info!(
-            method = %request.method.escape_debug(),
-            path = %request.path.escape_debug(),
-            status = response.status,
-            "answered"
-        );
+        log(request, response.status);
         mark(response, &request.headers)
+    }
+
+    /// Opens a live stream: the start of its answer, and what there will be to tell; or the refusal.
+    pub(crate) fn listen(
+        &self,
+        request: &Request,
+        bounds: LiveBounds,
+        now: Now,
+    ) -> Result<(Response, Subscription), Response> {
+        let _entered = span(request).entered();
+        let opened = self
+            .admit(request, now)
+            .and_then(|caller| api::live::listen(self, caller, request, bounds));
+        let opened = opened.map_err(Refusal::into_response);
+        log(
+            request,
+            opened
+                .as_ref()
+                .map_or_else(|refused| refused.status, |_| 200),
+        );
+        match opened {
+            Ok(subscription) => Ok((mark(api::live::start(), &request.headers), subscription)),
+            Err(refused) => Err(mark(refused, &request.headers)),
+        }
     }
 
     /// The answer to a request that was not read to its end, in the protocol's form.
@@ -118,17 +136,30 @@ impl<S: Storage> Service<S> {
             return Ok(api::health(&self.storage));
         }
         let endpoint = endpoint(request)?;
-        let version = request.headers.get(HEADER_PROTOCOL);
         let plain = matches!(
             endpoint,
             Endpoint::ReadEntities(_) | Endpoint::WriteEntities(_)
         );
-        if version != Some(PROTOCOL_VERSION) && !plain {
-            return Err(Refusal::unsupported_protocol(version));
+        let caller = match plain {
+            true => self.authenticate(request, now)?,
+            false => self.admit(request, now)?,
+        };
+        self.run(&endpoint, &caller.identity, request, now)
+    }
+
+    /// Who speaks to us in our version of the protocol.
+    fn admit(&self, request: &Request, now: Now) -> Result<Verified, Refusal> {
+        match request.headers.get(HEADER_PROTOCOL) {
+            Some(PROTOCOL_VERSION) => self.authenticate(request, now),
+            version => Err(Refusal::unsupported_protocol(version)),
         }
-        let identity = self.authenticator.authenticate(&request.headers, now)?;
-        tracing::Span::current().record("tenant", identity.principal.tenant.as_str());
-        self.run(&endpoint, &identity, request, now)
+    }
+
+    fn authenticate(&self, request: &Request, now: Now) -> Result<Verified, Refusal> {
+        let caller = self.authenticator.authenticate(&request.headers, now)?;
+        let tenant = caller.identity.principal.tenant.as_str();
+        tracing::Span::current().record("tenant", tenant);
+        Ok(caller)
     }
 
     fn run(
@@ -142,6 +173,7 @@ impl<S: Storage> Service<S> {
             Endpoint::Hello => api::hello(self, identity, now),
             Endpoint::Push => api::push(self, identity, request, now),
             Endpoint::Pull => api::pull(self, identity, request, now),
+            Endpoint::Live => api::live::look(self, identity, request),
             Endpoint::Mutation { key } => api::mutation(self, identity, request, key),
             Endpoint::Cancel { key } => api::cancel(self, identity, request, key, now),
             Endpoint::ReadTypes => api::read_types(self, identity),
@@ -156,6 +188,24 @@ impl<S: Storage> Service<S> {
     }
 }
 
+fn span(request: &Request) -> tracing::Span {
+    tracing::info_span!(
+        "request",
+        id = request_id(&request.headers),
+        traceparent = visible(request.headers.get("traceparent"), 64),
+        tenant = tracing::field::Empty,
+    )
+}
+
+fn log(request: &Request, status: u16) {
+    tracing::info!(
+        method = %request.method.escape_debug(),
+        path = %request.path.escape_debug(),
+        status,
+        "answered"
+    );
+}
+
 fn endpoint(request: &Request) -> Result<Endpoint<'_>, Refusal> {
     let segments: Vec<&str> = request.path.split('/').collect();
     let ["", "v1", rest @ ..] = segments.as_slice() else {
@@ -165,12 +215,13 @@ fn endpoint(request: &Request) -> Result<Endpoint<'_>, Refusal> {
         ("GET", ["hello"]) => return Ok(Endpoint::Hello),
         ("POST", ["push"]) => return Ok(Endpoint::Push),
         ("GET", ["pull"]) => return Ok(Endpoint::Pull),
+        ("GET", ["live"]) => return Ok(Endpoint::Live),
         ("GET", ["types"]) => return Ok(Endpoint::ReadTypes),
         ("PUT", ["types"]) => return Ok(Endpoint::PutTypes),
         (_, ["mutations", "", ..]) => return Err(Refusal::not_found()),
         ("GET", ["mutations", key]) => return Ok(Endpoint::Mutation { key }),
         ("POST", ["mutations", key, "cancel"]) => return Ok(Endpoint::Cancel { key }),
-        (_, ["hello" | "pull"] | ["mutations", _]) => "GET",
+        (_, ["hello" | "pull" | "live"] | ["mutations", _]) => "GET",
         (_, ["push"] | ["mutations", _, "cancel"]) => "POST",
         (_, ["types"]) => "GET, PUT",
         (method, ["entities", entity_type]) => return entities(method, entity_type, None),

@@ -3,6 +3,7 @@
 pub(crate) mod entities;
 mod health;
 mod hello;
+pub(crate) mod live;
 mod mutations;
 mod pull;
 mod push;

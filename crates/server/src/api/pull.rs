@@ -40,12 +40,7 @@ pub(crate) fn pull<S: Storage>(
     let query = parse_query(&request.query)?;
     let scope = default_scope();
     if query.scope.is_some_and(|asked| asked != scope.as_str()) {
-        // The same answer whether the scope exists or not.
-        return Err(Refusal::new(
-            403,
-            "scope-forbidden",
-            "The scope is not granted",
-        ));
+        return Err(Refusal::scope_forbidden());
     }
     let max = service.config.limits.page_changes;
     let tenant = identity.principal.tenant.as_str();

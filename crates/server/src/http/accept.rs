@@ -104,6 +104,7 @@ async fn serve_connection(
     };
     // Answers are small and complete: waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
+    cut_when_stalled(&stream, config.stall_timeout);
     let io = TokioIo::new(stream);
     let service = TowerToHyperService::new(router);
     let served = if http2 {
@@ -125,6 +126,18 @@ async fn serve_connection(
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+/// A device that has gone away without a word, or reads nothing, would else hold its connection, and
+/// what is to be sent on it, for as long as the system likes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn cut_when_stalled(stream: &TcpStream, timeout: Duration) {
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout)) {
+        tracing::debug!(%error, "a connection cannot be bounded in time");
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn cut_when_stalled(_: &TcpStream, _: Duration) {}
 
 /// Looks at the first bytes without taking them.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {

@@ -7,6 +7,7 @@
 mod accept;
 mod body;
 mod encoding;
+mod live;
 
 use crate::problems::Refusal;
 use crate::{Headers, Now, Request, Response, Service, Storage};
@@ -19,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
 
 /// Not at once: a server that has just started has better things to do.
@@ -40,6 +41,20 @@ pub struct HttpConfig {
     pub concurrency: usize,
     /// How long a request waits for its turn before it is answered 503.
     pub queue_timeout: Duration,
+    /// How long a peer may take nothing of what is sent to it before its connection is cut (on Linux
+    /// and Android for every connection, elsewhere for live streams).
+    pub stall_timeout: Duration,
+    /// Live streams at once; each takes one of the connections. More are answered 503.
+    pub live_streams: usize,
+    /// Live streams of one principal at once; more are answered 429.
+    pub live_streams_per_principal: usize,
+    /// A live stream is never silent for longer; clients rely on
+    /// [`HEARTBEAT_MS`](syncline_protocol::HEARTBEAT_MS).
+    pub live_heartbeat: Duration,
+    /// A live stream brings no two events within this time.
+    pub live_pace: Duration,
+    /// How often the storage is asked for what other processes have written.
+    pub live_look: Duration,
     /// How often keys and tombstones past their retention are forgotten.
     pub purge_interval: Duration,
 }
@@ -53,6 +68,12 @@ impl Default for HttpConfig {
             connections: 1024,
             concurrency: 16,
             queue_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+            live_streams: 512,
+            live_streams_per_principal: 64,
+            live_heartbeat: Duration::from_millis(syncline_protocol::HEARTBEAT_MS),
+            live_pace: Duration::from_millis(100),
+            live_look: Duration::from_secs(5),
             purge_interval: Duration::from_secs(60 * 60),
         }
     }
@@ -75,16 +96,24 @@ pub async fn serve_with<S: Storage>(
     config: HttpConfig,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let (open, closing) = watch::channel(());
     let app = Arc::new(App {
         turns: Semaphore::new(config.concurrency),
         service,
         config: config.clone(),
+        closing,
     });
     let service = Arc::clone(&app.service);
     let forgetting = tokio::spawn(forget(service, config.purge_interval));
+    let looking = tokio::spawn(live::look_around(Arc::clone(&app)));
     let router = Router::new().fallback(answer::<S>).with_state(app);
+    let shutdown = async move {
+        shutdown.await;
+        drop(open); // live streams end by themselves only when told to
+    };
     let served = accept::run(listener, router, config, shutdown).await;
     forgetting.abort();
+    looking.abort();
     served
 }
 
@@ -113,6 +142,8 @@ struct App<S> {
     service: Arc<Service<S>>,
     turns: Semaphore,
     config: HttpConfig,
+    /// Changes when the server stops.
+    closing: watch::Receiver<()>,
 }
 
 async fn answer<S: Storage>(
@@ -143,16 +174,29 @@ async fn answer<S: Storage>(
         headers: headers.clone(),
         body,
     };
+    if request.method == "GET" && request.path == "/v1/live" {
+        return match live::open(&app, request).await {
+            Ok((start, events)) => http(start).map(|_| events),
+            Err(refused) => http(refused),
+        };
+    }
     let service = Arc::clone(&app.service);
     let work = tokio::task::spawn_blocking(move || handle(&service, request, limit, accepted));
-    http(work.await.unwrap_or_else(|error| {
-        // The panic's own words may quote a row; the process's panic hook decides about those.
-        tracing::error!(
-            panicked = error.is_panic(),
-            "a handler did not come to its end"
-        );
-        app.service.refuse(&headers, Refusal::internal())
-    }))
+    let done = work.await;
+    http(done.unwrap_or_else(|error| broke_down(&app.service, &headers, &error)))
+}
+
+fn broke_down<S: Storage>(
+    service: &Service<S>,
+    headers: &Headers,
+    error: &tokio::task::JoinError,
+) -> Response {
+    // The panic's own words may quote a row; the process's panic hook decides about those.
+    tracing::error!(
+        panicked = error.is_panic(),
+        "a handler did not come to its end"
+    );
+    service.refuse(headers, Refusal::internal())
 }
 
 /// What needs a thread of its own: decompression, the service, compression.

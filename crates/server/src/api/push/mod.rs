@@ -31,6 +31,7 @@ pub(super) use parse::Incoming;
 pub(super) use record::{read_record, write_record};
 
 use super::{check_client, check_content_type, default_scope, json};
+use crate::hub::Move;
 use crate::problems::Refusal;
 use crate::{Identity, Now, Request, Response, Service, Storage};
 use batch::{Batch, Caller, Verdict};
@@ -100,8 +101,35 @@ fn run<S: Storage>(
         Verdict::Forked => Err(Refusal::client_forked()),
         Verdict::Decided(response) => {
             log(&push.mutations, &response);
+            tell_listeners(service, &caller, push, &response);
             Ok(response)
         }
+    }
+}
+
+/// The head was moved by what took effect just now; the positions of a batch have no gap.
+fn tell_listeners<S: Storage>(
+    service: &Service<S>,
+    caller: &Caller<'_>,
+    push: &Incomings,
+    response: &PushResponse,
+) {
+    let fresh = response.results.iter().filter(|result| !result.duplicate);
+    let positions = || {
+        fresh.clone().filter_map(|result| match result.outcome {
+            Outcome::Applied { position, .. } => Some(position),
+            _ => None,
+        })
+    };
+    if let (Some(first), Some(last)) = (positions().min(), positions().max()) {
+        service.hub.moved(&Move {
+            tenant: caller.tenant(),
+            scope: &caller.scope,
+            epoch: &response.epoch,
+            from: first - 1,
+            to: last,
+            by: Some(&push.client),
+        });
     }
 }
 
