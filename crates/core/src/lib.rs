@@ -29,7 +29,7 @@ pub use conflict::{
     Bound, ConflictCause, ConflictInput, ConflictRules, Decision, DeleteRule, DeleteRules,
     FieldOutcome, FieldRule, Invariant, Lost, PendingMutation, Policy, Rebased, Resolution,
     Resolver, Rewrite, RuleError, Settled, TimeUnit, Timestamp, Took, UnknownWord, changed, decide,
-    rebase,
+    rebase, what_each_policy_would_do,
 };
 pub use fold::{Folded, Intent, fold};
 pub use machine::{

@@ -1,8 +1,9 @@
 //! Asks a resolver, checks its answer, and works out what follows. Total: every input gives a decision.
 
+use super::merge::{changes, edits};
 use super::rebase::{Rebased, changed, rebase};
-use super::rules::ConflictRules;
-use super::{ConflictInput, Resolution, Resolver};
+use super::rules::{ConflictRules, FieldRule, Policy};
+use super::{ConflictCause, ConflictInput, Resolution, Resolver};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::Fields;
 
@@ -30,7 +31,8 @@ pub struct Settled {
     pub pending: Rebased,
     /// The rule that decided.
     pub rule: String,
-    /// The fields that both sides had changed, each to another value, and what became of them.
+    /// The fields that both sides had changed, each to another value, and what became of them. (A
+    /// counter is among them also when both values are equal.)
     pub fields: BTreeMap<String, FieldOutcome>,
     /// What was changed here and gave way.
     pub lost_mine: Lost,
@@ -87,8 +89,11 @@ impl Settled {
     }
 }
 
-/// Asks the resolver and works out what follows. A remote state that is still the base (a snapshot says
-/// it again) contradicts nothing: nobody is asked, the local state stands.
+/// Asks the resolver and works out what follows.
+///
+/// It is not asked where there is nothing to decide: both states are equal, or only one side changed
+/// something since the base (a snapshot says again what is known, say), unless a constraint is
+/// violated. Equal changes of a field that is declared a counter are two changes, and are added up.
 ///
 /// Two different creates of one id are never merged unless `rules` declare a natural key on which they
 /// agree, since they need not be the same thing: they wait for a person. An answer that leaves
@@ -103,31 +108,24 @@ pub fn decide(
         rule: rule.to_owned(),
         reason,
     };
-    if let (None, Some(local), Some(remote)) = (input.base, input.local, input.remote) {
-        if changed(remote, local).is_empty() {
-            return settled(input, Some(remote.clone()), "equal", &BTreeMap::new());
-        }
-        if !rules.same_natural_key(local, remote) {
-            let reason = "created here and on the server under the same id with different values";
-            return manual("created-twice", reason.to_owned());
-        }
+    if let Some((row, rule)) = undisputed(rules, input) {
+        return settled(input, row, rule, &BTreeMap::new());
     }
-    if input.local == input.remote {
-        return settled(input, input.remote.cloned(), "equal", &BTreeMap::new());
+    if let (None, Some(local), Some(remote)) = (input.base, input.local, input.remote)
+        && !rules.same_natural_key(local, remote)
+    {
+        let reason = "created here and on the server under the same id with different values";
+        return manual("created-twice", reason.to_owned());
     }
-    if input.base.is_some() && input.base == input.remote {
-        return settled(input, input.local.cloned(), "unchanged", &BTreeMap::new());
-    }
+    let rule = resolver.name();
     let (row, how) = match resolver.resolve(input) {
-        Resolution::Manual { reason } => return manual(resolver.name(), reason),
+        Resolution::Manual { reason } => return manual(rule, reason),
         Resolution::ServerWins => (input.remote.cloned(), BTreeMap::new()),
         Resolution::ClientWins => (input.local.cloned(), BTreeMap::new()),
-        Resolution::Merged { fields, how } => {
-            if let Err(reason) = check(&fields, input) {
-                return manual("invalid-result", format!("{}: {reason}", resolver.name()));
-            }
-            (Some(fields), how)
-        }
+        Resolution::Merged { fields, how } => match check(&fields, input) {
+            Err(reason) => return manual("invalid-result", format!("{rule}: {reason}")),
+            Ok(()) => (Some(fields), how),
+        },
     };
     if row.as_ref() != input.remote
         && let Some(row) = &row
@@ -135,7 +133,69 @@ pub fn decide(
     {
         return manual("invariant", broken);
     }
-    settled(input, row, resolver.name(), &how)
+    settled(input, row, rule, &how)
+}
+
+/// The row and the word for why, where no resolver is needed.
+fn undisputed(
+    rules: &ConflictRules,
+    input: &ConflictInput<'_>,
+) -> Option<(Option<Fields>, &'static str)> {
+    let counted = counted_twice(rules, input);
+    let same = match (input.base, input.local, input.remote) {
+        (None, Some(local), Some(remote)) => changed(remote, local).is_empty(),
+        (_, local, remote) => local == remote,
+    };
+    if same && !counted {
+        return Some((input.remote.cloned(), "equal"));
+    }
+    if matches!(input.cause, ConflictCause::Violation { .. }) {
+        return None;
+    }
+    let untouched = |side: Option<&Fields>| match (input.base, side) {
+        (Some(base), Some(side)) => edits(Some(base), side).is_empty(),
+        (base, side) => base.is_none() && side.is_none(),
+    };
+    if untouched(input.local) {
+        return Some((input.remote.cloned(), "unchanged"));
+    }
+    // Without a base, a remote deletion is one that the server remembers: not nothing.
+    let (Some(base), Some(remote)) = (input.base, input.remote) else {
+        return None;
+    };
+    if !untouched(Some(remote)) {
+        return None;
+    }
+    let row = input.local.map(|local| {
+        let mut row = remote.clone();
+        row.patch(&edits(Some(base), local));
+        row
+    });
+    Some((row, "unchanged"))
+}
+
+/// Whether both sides gave a counter the same new value: two additions, not one. Two equal creates of
+/// one id are one thing; two equal rows under two ids are not.
+fn counted_twice(rules: &ConflictRules, input: &ConflictInput<'_>) -> bool {
+    let (Some(local), Some(remote)) = (input.local, input.remote) else {
+        return false;
+    };
+    let two_ids = matches!(
+        input.cause,
+        ConflictCause::Violation { other: Some(other), .. } if other != input.entity
+    );
+    let counters = rules
+        .merge
+        .iter()
+        .filter(|(_, rule)| **rule == FieldRule::Counter);
+    let mut counters = counters.map(|(name, _)| name.as_str());
+    rules.policy == Policy::FieldMerge
+        && (input.base.is_some() || two_ids)
+        && counters.any(|name| {
+            let before = input.base.and_then(|base| base.get(name));
+            let value = local.get(name).filter(|value| changes(before, value));
+            value.is_some() && value == remote.get(name)
+        })
 }
 
 fn settled(
@@ -154,7 +214,8 @@ fn settled(
     })
 }
 
-/// Every field of either side is there, no other, and each can be synced.
+/// Every field of the remote state and every one changed here is there, none that neither side has,
+/// and each can be synced.
 fn check(fields: &Fields, input: &ConflictInput<'_>) -> Result<(), String> {
     let sides = [input.local, input.remote];
     let known: BTreeSet<&str> = sides
@@ -162,7 +223,10 @@ fn check(fields: &Fields, input: &ConflictInput<'_>) -> Result<(), String> {
         .flatten()
         .flat_map(Fields::names)
         .collect();
-    if let Some(missing) = known.iter().find(|name| !fields.contains(name)) {
+    let edited = input.local.map(|local| edits(input.base, local));
+    let needed = [input.remote, edited.as_ref()];
+    let mut needed = needed.into_iter().flatten().flat_map(Fields::names);
+    if let Some(missing) = needed.find(|name| !fields.contains(name)) {
         return Err(format!("its result has no field {missing}"));
     }
     for (name, value) in fields {
@@ -187,12 +251,11 @@ fn outcomes(
     let (Some(local), Some(remote), Some(row)) = (input.local, input.remote, row) else {
         return BTreeMap::new();
     };
-    let empty = Fields::new();
-    let base = input.base.unwrap_or(&empty);
-    let (mine, theirs) = (changed(base, local), changed(base, remote));
-    let both = mine
-        .iter()
-        .filter(|(name, value)| theirs.get(name).is_some_and(|theirs| theirs != *value));
+    let (mine, theirs) = (edits(input.base, local), edits(input.base, remote));
+    let both = mine.iter().filter(|(name, value)| {
+        let theirs = theirs.get(name);
+        theirs.is_some_and(|theirs| theirs != *value || how.contains_key(*name))
+    });
     both.map(|(name, value)| {
         let took = match row.get(name) {
             now if now == Some(value) => Took::Mine,
@@ -207,12 +270,11 @@ fn outcomes(
 
 /// Did a side that changed a value (or deleted) not get its way?
 fn lost(base: Option<&Fields>, side: Option<&Fields>, row: Option<&Fields>) -> Lost {
-    let empty = Fields::new();
     let values = match (base, side, row) {
         (_, None, None) | (None, None, Some(_)) => return Lost::Nothing,
         (Some(_), None, Some(_)) => return Lost::Deletion,
-        (base, Some(side), None) => changed(base.unwrap_or(&empty), side),
-        (base, Some(side), Some(row)) => changed(base.unwrap_or(&empty), side)
+        (base, Some(side), None) => edits(base, side),
+        (base, Some(side), Some(row)) => edits(base, side)
             .into_iter()
             .filter(|(name, value)| row.get(name) != Some(value))
             .collect(),

@@ -1,8 +1,8 @@
 //! The resolver that declared rules make.
 
-use super::rules::{ConflictRules, DeleteRule, FieldRule, Policy};
-use super::{ConflictInput, Resolution, Resolver};
-use std::collections::BTreeMap;
+use super::decide::{Decision, decide};
+use super::rules::{ConflictRules, DeleteRule, DeleteRules, Policy};
+use super::{ConflictInput, Resolution, Resolver, manual};
 use syncline_protocol::Fields;
 
 impl Resolver for ConflictRules {
@@ -15,7 +15,7 @@ impl Resolver for ConflictRules {
             (None, None) => Resolution::ServerWins,
             (None, Some(_)) => self.deleted_here(),
             (Some(_), None) => self.deleted_there(input),
-            (Some(local), Some(remote)) => self.edited_twice(input.base, local, remote),
+            (Some(local), Some(remote)) => self.edited_twice(input, local, remote),
         }
     }
 }
@@ -23,7 +23,7 @@ impl Resolver for ConflictRules {
 impl ConflictRules {
     fn deleted_here(&self) -> Resolution {
         let by_policy = match self.policy {
-            Policy::ServerWins => return Resolution::ServerWins,
+            Policy::ServerWins => DeleteRule::EditWins,
             Policy::FieldMerge | Policy::ClientWins | Policy::LastWriterWins => {
                 DeleteRule::DeleteWins
             }
@@ -55,43 +55,44 @@ impl ConflictRules {
         }
     }
 
-    fn edited_twice(&self, base: Option<&Fields>, local: &Fields, remote: &Fields) -> Resolution {
-        match self.policy {
-            Policy::FieldMerge => self.field_merge(base, local, remote),
-            Policy::ServerWins => Resolution::ServerWins,
-            // Its writes reach the server last.
-            Policy::ClientWins | Policy::LastWriterWins => Resolution::ClientWins,
-            Policy::Manual => manual("changed here and on the server"),
+    fn edited_twice(
+        &self,
+        input: &ConflictInput<'_>,
+        local: &Fields,
+        remote: &Fields,
+    ) -> Resolution {
+        match (self.policy, &self.timestamp) {
+            (Policy::FieldMerge, _) => self.field_merge(input.base, local, remote),
+            (Policy::ServerWins, _) => Resolution::ServerWins,
+            (Policy::LastWriterWins, Some(timestamp))
+                if !timestamp.mine_is_later(input, local, remote) =>
+            {
+                Resolution::ServerWins
+            }
+            // Without a timestamp: its writes reach the server last.
+            (Policy::ClientWins | Policy::LastWriterWins, _) => Resolution::ClientWins,
+            (Policy::Manual, _) => manual("changed here and on the server"),
         }
-    }
-
-    fn field_merge(&self, base: Option<&Fields>, local: &Fields, remote: &Fields) -> Resolution {
-        let (mut fields, mut how) = (remote.clone(), BTreeMap::new());
-        for (name, mine) in local {
-            let before = base.and_then(|base| base.get(name));
-            if base.is_some() && before == Some(mine) {
-                continue;
-            }
-            if base.is_some_and(|_| before == remote.get(name)) || remote.get(name) == Some(mine) {
-                fields.insert(name.clone(), mine.clone());
-                continue;
-            }
-            let rule = self.merge.get(name).copied().unwrap_or_default();
-            match rule {
-                FieldRule::Theirs => {}
-                FieldRule::Manual => return manual(&format!("{name} was changed on both sides")),
-                _ => {
-                    fields.insert(name.clone(), mine.clone());
-                }
-            }
-            how.insert(name.clone(), rule.as_str().to_owned());
-        }
-        Resolution::Merged { fields, how }
     }
 }
 
-fn manual(reason: &str) -> Resolution {
-    Resolution::Manual {
-        reason: reason.to_owned(),
-    }
+/// What each policy that decides by itself would make of a conflict, for a person who has to. The
+/// declared field rules, timestamp, natural key and invariants count; declared delete rules do not,
+/// so that the policies can be told apart.
+pub fn what_each_policy_would_do(
+    input: &ConflictInput<'_>,
+    rules: &ConflictRules,
+) -> Vec<(Policy, Decision)> {
+    let deciding = Policy::WORDS.iter().map(|(_, policy)| *policy);
+    let deciding = deciding.filter(|policy| *policy != Policy::Manual);
+    deciding
+        .map(|policy| {
+            let rules = ConflictRules {
+                policy,
+                deletes: DeleteRules::default(),
+                ..rules.clone()
+            };
+            (policy, decide(&rules, &rules, input))
+        })
+        .collect()
 }

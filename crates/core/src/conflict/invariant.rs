@@ -1,7 +1,8 @@
 //! Natural keys and invariants: what declared rules say of whole rows.
 
+use super::number::Number;
 use super::rules::{Bound, ConflictRules, Invariant};
-use syncline_protocol::{Fields, Value};
+use syncline_protocol::Fields;
 
 impl ConflictRules {
     /// Whether two rows are the same thing by the declared natural key. NULL equals nothing.
@@ -16,46 +17,6 @@ impl ConflictRules {
     /// Whether a row satisfies every declared invariant; else what it breaks.
     pub fn check_invariants(&self, row: &Fields) -> Result<(), String> {
         self.invariants.iter().try_for_each(|one| one.check(row))
-    }
-}
-
-/// An exact integer, or a REAL once one of the parts is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Number {
-    Integer(i128),
-    Real(f64),
-}
-
-impl Number {
-    fn of(value: Option<&Value>) -> Option<Self> {
-        match value {
-            None | Some(Value::Null) => Some(Number::Integer(0)),
-            Some(Value::Integer(integer)) => Some(Number::Integer(i128::from(*integer))),
-            Some(Value::Real(real)) => Some(Number::Real(*real)),
-            Some(_) => None,
-        }
-    }
-
-    fn real(self) -> f64 {
-        match self {
-            #[expect(clippy::cast_precision_loss, reason = "compared with a REAL")]
-            Number::Integer(integer) => integer as f64,
-            Number::Real(real) => real,
-        }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        match (self, other) {
-            (Number::Integer(a), Number::Integer(b)) => Number::Integer(a.saturating_add(b)),
-            (a, b) => Number::Real(a.real() + b.real()),
-        }
-    }
-
-    fn at_most(self, other: Self) -> bool {
-        match (self, other) {
-            (Number::Integer(a), Number::Integer(b)) => a <= b,
-            (a, b) => a.real() <= b.real(),
-        }
     }
 }
 

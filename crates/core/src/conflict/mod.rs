@@ -4,7 +4,10 @@
 //! |---|---|
 //! | this one | the question ([`ConflictInput`]) and the answer ([`Resolution`]), the same for push and pull |
 //! | `rules.rs` | what can be declared for an entity type: [`ConflictRules`], in the words of `syncline.toml` |
-//! | `declared.rs` | the resolver that declared rules make |
+//! | `declared.rs` | the resolver that declared rules make: policies and delete rules |
+//! | `merge.rs` | field merge: a rule per field |
+//! | `set.rs`, `text.rs`, `number.rs` | JSON arrays as sets, three-way merge of texts, exact numbers |
+//! | `timestamp.rs` | which of two rows was written later |
 //! | `invariant.rs` | natural keys and invariants |
 //! | `decide.rs` | asks a resolver, checks its answer, and works out what follows: the row, the record |
 //! | `rebase.rs` | rewrites the pending mutations on the new base |
@@ -16,10 +19,16 @@
 mod decide;
 mod declared;
 mod invariant;
+mod merge;
+mod number;
 mod rebase;
 mod rules;
+mod set;
+mod text;
+mod timestamp;
 
 pub use decide::{Decision, FieldOutcome, Lost, Settled, Took, decide};
+pub use declared::what_each_policy_would_do;
 pub use rebase::{Rebased, Rewrite, changed, rebase};
 pub use rules::{
     Bound, ConflictRules, DeleteRule, DeleteRules, FieldRule, Invariant, Policy, RuleError,
@@ -114,13 +123,20 @@ pub enum Resolution {
 }
 
 /// Decides conflicts of one entity type. Pure: the same input gives the same resolution. It is given
-/// values only; there is nothing in its hands to do I/O with.
+/// values only; there is nothing in its hands to do I/O with. It is not asked where only one side
+/// changed something, or both did the same.
 pub trait Resolver: Send + Sync {
     /// The rule's name in records and logs.
     fn name(&self) -> &str;
 
     /// Decides.
     fn resolve(&self, input: &ConflictInput<'_>) -> Resolution;
+}
+
+fn manual(reason: &str) -> Resolution {
+    Resolution::Manual {
+        reason: reason.to_owned(),
+    }
 }
 
 #[cfg(test)]
