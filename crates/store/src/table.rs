@@ -162,16 +162,6 @@ pub enum TableError {
         /// Its declared type.
         declared: String,
     },
-    /// A key that cannot be written.
-    #[error(
-        "key column {column:?} of table {table:?} is generated, so another device could not write it; use an ordinary column as key"
-    )]
-    GeneratedKey {
-        /// The table.
-        table: String,
-        /// The column.
-        column: String,
-    },
     /// A name that could not stand in messages, ids or logs.
     #[error("the name {0:?} contains a control character; rename it")]
     ControlCharacter(String),

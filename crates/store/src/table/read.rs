@@ -152,9 +152,6 @@ fn read_key(table: &str, raw: &[RawColumn]) -> Result<Vec<Column>, TableError> {
     }
     for raw in &key {
         let (table, column) = (table.to_owned(), raw.column.name.clone());
-        if raw.generated {
-            return Err(TableError::GeneratedKey { table, column });
-        }
         if raw.column.affinity == Affinity::Real {
             let declared = raw.column.declared.clone();
             return Err(TableError::RealKey {

@@ -246,7 +246,10 @@ fn what_cannot_be_synced_is_refused_with_its_mend() {
         CREATE VIRTUAL TABLE words USING fts5(t); CREATE TABLE r (id DOUBLE PRIMARY KEY);
         CREATE TABLE \"a\nb\" (id INTEGER PRIMARY KEY); CREATE TABLE c (id INTEGER PRIMARY KEY, \"x\ty\");
         CREATE TABLE hidden (oid PRIMARY KEY, rowid, _rowid_); CREATE TABLE syncline_x (id INTEGER PRIMARY KEY);
-        CREATE TABLE Ok (id INTEGER PRIMARY KEY AUTOINCREMENT);";
+        CREATE TABLE Ok (id INTEGER PRIMARY KEY AUTOINCREMENT);
+        CREATE TABLE odd (id INTEGER PRIMARY KEY, a); CREATE UNIQUE INDEX odd_a ON odd (lower(a));
+        PRAGMA writable_schema = ON;
+        UPDATE sqlite_schema SET sql = 'CREATE UNIQUE INDEX odd_a ON odd (lower(a' WHERE name = 'odd_a';";
     for (name, mend) in [
         ("missing", "check the spelling"),
         ("plain", "make a table with one"),
@@ -257,6 +260,7 @@ fn what_cannot_be_synced_is_refused_with_its_mend() {
         ("a\nb", "rename it"),
         ("c", "rename it"),
         ("hidden", "rename one of them"),
+        ("odd", "drop it and make it again"),
         ("syncline_x", "not one of the app's tables"),
         ("sqlite_sequence", "not one of the app's tables"),
     ] {
@@ -268,8 +272,11 @@ fn what_cannot_be_synced_is_refused_with_its_mend() {
     conn.execute_batch(ddl).unwrap();
     assert_eq!(
         list_tables(&conn).unwrap(),
-        ["Ok", "a\nb", "c", "hidden", "plain", "r"]
+        ["Ok", "a\nb", "c", "hidden", "odd", "plain", "r"]
     );
+    // A generated key needs no refusal of ours.
+    let generated = "CREATE TABLE g (a TEXT, b TEXT AS (a) STORED PRIMARY KEY)";
+    assert!(conn.execute_batch(generated).is_err());
 }
 
 #[test]
