@@ -1,6 +1,7 @@
 //! Stories of the outbox: lanes, chains, explicit dependencies, and finding what spoils a push.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
+use syncline_store::{Lane, TypeOptions};
 use syncline_testkit::{Fault, World};
 
 const SCHEMA: &str = "
@@ -51,6 +52,58 @@ fn an_urgent_write_overtakes_a_backlog_and_takes_its_parent_along() {
         "one batch was ready when its parent arrived, then: {fire}"
     );
     assert!(batch_of(&mut world, "task/t039") > 5);
+    world.assert_equals_server("Alice");
+}
+
+/// Declared for the type, so that nobody has to say it with a write.
+#[test]
+fn a_lane_declared_for_a_type_decides_when_its_writes_go() {
+    let schema = "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT);
+        CREATE TABLE alarm (id TEXT PRIMARY KEY NOT NULL, title TEXT);
+        CREATE TABLE report (id TEXT PRIMARY KEY NOT NULL, title TEXT);";
+    let mut world = World::new(schema);
+    world.configure(|config| config.push_mutations = 2);
+    let lane = |lane| TypeOptions {
+        lane,
+        ..TypeOptions::default()
+    };
+    let declared = [
+        ("alarm".to_owned(), lane(Lane::Urgent)),
+        ("report".to_owned(), lane(Lane::Background)),
+    ];
+    world.device_declared("Alice", schema, declared.into());
+    world.sql(
+        "Alice",
+        "INSERT INTO report VALUES ('1', 'x'), ('2', 'x'), ('3', 'x'), ('4', 'x');
+         INSERT INTO task VALUES ('1', 'x'), ('2', 'x'), ('3', 'x'), ('4', 'x');
+         INSERT INTO alarm VALUES ('1', 'x'), ('2', 'x');",
+    );
+    world.run_until_quiet();
+    let batches = world.batches("Alice");
+    let types: Vec<&str> = (batches.iter().flatten())
+        .filter_map(|sent| sent.split([' ', '/']).nth(1))
+        .collect();
+    let expected = [["alarm"; 2].as_slice(), &["task"; 4], &["report"; 4]].concat();
+    assert_eq!(types, expected, "{batches:?}");
+    world.assert_equals_server("Alice");
+}
+
+#[test]
+fn what_was_settled_is_remembered_for_as_long_as_was_said() {
+    const DAY_MS: u64 = 86_400_000;
+    let mut world = alice();
+    let logged = "SELECT entity_id FROM syncline_log WHERE kind = 'applied' ORDER BY id";
+    for (id, days) in [("old", 60), ("young", 31), ("new", 0)] {
+        world.sql(
+            "Alice",
+            &format!("INSERT INTO task VALUES ('{id}', NULL, 'x')"),
+        );
+        world.sync("Alice");
+        world.run_until_quiet();
+        world.pass(days * DAY_MS);
+    }
+    // 90 days is the default: the oldest outcome is 91 days old when the newest is booked.
+    assert_eq!(world.rows("Alice", logged), ["young", "new"]);
     world.assert_equals_server("Alice");
 }
 
