@@ -12,4 +12,5 @@ mod exit_codes;
 mod harness;
 mod outbox;
 mod running;
+mod schema_and_sweep;
 mod serving;
