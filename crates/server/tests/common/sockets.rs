@@ -31,10 +31,18 @@ pub async fn start(http: HttpConfig) -> Running {
 }
 
 pub async fn start_over<S: Storage>(storage: S, http: HttpConfig) -> Running<S> {
-    // An error means that another test was first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = ServerConfig::default();
     config.limits.push_bytes = 1 << 20;
+    start_with(storage, config, http).await
+}
+
+pub async fn start_with<S: Storage>(
+    storage: S,
+    config: ServerConfig,
+    http: HttpConfig,
+) -> Running<S> {
+    // An error means that another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let authenticator = Authenticator::hs256(SECRET).unwrap();
     let service = Service::new(storage, authenticator, config).unwrap();
     let service = Arc::new(service);
