@@ -12,7 +12,7 @@ use syncline_core::{Config, Policy, Remote};
 use syncline_protocol::ClientId;
 use syncline_store::attach::{AttachReport, AttachRequest, Declaration, Existing, Tables, attach};
 use syncline_store::{
-    InstallationRecords, Settings, StateDirectory, Store, StoreOptions, Watcher, holder,
+    InstallationRecords, PullMode, Settings, StateDirectory, Store, StoreOptions, Watcher, holder,
 };
 
 /// Builds a [`Syncline`]; see [`Syncline::builder`].
@@ -30,6 +30,7 @@ pub struct Builder {
     existing: Existing,
     policy: Policy,
     config: Option<Config>,
+    pull_mode: Option<PullMode>,
     records: Option<Arc<dyn InstallationRecords>>,
     watcher: Option<Watcher>,
 }
@@ -50,6 +51,7 @@ impl Builder {
             existing: Existing::Upload,
             policy: Policy::default(),
             config: None,
+            pull_mode: None,
             records: None,
             watcher: None,
         }
@@ -162,6 +164,27 @@ impl Builder {
         self
     }
 
+    /// When what was pulled is applied; goes before [`Builder::settings`], and is stored in the
+    /// database when this attaches it. The default is each page as it comes.
+    #[must_use]
+    pub fn pull_mode(mut self, mode: PullMode) -> Self {
+        self.pull_mode = Some(mode);
+        self
+    }
+
+    /// The settings as given, over those that the database has.
+    fn settings_of(&self, conn: &Connection) -> Result<Option<Settings>, Error> {
+        let Some(mode) = self.pull_mode else {
+            return Ok(self.settings.clone());
+        };
+        let mut settings = match &self.settings {
+            Some(settings) => settings.clone(),
+            None => Settings::stored(conn)?,
+        };
+        settings.set_pull_mode(mode);
+        Ok(Some(settings))
+    }
+
     /// The directory in which it is remembered, outside the database, that the file is this
     /// installation's; the default is [`StateDirectory::usual`]. It should not be part of what a
     /// backup of the file restores.
@@ -211,7 +234,7 @@ impl Builder {
             existing: self.existing,
             policy: self.policy,
             declared: self.declared.clone(),
-            settings: self.settings.clone(),
+            settings: self.settings_of(&conn)?,
             client: ClientId::new(driver::random_name()?),
         };
         let report = attach(&mut conn, &request, Clock::start().now())?;
@@ -225,10 +248,12 @@ impl Builder {
     /// Attaches what is to be attached, opens the store and starts the engine on its own thread.
     pub fn open(self) -> Result<Syncline, Error> {
         self.attach_only()?;
-        let settings = match &self.settings {
-            Some(settings) => settings.clone(),
-            None => Settings::stored(&open_existing(&self.path)?)?,
+        let file = open_existing(&self.path)?;
+        let settings = match self.settings_of(&file)? {
+            Some(settings) => settings,
+            None => Settings::stored(&file)?,
         };
+        drop(file);
         let config = self.config.clone().unwrap_or_else(|| settings.config());
         let name = holder::of_this_process(&driver::random_name()?);
         let options = StoreOptions::new(name, driver::random_seed()?);
@@ -280,7 +305,11 @@ impl Builder {
     }
 
     pub(crate) fn given_settings(&self) -> Option<Settings> {
-        self.settings.clone()
+        let mut settings = self.settings.clone();
+        if let Some(mode) = self.pull_mode {
+            settings.get_or_insert_default().set_pull_mode(mode);
+        }
+        settings
     }
 
     /// The remote at this address, with everything that was set.

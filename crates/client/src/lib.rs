@@ -68,7 +68,7 @@ pub use syncline_store::definitions::Made;
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{
-    Discarded, EntryState, Lane, Moment, SettingError, Settings, Store, StoreError, StoreOptions,
-    Watcher,
+    Checkpoint, Discarded, EntryState, Lane, Moment, PullMode, SettingError, Settings, Store,
+    StoreError, StoreOptions, Watcher,
 };
 pub use syncline_store::{InstallationRecords, StateDirectory};

@@ -45,6 +45,8 @@ pub enum WaitsFor {
     Type,
     /// Someone who understands it: the change is not well-formed.
     Valid,
+    /// The head of the feed: it came with an answer to a push, ahead of what belongs to it.
+    Checkpoint,
 }
 
 impl WaitsFor {
@@ -57,6 +59,7 @@ impl WaitsFor {
             WaitsFor::Constraint => "constraint",
             WaitsFor::Type => "type",
             WaitsFor::Valid => "valid",
+            WaitsFor::Checkpoint => "checkpoint",
         }
     }
 }

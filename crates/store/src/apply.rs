@@ -32,6 +32,8 @@ pub(crate) struct Applier<'a> {
     /// feed brings from there on is newer than what waits from the snapshot, whatever it claims.
     pub(crate) newest: i64,
     pub(crate) rekeying: Rekeying,
+    /// What answers to pushes say of other devices' writes is kept for the checkpoint.
+    pub(crate) holds_back: bool,
     pub(crate) notices: Vec<Notice>,
     /// Rows that are out of their tables for a moment.
     pub(crate) vacated: BTreeMap<EntityRef, Vacated>,
@@ -79,6 +81,7 @@ impl<'a> Applier<'a> {
             parents: Parents::Checked,
             newest: i64::MAX,
             rekeying: Rekeying::default(),
+            holds_back: false,
             notices: Vec::new(),
             vacated: BTreeMap::new(),
         }

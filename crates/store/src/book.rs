@@ -3,8 +3,10 @@
 use crate::apply::{Applier, Reconciled, after_mutation};
 use crate::captured::{self, CapturedError};
 use crate::error::{StoreError, to_json};
+use crate::inbox;
 use crate::meta;
 use crate::outbox::{self, Entry};
+use crate::page;
 use crate::rekey::{self, Answer, Assigned, Taken};
 use crate::remedy;
 use crate::retry::{Occasion, retry_waiting};
@@ -16,10 +18,11 @@ use rusqlite::params;
 use std::collections::BTreeSet;
 use syncline_core::{
     BookSummary, Booking, ConflictCause, Counted, EntityRef, MutationError, Notice, PageSummary,
-    Verdict,
+    Verdict, WaitsFor,
 };
 use syncline_protocol::{
-    ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
+    Change, ChangeKind, ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState,
+    ServerVersion,
 };
 
 /// Books a whole batch.
@@ -390,6 +393,9 @@ fn book_conflict(
             }
         }
     }
+    if hold_back(applier, entity, remote)? {
+        return Ok(());
+    }
     let waiting = state::unpark(tx, entity)?;
     let newest = match (&waiting, remote) {
         (Some(waiting), Some(remote)) if waiting.remote.position > remote.position => {
@@ -422,6 +428,33 @@ fn book_conflict(
         open_for_constraint(applier, entity, &entries, state, written)?;
     }
     Ok(())
+}
+
+/// In checkpoint mode what others wrote shows with everything that belongs to it: a state beyond the
+/// applied position waits in the inbox for the head, where the resolver meets it.
+fn hold_back(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    remote: Option<&RemoteState>,
+) -> Result<bool, StoreError> {
+    let Some(remote) = remote.filter(|_| applier.holds_back) else {
+        return Ok(false);
+    };
+    let (tx, fields) = (applier.tx, remote.fields.clone());
+    let ahead = page::applied_position(tx)?.is_none_or(|applied| remote.position > applied);
+    if ahead {
+        let change = Change {
+            entity_type: entity.entity_type.clone(),
+            id: entity.id.clone(),
+            kind: fields.map_or(ChangeKind::Delete, ChangeKind::Upsert),
+            version: remote.version.clone(),
+            position: remote.position,
+            key: None,
+        };
+        let scope = inbox::last_pull(tx)?.0;
+        inbox::park(tx, &scope, &change, WaitsFor::Checkpoint, "", applier.now)?;
+    }
+    Ok(ahead)
 }
 
 /// The decided row cannot be written here: a person has to look at it.

@@ -14,6 +14,7 @@ use crate::captured::{self, CapturedError};
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
+use crate::stage;
 use crate::state;
 use crate::store::EntityTypes;
 use crate::type_options::IdMode;
@@ -282,13 +283,14 @@ impl<'a> Claimer<'a> {
         self.freeze(entry, entity, intent, covers)
     }
 
-    /// P6: an entity with a waiting change or an open conflict, or (unless it is created here)
+    /// P6: an entity with a waiting or staged change or an open conflict, or (unless it is created here)
     /// before the first snapshot is complete, has no position to base a write on.
     fn may_write(&self, entry: &Entry, entity: &EntityRef) -> Result<bool, StoreError> {
         let view = state::view(self.tx, entity)?;
         let based = entry.op == Operation::Create || self.position.is_some();
         // What another copy may have sent goes first: a change of its entity waits for the outcome.
-        let reflects = view.waiting.is_none() || entry.is_sent();
+        let behind = view.waiting.is_some() || stage::holds(self.tx, entity)?;
+        let reflects = !behind || entry.is_sent();
         let held = view.held && entry.op == Operation::Update;
         Ok(based && !held && !view.conflict_open && reflects)
     }

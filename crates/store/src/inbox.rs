@@ -182,7 +182,7 @@ fn hash(text: &str) -> u64 {
 }
 
 /// The entity that a line speaks of, if that much of it can be read.
-fn name_in(raw: &str) -> Option<EntityRef> {
+pub(crate) fn name_in(raw: &str) -> Option<EntityRef> {
     let line: serde_json::Value = serde_json::from_str(raw).ok()?;
     let change = line.get("change")?;
     let entity_type = change.get("type")?.as_str()?;
@@ -246,11 +246,25 @@ pub(crate) fn retryable(
 
 /// Changes that wait for a place that something else holds, oldest first.
 pub(crate) fn without_place(conn: &Connection, limit: usize) -> Result<Vec<Waiting>, StoreError> {
+    waiting_for(conn, WaitsFor::Constraint, limit)
+}
+
+/// What answers to pushes brought before the checkpoint, oldest first.
+pub(crate) fn held_back(conn: &Connection) -> Result<Vec<Waiting>, StoreError> {
+    waiting_for(conn, WaitsFor::Checkpoint, usize::MAX)
+}
+
+fn waiting_for(
+    conn: &Connection,
+    waits_for: WaitsFor,
+    limit: usize,
+) -> Result<Vec<Waiting>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT entity_type, entity_id, scope, fields, version, position FROM syncline_inbox
-          WHERE waits_for = 'constraint' ORDER BY position, entity_type, entity_id LIMIT ?1",
+          WHERE waits_for = ?1 ORDER BY position, entity_type, entity_id LIMIT ?2",
     )?;
-    let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], stored_row)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![waits_for.as_str(), limit], stored_row)?;
     let mut found = Vec::new();
     for row in rows {
         found.extend(read(row?)?);

@@ -34,6 +34,7 @@ mod remedy;
 mod retry;
 mod row;
 mod settings;
+mod stage;
 mod state;
 pub mod status;
 mod store;
@@ -48,6 +49,9 @@ pub use identity::{InstallationRecords, StateDirectory, enrol};
 pub use outbox::EntryState;
 pub use preview::preview;
 pub use remedy::Discarded;
-pub use settings::{Retention, SETTINGS, Section, Setting, SettingError, Settings, server_limits};
+pub use settings::{
+    PullMode, Retention, SETTINGS, Section, Setting, SettingError, Settings, server_limits,
+};
+pub use stage::Checkpoint;
 pub use store::{EntityTypes, Moment, RegisteredType, Store, StoreOptions, Watcher};
 pub use type_options::{DeclaredReference, IdMode, Lane, TypeOptions};

@@ -308,7 +308,10 @@ fn pending_waits_for(
     }
     let inbox: Option<String> = conn
         .prepare_cached(
-            "SELECT waits_for FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2",
+            "SELECT waits_for FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2
+             UNION ALL
+             SELECT 'checkpoint' FROM syncline_staged WHERE entity_type = ?1 AND entity_id = ?2
+              LIMIT 1",
         )?
         .query_row(names, |row| row.get(0))
         .optional()?;

@@ -1,20 +1,29 @@
-//! Pull: one page and its cursor in one transaction (A2).
+//! Pull: one page and its cursor in one transaction (A2), applied at once or staged for a
+//! checkpoint.
 
 use crate::apply::{Applier, Landed, Parents};
 use crate::error::StoreError;
 use crate::inbox;
 use crate::meta;
 use crate::recover;
-use crate::retry::{Occasion, retry_waiting};
+use crate::retry::{Occasion, retry_held_back, retry_waiting};
+use crate::stage::{self, Checkpoint, Staging};
 use crate::state;
 use crate::store::EntityTypes;
 use crate::sweep;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use syncline_core::{Now, Page, PageChange, PageSummary, Standing, check_order};
+use syncline_core::{Notice, Now, Page, PageChange, PageSummary, Standing, check_order};
 use syncline_protocol::{Change, PageEnd, PagePhase, Scope};
 
-/// Where a scope stands.
+/// Where the next page of a scope starts: behind what is staged, else where the rows stand.
 pub(crate) fn cursor(tx: &Connection, scope: &Scope) -> Result<Option<String>, StoreError> {
+    let applied = applied_cursor(tx, scope)?;
+    let tail = stage::tail(tx, scope, applied.as_deref())?;
+    Ok(tail.map(|end| end.cursor).or(applied))
+}
+
+/// What the rows of a scope reflect.
+fn applied_cursor(tx: &Connection, scope: &Scope) -> Result<Option<String>, StoreError> {
     Ok(tx
         .prepare_cached("SELECT cursor FROM syncline_cursor WHERE scope = ?1")?
         .query_row([scope.as_str()], |row| row.get(0))
@@ -36,9 +45,19 @@ fn standing(conn: &Connection, scope: &Scope) -> Result<Option<Standing>, StoreE
         .optional()?)
 }
 
+/// The position that the rows reflect; `None` until a first snapshot is complete.
+pub(crate) fn applied_position(conn: &Connection) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT position FROM syncline_cursor WHERE phase = 'feed'";
+    Ok(conn
+        .prepare_cached(sql)?
+        .query_row([], |row| row.get(0))
+        .optional()?)
+}
+
 /// Forgets where a scope stands: the next pull compares everything anew.
 pub(crate) fn forget_cursor(tx: &Transaction<'_>, scope: &Scope) -> Result<(), StoreError> {
     recover::keep_position(tx, scope)?;
+    stage::drop_all(tx, scope)?;
     tx.execute(
         "DELETE FROM syncline_cursor WHERE scope = ?1",
         [scope.as_str()],
@@ -46,18 +65,114 @@ pub(crate) fn forget_cursor(tx: &Transaction<'_>, scope: &Scope) -> Result<(), S
     Ok(())
 }
 
-/// Applies a page.
-pub(crate) fn apply(
+/// Takes a page in: applies it, or stages it for a checkpoint. Either way the page and the cursor
+/// after it commit together (A2).
+pub(crate) fn take(
+    tx: &Transaction<'_>,
+    types: &EntityTypes,
+    arrived: &Arrived<'_>,
+    checkpoint: Option<Checkpoint>,
+    now: Now,
+) -> Result<PageSummary, StoreError> {
+    let Arrived { scope, from, page } = *arrived;
+    let applied = applied_cursor(tx, scope)?;
+    let tail = stage::tail(tx, scope, applied.as_deref())?;
+    if tail.as_ref().map(|end| &end.cursor).or(applied.as_ref()) != from {
+        return Err(StoreError::OutOfOrder);
+    }
+    if tail.is_none() {
+        // What does not follow the applied cursor any more.
+        stage::drop_all(tx, scope)?;
+    }
+    let from = from.map(String::as_str);
+    let mut summary = PageSummary::default();
+    match checkpoint {
+        Some(limit) if !page.end.at_head => {
+            let before = match &tail {
+                Some(end) => Some(stage::standing(end)),
+                None => standing(tx, scope)?,
+            };
+            check_order(page, before)?;
+            check_quarantine(tx, page)?;
+            let staging = Staging::of(page);
+            let size = stage::size(tx, scope)?;
+            if size.is_full(&staging, limit) {
+                apply_staged(tx, types, scope, now, &mut summary)?;
+                let changes = u64::try_from(size.changes).unwrap_or_default();
+                summary.notices.push(Notice::CheckpointSplit { changes });
+            }
+            staging.put(tx, scope, from, now)?;
+        }
+        _ => {
+            apply_staged(tx, types, scope, now, &mut summary)?;
+            merge(&mut summary, apply(tx, types, arrived, now)?);
+        }
+    }
+    Ok(summary)
+}
+
+/// A page that follows the stored cursor.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrived<'a> {
+    pub(crate) scope: &'a Scope,
+    /// The cursor that it was asked with.
+    pub(crate) from: Option<&'a String>,
+    pub(crate) page: &'a Page,
+}
+
+impl<'a> Arrived<'a> {
+    pub(crate) fn new(scope: &'a Scope, from: Option<&'a String>, page: &'a Page) -> Self {
+        Self { scope, from, page }
+    }
+}
+
+/// Applies everything that is staged, as if each page came now.
+fn apply_staged(
     tx: &Transaction<'_>,
     types: &EntityTypes,
     scope: &Scope,
-    from: Option<&str>,
-    page: &Page,
+    now: Now,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    while let Some((from, page)) = stage::take(tx, scope)? {
+        let arrived = Arrived::new(scope, from.as_ref(), &page);
+        merge(summary, apply(tx, types, &arrived, now)?);
+    }
+    Ok(())
+}
+
+fn merge(summary: &mut PageSummary, more: PageSummary) {
+    summary.upserts += more.upserts;
+    summary.deletes += more.deletes;
+    summary.merged += more.merged;
+    summary.parked += more.parked;
+    summary.skipped += more.skipped;
+    summary.again |= more.again;
+    summary.notices.extend(more.notices);
+}
+
+/// A staged page must not bring more that nobody understands than could be kept in the end.
+fn check_quarantine(tx: &Transaction<'_>, page: &Page) -> Result<(), StoreError> {
+    let invalid = |change: &&PageChange| matches!(change, PageChange::Invalid { .. });
+    let more = page.changes.iter().filter(invalid).count();
+    if more == 0 {
+        return Ok(());
+    }
+    let kept = inbox::count_invalid(tx)? + stage::count_invalid(tx)?;
+    match kept.saturating_add(i64::try_from(more).unwrap_or(i64::MAX)) > inbox::MOST_INVALID {
+        true => Err(StoreError::QuarantineFull(kept)),
+        false => Ok(()),
+    }
+}
+
+/// Applies a page.
+fn apply(
+    tx: &Transaction<'_>,
+    types: &EntityTypes,
+    arrived: &Arrived<'_>,
     now: Now,
 ) -> Result<PageSummary, StoreError> {
-    if cursor(tx, scope)?.as_deref() != from {
-        return Err(StoreError::OutOfOrder);
-    }
+    let Arrived { scope, from, page } = *arrived;
     check_order(page, standing(tx, scope)?)?;
     let snapshot = page.end.phase != PagePhase::Feed;
     if from.is_none() {
@@ -106,6 +221,9 @@ pub(crate) fn apply(
     }
     applier.parents = Parents::Checked;
     applier.plain = false;
+    if page.end.at_head {
+        retry_held_back(&mut applier, &mut summary)?;
+    }
     retry_waiting(&mut applier, occasion(&summary), &mut summary)?;
     move_cursor(tx, scope, &page.end, now)?;
     // (Of a snapshot that was compared, nothing is due any more.)

@@ -60,6 +60,19 @@ pub(crate) fn retry_waiting(
     )?)
 }
 
+/// The head is reached: what a push brought before that is applied, unless the feed has it already.
+pub(crate) fn retry_held_back(
+    applier: &mut Applier<'_>,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    for one in inbox::held_back(applier.tx)? {
+        if let Some(landed) = lands(applier, &one)? {
+            landed.count(summary);
+        }
+    }
+    Ok(())
+}
+
 /// Everything about the app's tables, and the program's version, as one number.
 fn circumstances(conn: &Connection) -> Result<i64, StoreError> {
     let mut hasher = DefaultHasher::new();

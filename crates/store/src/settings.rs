@@ -3,6 +3,7 @@
 
 use crate::error::{StoreError, json, to_json};
 use crate::meta;
+use crate::stage::Checkpoint;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use syncline_core::Config;
@@ -28,6 +29,23 @@ pub struct Setting {
     pub least: u64,
     /// The most that it can be.
     pub most: u64,
+    /// The words for its values from 0 on, where it is no number.
+    pub words: &'static [&'static str],
+}
+
+/// The words for [`PullMode`].
+const PULL_MODES: &[&str] = &["pages", "checkpoint"];
+
+/// When what was pulled is applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PullMode {
+    /// Each page as it comes.
+    #[default]
+    Pages,
+    /// All pages together, in one transaction, when the head is reached: nobody ever sees half of
+    /// what another device wrote in one transaction, or half of a first snapshot. Within a limit:
+    /// see [`Checkpoint`].
+    Checkpoint,
 }
 
 const HOUR_MS: u64 = 3_600_000;
@@ -39,6 +57,7 @@ const fn remote(key: &'static str, least: u64, most: u64) -> Setting {
         section: Section::Remote,
         least,
         most,
+        words: &[],
     }
 }
 
@@ -48,6 +67,14 @@ const fn sync(key: &'static str, least: u64, most: u64) -> Setting {
         section: Section::Sync,
         least,
         most,
+        words: &[],
+    }
+}
+
+const fn word(key: &'static str, words: &'static [&'static str]) -> Setting {
+    Setting {
+        words,
+        ..sync(key, 0, words.len() as u64 - 1)
     }
 }
 
@@ -64,7 +91,10 @@ pub const SETTINGS: &[Setting] = &[
     sync("poll_interval_ms", 100, 30 * DAY_MS),
     sync("push_mutations", 1, 100_000),
     sync("push_bytes", 1 << 10, 1 << 30),
+    word("pull", PULL_MODES),
     sync("page_changes", 1, 100_000),
+    sync("checkpoint_changes", 1, 10_000_000),
+    sync("checkpoint_bytes", 1 << 10, 1 << 40),
     sync("max_attempts", 1, 1_000_000),
     sync("lone_patience_ms", 0, 30 * DAY_MS),
     sync("retry_budget", 1, 1_000_000),
@@ -156,6 +186,20 @@ impl Settings {
             }
         }
         config
+    }
+
+    /// Sets when what was pulled is applied (`pull` in `syncline.toml`).
+    pub fn set_pull_mode(&mut self, mode: PullMode) {
+        self.0.insert("pull", mode as u64);
+    }
+
+    /// How much may be staged for a checkpoint; `None`: pages are applied as they come.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let on = self.or("pull", 0) == PullMode::Checkpoint as u64;
+        on.then(|| Checkpoint {
+            changes: self.or("checkpoint_changes", 50_000),
+            bytes: self.or("checkpoint_bytes", 32 << 20),
+        })
     }
 
     /// How much of what was settled is remembered in `syncline_log`.

@@ -3,6 +3,7 @@
 use crate::error::{StoreError, json};
 use crate::held;
 use crate::meta;
+use crate::stage;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Status {
     pub oldest_pending_age_ms: Option<i64>,
     /// Changes that wait in the inbox.
     pub inbox: u64,
+    /// Changes that were pulled and wait for the head, to be applied together.
+    pub staged: u64,
     /// Conflicts that wait for a person.
     pub open_conflicts: u64,
     /// The last push of which something took effect.
@@ -96,6 +99,7 @@ pub fn read(conn: &Connection, now: Now) -> Result<Status, StoreError> {
         oldest_pending_at,
         oldest_pending_age_ms: oldest_pending_at.map(|at| now.unix_ms.saturating_sub(at).max(0)),
         inbox: conn.query_row("SELECT count(*) FROM syncline_inbox", [], |row| row.get(0))?,
+        staged: stage::count(conn)?,
         open_conflicts: open_conflicts(conn)?,
         last_push_at: meta::get(conn, meta::key::LAST_PUSH_AT)?,
         last_pull_at: meta::get(conn, meta::key::LAST_PULL_AT)?,

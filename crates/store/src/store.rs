@@ -9,8 +9,10 @@ use crate::follow;
 use crate::identity::{Identity, InstallationRecords};
 use crate::lease::{self, Lease};
 use crate::meta;
+use crate::page::Arrived;
 use crate::remedy::Discarded;
 use crate::settings::{Retention, Settings};
+use crate::stage::Checkpoint;
 use crate::table::Table;
 use crate::type_options::{IdMode, TypeOptions};
 use crate::unknown;
@@ -159,6 +161,8 @@ pub struct StoreOptions {
     /// Where it is remembered, outside the file, that this file is this installation's; `None`:
     /// only the server can notice that a file is a copy.
     pub records: Option<Arc<dyn InstallationRecords>>,
+    /// How much may be staged for a checkpoint; `None`: each page is applied as it comes.
+    pub checkpoint: Option<Checkpoint>,
     /// Who watches units of work.
     pub watcher: Option<Watcher>,
 }
@@ -173,6 +177,7 @@ impl StoreOptions {
             busy_timeout_ms: 0,
             retention: Retention::default(),
             records: None,
+            checkpoint: None,
             watcher: None,
         }
         .settings(&Settings::default())
@@ -184,6 +189,7 @@ impl StoreOptions {
         self.lease_ttl_ms = settings.config().lease_ttl_ms;
         self.busy_timeout_ms = settings.busy_timeout_ms();
         self.retention = settings.retention();
+        self.checkpoint = settings.checkpoint();
         self
     }
 }
@@ -462,6 +468,7 @@ impl Session<'_> {
             },
             StoreWork::Book { bookings, token } => {
                 let mut applier = Applier::new(tx, types, now);
+                applier.holds_back = self.options.checkpoint.is_some();
                 let booked = guarded(tx, types, || book::book(&mut applier, bookings))?;
                 if let Some(token) = token {
                     meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
@@ -471,8 +478,9 @@ impl Session<'_> {
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
             StoreWork::ApplyPage { scope, from, page } => {
-                let apply = || page::apply(tx, types, scope, from.as_deref(), page, now);
-                StoreAnswer::PageApplied(guarded(tx, types, apply)?)
+                let arrived = Arrived::new(scope, from.as_ref(), page);
+                let take = || page::take(tx, types, &arrived, self.options.checkpoint, now);
+                StoreAnswer::PageApplied(guarded(tx, types, take)?)
             }
             StoreWork::ForgetCursor(scope) => {
                 page::forget_cursor(tx, scope)?;
@@ -543,6 +551,7 @@ fn greet(
             "DELETE FROM syncline_cursor;
              DELETE FROM syncline_entity_state;
              DELETE FROM syncline_inbox;
+             DELETE FROM syncline_staged; DELETE FROM syncline_staged_page;
              DELETE FROM syncline_held;
              UPDATE syncline_conflict
                 SET error = json_set(error, '$.remote.position', 0, '$.remote.version', '')

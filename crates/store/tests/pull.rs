@@ -1,6 +1,8 @@
 //! Pull: what pages do to rows, inbox and cursor.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
+#[path = "pull/checkpoint.rs"]
+mod checkpoint;
 #[path = "pull/inbox.rs"]
 mod inbox;
 #[path = "pull/pages.rs"]

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use syncline::{
-    Config, Engine, Existing, Notice, Now, Policy, RequestId, Store, StoreOptions, Watcher,
+    Checkpoint, Config, Engine, Existing, Notice, Now, Policy, RequestId, Store, StoreOptions,
+    Watcher,
 };
 use syncline_core::RemoteRequest;
 use syncline_protocol::ClientId;
@@ -94,11 +95,17 @@ impl Device {
     }
 
     /// Starts the engine, as the app does after a crash or a restart.
-    pub(crate) fn start(&mut self, config: &Config, watcher: Option<Watcher>) {
+    pub(crate) fn start(
+        &mut self,
+        config: &Config,
+        checkpoint: Option<Checkpoint>,
+        watcher: Option<Watcher>,
+    ) {
         self.starts += 1;
         let mut options =
             StoreOptions::new(format!("{:?}#{}", self.path, self.starts), self.starts);
         options.watcher = watcher;
+        options.checkpoint = checkpoint;
         options.records = Some(Arc::new(StateDirectory::new(&self.state)));
         let store = Store::open(&self.path, options).unwrap();
         self.engine = Some(Engine::new(store, config.clone(), self.starts).unwrap());

@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) batches: Vec<Vec<String>>,
     /// Pushes are held back on the way.
     pub(crate) hold_pushes: bool,
+    /// The network goes away after this many more requests.
+    pub(crate) offline_after: Option<u64>,
     /// A token expires with this many requests.
     pub(crate) expire_after: Option<u64>,
 }
@@ -81,6 +83,11 @@ impl Link {
         let failed = |error| Delivery::Answer(failure(request, error));
         if self.hold_pushes && matches!(request, RemoteRequest::Push { .. }) {
             return Delivery::Held;
+        }
+        match &mut self.offline_after {
+            Some(0) => self.online = false,
+            Some(left) => *left -= 1,
+            None => {}
         }
         if !self.online {
             return failed(unreachable("offline"));

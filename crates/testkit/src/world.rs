@@ -5,7 +5,9 @@ use crate::link::{Delivery, Fault, Traffic};
 use rusqlite::types::Value as SqlValue;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use syncline::{Config, Engine, Existing, Input, Outgoing, Policy, Reason, State, Status};
+use syncline::{
+    Checkpoint, Config, Engine, Existing, Input, Outgoing, Policy, Reason, State, Status, Watcher,
+};
 use syncline_core::Now;
 use syncline_protocol::{Access, Fields, Principal, PullLine};
 use syncline_server::{
@@ -24,6 +26,7 @@ pub struct World {
     server: Service<MemoryStorage>,
     devices: BTreeMap<String, Device>,
     config: Config,
+    checkpoint: Option<Checkpoint>,
     now: Now,
     seeds: u64,
 }
@@ -44,6 +47,7 @@ impl World {
             server,
             devices: BTreeMap::new(),
             config: Config::default(),
+            checkpoint: None,
             now: Now {
                 monotonic_ms: 1_000,
                 unix_ms: 1_800_000_000_000,
@@ -55,6 +59,11 @@ impl World {
     /// Other settings for engines started from here on.
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
+    }
+
+    /// Engines started from here on pull in checkpoint mode, or again page by page.
+    pub fn checkpoint(&mut self, checkpoint: Option<Checkpoint>) {
+        self.checkpoint = checkpoint;
     }
 
     /// Adds a device with the default policy and starts its engine.
@@ -102,7 +111,7 @@ impl World {
     }
 
     pub(crate) fn add_device(&mut self, name: &str, mut device: Device) {
-        device.start(&self.config, None);
+        device.start(&self.config, self.checkpoint, None);
         self.devices.insert(name.to_owned(), device);
     }
 
@@ -207,9 +216,15 @@ impl World {
         self.get(name).link.online = false;
     }
 
+    /// Takes a device off the network after this many more requests.
+    pub fn offline_after(&mut self, name: &str, requests: u64) {
+        self.get(name).link.offline_after = Some(requests);
+    }
+
     /// Brings it back and tells its engine.
     pub fn online(&mut self, name: &str) {
         self.get(name).link.online = true;
+        self.get(name).link.offline_after = None;
         self.feed(name, Input::Trigger(Reason::NetworkAvailable));
     }
 
@@ -313,9 +328,18 @@ impl World {
 
     /// Starts a device's engine again. The clock moves on beyond the old engine's lease.
     pub fn restart(&mut self, name: &str) {
+        self.start(name, None);
+    }
+
+    /// As `restart`, with someone who is told the moments of each unit of store work.
+    pub fn restart_watched(&mut self, name: &str, watcher: Watcher) {
+        self.start(name, Some(watcher));
+    }
+
+    fn start(&mut self, name: &str, watcher: Option<Watcher>) {
         self.pass(self.config.lease_ttl_ms + 1);
-        let config = self.config.clone();
-        self.get(name).start(&config, None);
+        let (config, checkpoint) = (self.config.clone(), self.checkpoint);
+        self.get(name).start(&config, checkpoint, watcher);
     }
 
     /// Time passes; deadlines are not looked at.

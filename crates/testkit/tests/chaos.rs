@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use proptest::prelude::*;
+use syncline::Checkpoint;
 use syncline_testkit::{Fault, World};
 
 const SCHEMA: &str = "
@@ -77,14 +78,33 @@ fn any_act() -> impl Strategy<Value = Act> {
     })
 }
 
-fn play(acts: &[Act]) -> World {
+fn any_calm_act() -> impl Strategy<Value = Act> {
+    (0..DEVICES.len()).prop_flat_map(|device| {
+        prop_oneof![
+            3 => any_sql(device).prop_map(move |sql| Act::Write(device, sql)),
+            1 => Just(Act::Sync(device)),
+        ]
+    })
+}
+
+/// Stages so little that the limit is reached too.
+const LITTLE: Checkpoint = Checkpoint {
+    changes: 7,
+    bytes: 1 << 20,
+};
+
+/// Plays a history; who pulls in checkpoint mode is one bit per device.
+fn play(acts: &[Act], modes: u8) -> World {
     let mut world = World::new(SCHEMA);
     world.configure(|config| {
         config.push_mutations = 3;
         config.page_changes = 2;
     });
-    DEVICES.iter().for_each(|name| world.device(name));
-    for act in acts {
+    for (bit, name) in DEVICES.iter().enumerate() {
+        world.checkpoint((modes >> bit & 1 == 1).then_some(LITTLE));
+        world.device(name);
+    }
+    for (n, act) in acts.iter().enumerate() {
         match act {
             Act::Write(device, sql) => world.sql(DEVICES[*device], sql),
             Act::Sync(device) => world.sync(DEVICES[*device]),
@@ -93,6 +113,7 @@ fn play(acts: &[Act]) -> World {
             Act::Online(device) => world.online(DEVICES[*device]),
             Act::Crash(device) => {
                 world.crash(DEVICES[*device]);
+                world.checkpoint((n % 2 == 1).then_some(LITTLE));
                 world.restart(DEVICES[*device]);
             }
             Act::Release(device) => world.release(DEVICES[*device]),
@@ -111,8 +132,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn everybody_ends_with_the_same(acts in proptest::collection::vec(any_act(), 1..60)) {
-        let mut world = play(&acts);
+    fn everybody_ends_with_the_same(acts in proptest::collection::vec(any_act(), 1..60), modes in 0u8..8) {
+        let mut world = play(&acts, modes);
         world.assert_converged();
         for name in DEVICES {
             let status = world.status(name);
@@ -120,5 +141,16 @@ proptest! {
             prop_assert_eq!(status.open_conflicts, 0);
             world.assert_equals_server(name);
         }
+    }
+
+    /// As long as nothing goes wrong on the way, it makes no difference when pages are applied.
+    #[test]
+    fn both_ways_to_pull_end_in_the_same_rows(acts in proptest::collection::vec(any_calm_act(), 1..60)) {
+        let mut dumps = [0, 7].map(|modes| {
+            let mut world = play(&acts, modes);
+            world.assert_converged();
+            world.dump("Alice")
+        });
+        prop_assert_eq!(std::mem::take(&mut dumps[0]), std::mem::take(&mut dumps[1]));
     }
 }

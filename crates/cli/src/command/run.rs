@@ -166,6 +166,9 @@ const ESCAPED: &str = "writes had escaped capture: recorded now";
 const GONE_HERE: &str =
     "rows had disappeared without a record, too many to delete everywhere: they came back";
 
+const SPLIT: &str =
+    "more was pulled than may be staged for a checkpoint: it is applied in several transactions";
+
 fn log_rows(entity_type: &str, rows: u64, what: &str) {
     tracing::warn!(entity_type, rows, "{what}");
 }
@@ -227,6 +230,7 @@ impl Told {
             Notice::SweepHeld { entity_type, rows } => log_rows(entity_type, *rows, GONE_THERE),
             Notice::Recovered { entity_type, rows } => log_rows(entity_type, *rows, ESCAPED),
             Notice::RecoveryHeld { entity_type, rows } => log_rows(entity_type, *rows, GONE_HERE),
+            Notice::CheckpointSplit { changes } => tracing::warn!(changes, "{SPLIT}"),
             Notice::EpochChanged => {
                 tracing::warn!("the server's history is another one: everything is compared anew")
             }

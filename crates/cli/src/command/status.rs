@@ -52,6 +52,10 @@ fn describe(database: &str, status: &Status, now: i64) -> String {
             format!("{waiting} received that cannot be applied yet"),
         ));
     }
+    if status.staged > 0 {
+        let staged = text::count(status.staged, "change");
+        rows.push(row("staged", format!("{staged} to be applied together")));
+    }
     rows.push(row("last push", span::ago(status.last_push_at, now)));
     rows.push(row("last pull", span::ago(status.last_pull_at, now)));
     for scope in &status.scopes {

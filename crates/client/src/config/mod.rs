@@ -24,7 +24,7 @@ pub struct ConfigFile {
     pub token: Option<ConfiguredToken>,
     /// Plain http may leave this machine.
     pub allow_plain_http: bool,
-    /// The numbers of `[remote]` and `[sync]`.
+    /// Everything else of `[remote]` and `[sync]`.
     pub settings: Settings,
     /// The entity types, by the name of their table.
     pub types: BTreeMap<String, ConfiguredType>,
@@ -185,7 +185,12 @@ fn numbers(
     settings: &mut Settings,
 ) -> Result<(), read::Fault> {
     for setting in SETTINGS.iter().filter(|one| one.section == section) {
-        let Some(value) = table.number(setting.key)? else {
+        let words: Vec<(&str, u64)> = setting.words.iter().copied().zip(0..).collect();
+        let given = match words.is_empty() {
+            true => table.number(setting.key)?,
+            false => table.word(setting.key, &words)?,
+        };
+        let Some(value) = given else {
             continue;
         };
         settings.set(setting.key, value).map_err(|error| {

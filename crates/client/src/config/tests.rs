@@ -47,6 +47,12 @@ fn the_example_of_the_guide_is_complete_and_shows_the_defaults() {
         config.settings.busy_timeout_ms(),
         defaults.busy_timeout_ms()
     );
+    let mut checkpoint = config.settings.clone();
+    checkpoint.set("pull", 1).unwrap();
+    let mut default = Settings::default();
+    default.set_pull_mode(syncline_store::PullMode::Checkpoint);
+    assert_eq!(checkpoint.checkpoint(), default.checkpoint());
+    assert_eq!(config.settings.checkpoint(), None);
     let Some(ConfiguredToken::File(file)) = &config.token else {
         panic!("{config:?}");
     };
@@ -120,6 +126,11 @@ fn the_schema_has_every_key_with_its_bounds_and_no_other() {
             Section::Sync => "sync",
         };
         let one = &schema["properties"][section]["properties"][setting.key];
+        if !setting.words.is_empty() {
+            assert_eq!(one["enum"], json!(setting.words), "{}", setting.key);
+            assert_eq!(one["default"], json!(setting.words[0]), "{}", setting.key);
+            continue;
+        }
         assert_eq!(one["minimum"], json!(setting.least), "{}", setting.key);
         assert_eq!(one["maximum"], json!(setting.most), "{}", setting.key);
         assert_eq!(

@@ -40,6 +40,12 @@ pub enum Notice {
         /// Changes that wait in the inbox.
         parked: u64,
     },
+    /// More was to be pulled than may be staged for a checkpoint: it was applied in several
+    /// transactions instead of one.
+    CheckpointSplit {
+        /// Changes that were applied before the head was reached.
+        changes: u64,
+    },
     /// The server will not have a mutation; it waits for a person, everything else goes on.
     MutationFailed {
         /// The mutation.

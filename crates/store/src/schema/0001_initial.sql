@@ -114,12 +114,35 @@ CREATE TABLE syncline_inbox (
   version     TEXT NOT NULL,
   position    INTEGER NOT NULL,
   received_at INTEGER NOT NULL,          -- ms since 1970
-  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid
+  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid, checkpoint
   detail      TEXT,                      -- which parent, which constraint …
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
 
 CREATE INDEX syncline_inbox_waits ON syncline_inbox (waits_for, position);
+
+-- Pages that wait for a checkpoint, in the order in which they came. They are applied together when
+-- a page has reached the head; until then syncline_cursor says what the rows reflect.
+CREATE TABLE syncline_staged_page (
+  page        INTEGER PRIMARY KEY,
+  scope       TEXT NOT NULL,
+  from_cursor TEXT,                      -- the cursor that it was asked with; NULL: the first page of a snapshot
+  page_end    TEXT NOT NULL,             -- JSON: the page's end, with the cursor after it
+  changes     INTEGER NOT NULL,          -- how many
+  bytes       INTEGER NOT NULL,          -- of their texts
+  received_at INTEGER NOT NULL           -- ms since 1970
+);
+CREATE TABLE syncline_staged (
+  page        INTEGER NOT NULL,
+  place       INTEGER NOT NULL,          -- in the page
+  entity_type TEXT,                      -- NULL where it cannot be told
+  entity_id   TEXT,
+  change      TEXT NOT NULL,             -- JSON; of a change that was not understood, its text
+  detail      TEXT,                      -- why it was not understood
+  PRIMARY KEY (page, place)
+) WITHOUT ROWID;
+CREATE INDEX syncline_staged_entity ON syncline_staged (entity_type, entity_id);
+CREATE INDEX syncline_staged_invalid ON syncline_staged (page) WHERE detail IS NOT NULL;
 
 -- Fields that the remote has and the local table has not (yet): kept, and written once it has.
 CREATE TABLE syncline_unknown_fields (
@@ -223,6 +246,7 @@ SELECT
   (SELECT count(*) FROM syncline_outbox WHERE state = 'failed')    AS failed,
   (SELECT count(*) FROM syncline_outbox WHERE state = 'dead')      AS dead,
   (SELECT count(*) FROM syncline_inbox)                            AS inbox,
+  (SELECT coalesce(sum(changes), 0) FROM syncline_staged_page)     AS staged,
   (SELECT count(*) FROM syncline_conflict WHERE resolved_at IS NULL) AS open_conflicts,
   (SELECT min(created_at) FROM syncline_outbox WHERE state IN ('pending', 'in_flight')) AS oldest_pending_at,
   (SELECT value FROM syncline_meta WHERE key = 'last_push_at')     AS last_push_at,
@@ -266,6 +290,8 @@ SELECT seq, mutation, entity_type, entity_id, op, state, attempts, created_at,
                           AND c.entity_id = o.entity_id AND c.resolved_at IS NULL) THEN 'conflict'
             WHEN EXISTS (SELECT 1 FROM syncline_inbox AS i WHERE i.entity_type = o.entity_type
                           AND i.entity_id = o.entity_id) THEN 'inbox'
+            WHEN EXISTS (SELECT 1 FROM syncline_staged AS s WHERE s.entity_type = o.entity_type
+                          AND s.entity_id = o.entity_id) THEN 'checkpoint'
             WHEN EXISTS (SELECT 1 FROM syncline_outbox AS p WHERE p.entity_type = o.entity_type
                           AND p.entity_id = o.entity_id AND p.seq < o.seq) THEN 'earlier'
             WHEN cancel = 1 THEN 'cancel'

@@ -10,7 +10,7 @@ use syncline_protocol::{
     ServerVersion, Value,
 };
 use syncline_store::attach::{AttachRequest, Existing, Tables, attach};
-use syncline_store::{Store, StoreOptions};
+use syncline_store::{Checkpoint, Store, StoreOptions};
 use tempfile::TempDir;
 
 pub(crate) const NOW: Now = Now {
@@ -27,6 +27,7 @@ pub(crate) struct Device {
     cursor: Option<String>,
     epoch: String,
     pages: u64,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Device {
@@ -50,6 +51,7 @@ impl Device {
             cursor: None,
             epoch: "epoch-1".to_owned(),
             pages: 0,
+            checkpoint: None,
         };
         device.become_engine();
         device
@@ -78,8 +80,45 @@ impl Device {
     /// The program ends and starts again.
     pub(crate) fn restart(&mut self) {
         self.store.release().unwrap();
-        self.store = Store::open(&self.path, StoreOptions::new("test again", 2)).unwrap();
+        let mut options = StoreOptions::new("test again", 2);
+        options.checkpoint = self.checkpoint;
+        self.store = Store::open(&self.path, options).unwrap();
         self.become_engine();
+    }
+
+    /// From here on pages are staged, or applied as they come; the program starts again for that.
+    pub(crate) fn pull_with(&mut self, checkpoint: Option<Checkpoint>) {
+        self.checkpoint = checkpoint;
+        self.restart();
+    }
+
+    /// Where the store says that the next page starts.
+    pub(crate) fn stored_cursor(&mut self) -> Option<String> {
+        match self.store.perform(&StoreWork::ReadCursor(scope()), NOW) {
+            StoreAnswer::Cursor(cursor) => cursor,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Hands over a page that has not reached the head.
+    pub(crate) fn before_head(
+        &mut self,
+        phase: PagePhase,
+        end: i64,
+        changes: Vec<Change>,
+    ) -> PageSummary {
+        self.pages += 1;
+        let page = Page {
+            end: PageEnd {
+                cursor: format!("c{}", self.pages),
+                position: end,
+                count: changes.len(),
+                phase,
+                at_head: false,
+            },
+            changes: changes.into_iter().map(PageChange::Valid).collect(),
+        };
+        self.take_page(page).unwrap()
     }
 
     /// Hands over a page that follows the last one.

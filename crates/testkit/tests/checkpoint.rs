@@ -1,0 +1,178 @@
+//! Stories of checkpoint mode: what others wrote together is seen together.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use syncline::{Checkpoint, Notice, Policy};
+use syncline_testkit::World;
+
+const SCHEMA: &str = "
+    CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, cents INTEGER NOT NULL, note TEXT);
+    CREATE TABLE entry (id TEXT PRIMARY KEY NOT NULL, account TEXT NOT NULL REFERENCES account(id), cents INTEGER);";
+
+const ROOMY: Checkpoint = Checkpoint {
+    changes: 1_000,
+    bytes: 1 << 20,
+};
+
+/// Alice has ten accounts with a hundred each. Bob pulls in checkpoint mode, two changes a page.
+fn bank() -> World {
+    let mut world = World::new(SCHEMA);
+    world.configure(|config| config.page_changes = 2);
+    world.device("Alice");
+    world.checkpoint(Some(ROOMY));
+    world.device("Bob");
+    for n in 0..10 {
+        let sql = format!(
+            "INSERT INTO account VALUES ('a{n}', 100, NULL); INSERT INTO entry VALUES ('e{n}', 'a{n}', 100)"
+        );
+        world.sql("Alice", &sql);
+    }
+    world.sync("Alice");
+    world
+}
+
+/// A transfer from each account to the next, in one transaction; the sum stays.
+fn shift(world: &mut World, by: i64) {
+    let mut sql = "BEGIN;".to_owned();
+    for n in 0..10 {
+        let to = (n + 1) % 10;
+        sql += &format!(
+            "UPDATE account SET cents = cents - {n} * {by} WHERE id = 'a{n}';
+             UPDATE account SET cents = cents + {n} * {by} WHERE id = 'a{to}';"
+        );
+    }
+    world.sql("Alice", &(sql + "COMMIT"));
+    world.sync("Alice");
+}
+
+/// What another connection sees of a device's tables at each moment of each unit of work.
+fn polled(world: &mut World, name: &str) -> Arc<Mutex<BTreeSet<String>>> {
+    let (path, seen) = (world.path(name), Arc::new(Mutex::new(BTreeSet::new())));
+    let kept = Arc::clone(&seen);
+    world.crash(name);
+    world.restart_watched(
+        name,
+        Arc::new(move |_, _| {
+            let sql = "SELECT count(*) || ' accounts, ' || coalesce(sum(cents), 0) || ' cents, ' ||
+                              (SELECT count(*) FROM entry) || ' entries, first ' || coalesce(max(cents), 0) FROM account";
+            let conn = Connection::open(&path).unwrap();
+            let now = conn.query_row(sql, [], |row| row.get(0)).unwrap();
+            kept.lock().unwrap().insert(now);
+        }),
+    );
+    seen
+}
+
+#[test]
+fn another_connection_sees_old_or_new_and_never_a_mix() {
+    let mut world = bank();
+    let seen = polled(&mut world, "Bob");
+    world.sync("Bob");
+    shift(&mut world, 7);
+    world.sync("Bob");
+    let seen: Vec<String> = seen.lock().unwrap().iter().cloned().collect();
+    let expected = [
+        "0 accounts, 0 cents, 0 entries, first 0",
+        "10 accounts, 1000 cents, 10 entries, first 100",
+        "10 accounts, 1000 cents, 10 entries, first 163",
+    ];
+    // The account that most came to loses what the ninth gives away.
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(seen[..2], expected[..2]);
+    world.run_until_quiet();
+    world.assert_converged();
+}
+
+#[test]
+fn a_pull_that_is_cut_off_after_each_page_goes_on_where_it_was() {
+    let mut world = bank();
+    let empty = ["0"];
+    let mut staged = Vec::new();
+    for _ in 0..4 {
+        world.offline_after("Bob", 3);
+        world.sync("Bob");
+        world.crash("Bob");
+        world.online("Bob");
+        world.restart("Bob");
+        assert_eq!(world.rows("Bob", "SELECT count(*) FROM account"), empty);
+        staged.push(world.rows("Bob", "SELECT staged FROM syncline_status")[0].parse::<i64>());
+    }
+    assert!(
+        staged.is_sorted_by(|a, b| a.as_ref().unwrap() < b.as_ref().unwrap()),
+        "{staged:?}"
+    );
+    let before = world.traffic("Bob").requests;
+    world.run_until_quiet();
+    world.assert_converged();
+    let pages = world.traffic("Bob").requests - before;
+    assert!(pages < 10, "{pages}: it did not begin again");
+}
+
+#[test]
+fn a_row_that_was_edited_meanwhile_is_decided_with_all_the_others() {
+    let mut world = bank();
+    world.sync("Bob");
+    shift(&mut world, 3);
+    world.sql(
+        "Bob",
+        "UPDATE account SET note = 'mine' WHERE id = 'a5'; UPDATE entry SET cents = 7 WHERE id = 'e1'",
+    );
+    let seen = polled(&mut world, "Bob");
+    world.sync("Bob");
+    let seen: Vec<String> = seen.lock().unwrap().iter().cloned().collect();
+    // The server refuses the edit of the account and shows its state; that too waits for the rest.
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    let status = world.status("Bob");
+    assert_eq!(
+        (status.staged, status.inbox, status.open_conflicts),
+        (0, 0, 0)
+    );
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(
+        world.rows("Alice", "SELECT note FROM account WHERE id = 'a5'"),
+        ["mine"]
+    );
+    assert_eq!(
+        world.rows("Alice", "SELECT cents FROM entry WHERE id = 'e1'"),
+        ["7"]
+    );
+}
+
+#[test]
+fn more_than_may_be_staged_arrives_all_the_same() {
+    let mut world = bank();
+    world.checkpoint(Some(Checkpoint {
+        changes: 6,
+        ..ROOMY
+    }));
+    let seen = polled(&mut world, "Bob");
+    world.sync("Bob");
+    let told = |n: &Notice| matches!(n, Notice::CheckpointSplit { changes: 6 });
+    let notices = &world.get("Bob").notices;
+    assert_eq!(notices.iter().filter(|n| told(n)).count(), 2, "{notices:?}");
+    assert_eq!(seen.lock().unwrap().len(), 4, "{seen:?}");
+    world.run_until_quiet();
+    world.assert_converged();
+}
+
+#[test]
+fn an_expired_cursor_and_another_history_are_taken_as_a_whole_too() {
+    let mut world = bank();
+    world.sync("Bob");
+    world.sql("Alice", "DELETE FROM entry WHERE id = 'e4'");
+    shift(&mut world, 2);
+    world.forget_cursor("Bob");
+    let seen = polled(&mut world, "Bob");
+    world.sync("Bob");
+    assert_eq!(seen.lock().unwrap().len(), 2, "{seen:?}");
+    world.run_until_quiet();
+    world.assert_converged();
+
+    world.device_with("Carol", Policy::default());
+    let seen = polled(&mut world, "Carol");
+    world.sync("Carol");
+    assert_eq!(seen.lock().unwrap().len(), 2, "{seen:?}");
+}
