@@ -47,7 +47,7 @@ mod vacate;
 pub use error::StoreError;
 pub use identity::{InstallationRecords, StateDirectory, enrol};
 pub use outbox::EntryState;
-pub use preview::preview;
+pub use preview::{Preview, preview};
 pub use remedy::Discarded;
 pub use settings::{
     PullMode, Retention, SETTINGS, Section, Setting, SettingError, Settings, server_limits,

@@ -9,13 +9,21 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::collections::BTreeSet;
 use syncline_core::{ClaimLimits, Dice, Now};
 
-/// The batches that would be sent, as JSON texts of mutations, if each of them were applied. Nothing
-/// is changed. The keys of mutations that were never sent are made up and will be others.
+/// What would be sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// The batches, as JSON texts of mutations, if each of them were applied.
+    pub batches: Vec<Vec<String>>,
+    /// Keys in them that were made up for this look: the sync will use others.
+    pub made_up_keys: Vec<String>,
+}
+
+/// Looks at what would be sent. Nothing is changed.
 pub fn preview(
     conn: &mut Connection,
     settings: &Settings,
     now: Now,
-) -> Result<Vec<Vec<String>>, StoreError> {
+) -> Result<Preview, StoreError> {
     meta::require_readable(conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let (types, config) = (EntityTypes::load(&tx)?, settings.config());
@@ -31,7 +39,11 @@ pub fn preview(
         in_order: false,
     };
     let mut dice = Dice::seeded(0);
-    let mut batches = Vec::new();
+    let kept: BTreeSet<String> = tx
+        .prepare("SELECT idempotency_key FROM syncline_outbox WHERE frozen IS NOT NULL AND idempotency_key IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut preview = Preview::default();
     loop {
         let claimer = Claimer::new(&tx, &types, &limits, &mut dice, now, (0, 0))?;
         let batch = claimer.claim()?.batch;
@@ -43,10 +55,15 @@ pub fn preview(
             // As if it were applied: what waits for it can go with the next batch.
             captured::delete_reals(&tx, entry.seq)?;
             tx.execute("DELETE FROM syncline_outbox WHERE seq = ?1", [entry.seq])?;
+            let key = entry.key.as_str();
+            // A mutation that is sent as it was recorded goes under its own id.
+            if !kept.contains(key) && key != entry.mutation.as_str() {
+                preview.made_up_keys.push(key.to_owned());
+            }
             sent.push(entry.frozen);
         }
-        batches.push(sent);
+        preview.batches.push(sent);
     }
     tx.rollback()?;
-    Ok(batches)
+    Ok(preview)
 }

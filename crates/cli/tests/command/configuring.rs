@@ -134,7 +134,8 @@ fn a_dry_run_shows_what_would_be_sent_and_changes_nothing() {
     let db = home.attached("a.db", MILK, "http://127.0.0.1:1");
     sql(
         &db,
-        "INSERT INTO project VALUES ('p', 'x'); UPDATE task SET project = 'p'",
+        "INSERT INTO project VALUES ('p', 'x'); UPDATE project SET name = 'y';
+         UPDATE task SET project = 'p'",
     );
     let outbox = || {
         let all =
@@ -157,8 +158,14 @@ fn a_dry_run_shows_what_would_be_sent_and_changes_nothing() {
         "{json}"
     );
     assert_eq!(outbox(), before);
+    // The project's two mutations became one, which gets a key of its own.
+    let of = |name: &str| *sent.iter().find(|one| one["type"] == name).unwrap();
+    let made_up = serde_json::json!([of("project")["key"]]);
+    assert_eq!(json["made_up_keys"], made_up);
+    assert_eq!(of("task")["key"], of("task")["mutation"]);
     let text = run(syncline(&["sync", &db, "--dry-run"]))
         .expect_code(0)
         .stdout;
     assert!(text.starts_with("batch 1: "), "{text}");
+    assert!(text.contains("the sync will use other keys: "), "{text}");
 }

@@ -12,10 +12,10 @@ pub(super) fn run(database: &Database, connection: &Connection) -> Result<Report
         None => Settings::stored(&database.read()?)?,
     };
     drop(database.read()?);
-    let batches = syncline_store::preview(&mut database.write()?, &settings, database::now())?;
+    let preview = syncline_store::preview(&mut database.write()?, &settings, database::now())?;
     let mut lines = Vec::new();
     let mut told: Vec<Vec<Value>> = Vec::new();
-    for (number, batch) in batches.iter().enumerate() {
+    for (number, batch) in preview.batches.iter().enumerate() {
         let count = text::count(batch.len() as u64, "mutation");
         lines.push(format!("batch {}: {count}", number + 1));
         let mut mutations = Vec::new();
@@ -27,11 +27,17 @@ pub(super) fn run(database: &Database, connection: &Connection) -> Result<Report
         }
         told.push(mutations);
     }
-    if batches.is_empty() {
+    if preview.batches.is_empty() {
         lines.push("nothing would be sent now".to_owned());
+    }
+    if !preview.made_up_keys.is_empty() {
+        let keys = preview.made_up_keys.join(", ");
+        lines.push(format!(
+            "made up for this look, the sync will use other keys: {keys}"
+        ));
     }
     Report::new(
         lines.join("\n"),
-        &json!({ "dry_run": true, "batches": told }),
+        &json!({ "dry_run": true, "batches": told, "made_up_keys": preview.made_up_keys }),
     )
 }
