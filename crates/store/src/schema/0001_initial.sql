@@ -295,6 +295,17 @@ SELECT seq, mutation, entity_type, entity_id, op, state, attempts, created_at,
             WHEN EXISTS (SELECT 1 FROM syncline_outbox AS p WHERE p.entity_type = o.entity_type
                           AND p.entity_id = o.entity_id AND p.seq < o.seq) THEN 'earlier'
             WHEN cancel = 1 THEN 'cancel'
+            WHEN o.frozen IS NULL AND EXISTS (
+                   SELECT 1 FROM json_each(CASE WHEN json_valid(o.depends_on) THEN o.depends_on ELSE '[]' END) AS named
+                     JOIN syncline_outbox AS d ON d.mutation = named.value
+                    WHERE (d.entity_type, d.entity_id) <> (o.entity_type, o.entity_id)
+                      AND (o.group_id IS NULL OR d.group_id IS NOT o.group_id)) THEN 'named'
+            WHEN o.group_id IS NOT NULL AND o.frozen IS NULL AND EXISTS (
+                   SELECT 1 FROM syncline_outbox AS g WHERE g.group_id = o.group_id AND g.seq <> o.seq
+                     AND (g.state IN ('failed', 'dead')
+                       OR g.not_before > CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)
+                       OR EXISTS (SELECT 1 FROM syncline_conflict AS c WHERE c.entity_type = g.entity_type
+                                     AND c.entity_id = g.entity_id AND c.resolved_at IS NULL))) THEN 'group'
             WHEN not_before > CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)
             THEN 'time'
        END AS waits_for,

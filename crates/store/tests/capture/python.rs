@@ -163,6 +163,17 @@ assert letters == [('t1', 'failed', 'validation', 'price', 'y'), ('t1', 'failed'
                    ('t2', 'dead', 'hung', None, None)], letters
 pending = c.execute("SELECT entity_id, op, waits_for, may_have_been_sent FROM syncline_pending ORDER BY seq").fetchall()
 assert pending == [('t3', 'create', None, 0), ('t3', 'update', 'earlier', 0)], pending
+c.execute("UPDATE syncline_outbox SET state = 'pending' WHERE entity_id = 't2'")
+c.execute("UPDATE syncline_outbox SET depends_on = json_array((SELECT mutation FROM syncline_outbox WHERE entity_id = 't1')) WHERE entity_id = 't3'")
+waits = "SELECT entity_id, waits_for FROM syncline_pending ORDER BY seq"
+assert c.execute(waits).fetchall() == [('t2', 'group'), ('t3', 'named'), ('t3', 'earlier')], c.execute(waits).fetchall()
+# What names itself, something settled, or nothing that can be read waits for nobody.
+c.execute("UPDATE syncline_outbox SET depends_on = json_array(mutation, 'settled') WHERE op = 'create' AND entity_id = 't3'")
+c.execute("UPDATE syncline_outbox SET depends_on = 'no json' WHERE entity_id = 't2'")
+c.execute("UPDATE syncline_outbox SET state = 'pending' WHERE entity_id = 't1'")
+assert c.execute(waits).fetchall() == [('t1', None), ('t2', None), ('t3', None), ('t3', 'earlier')], c.execute(waits).fetchall()
+c.execute("UPDATE syncline_outbox SET state = 'failed' WHERE entity_id = 't1'")
+c.execute("UPDATE syncline_outbox SET state = 'dead' WHERE entity_id = 't2'")
 status = c.execute("SELECT pending, failed, dead, open_conflicts FROM syncline_status").fetchone()
 assert status == (2, 1, 1, 0), status
 states = dict(c.execute("SELECT entity_id, state FROM syncline_row_state"))
