@@ -29,6 +29,7 @@ pub struct WriteOptions {
     pub depends_on: Vec<MutationId>,
     /// What the app means; the server's handler of that name carries it out. The write is then one
     /// of exactly one entity, and only shows meanwhile what the app expects.
+    /// Its arguments are never rewritten: they should not hold ids that may still change.
     pub command: Option<Command>,
 }
 
