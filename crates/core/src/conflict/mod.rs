@@ -138,6 +138,3 @@ fn manual(reason: &str) -> Resolution {
         reason: reason.to_owned(),
     }
 }
-
-#[cfg(test)]
-mod tests;
