@@ -10,7 +10,7 @@ impl Machine {
             StoreAnswer::Acquired => {
                 self.waiting.lease_renewed(&self.config, now);
                 if self.session.is_some() {
-                    self.start_pushing(now, out);
+                    self.begin_round(now, out);
                 } else {
                     self.ask(
                         RemoteRequest::Hello {
@@ -36,14 +36,14 @@ impl Machine {
                 }
                 self.pusher.token = token;
                 match register {
-                    None => self.start_pushing(now, out),
+                    None => self.begin_round(now, out),
                     Some(types) => {
                         let client = self.client.clone();
                         self.ask(RemoteRequest::Register { client, types }, out);
                     }
                 }
             }
-            StoreAnswer::RegisteredNoted => self.start_pushing(now, out),
+            StoreAnswer::RegisteredNoted => self.begin_round(now, out),
             StoreAnswer::OtherAccount { recorded } => {
                 let offered = self.session.take().map(|hello| hello.principal);
                 self.enter(State::BlockedAuth, out);
@@ -85,7 +85,7 @@ impl Machine {
         match answer {
             Ok(()) => out.store(StoreWork::NoteRegistered),
             Err(RemoteError::Misconfigured { .. } | RemoteError::TooLarge { .. }) => {
-                self.start_pushing(now, out);
+                self.begin_round(now, out);
             }
             Err(error) => self.remote_failed(error, now, out),
         }

@@ -14,6 +14,12 @@ pub enum Input {
     Trigger(Reason),
     /// The network went away. (Its return is a [`Reason`].)
     NetworkLost,
+    /// Whether the network is to be used sparingly from now on.
+    Constraints(super::Constraints),
+    /// Nothing is to be asked of the world until [`Input::Resume`]; reasons are remembered.
+    Pause,
+    /// The end of a pause.
+    Resume,
     /// Time passed; sent when the wake-up told by `next_wakeup` is due, harmless at other times.
     Tick,
     /// A unit of store work ended.
@@ -43,6 +49,10 @@ pub enum Reason {
     UserAsked,
     /// A local write was recorded.
     MutationEnqueued,
+    /// One was recorded in the urgent lane: it does not wait for others.
+    UrgentMutation,
+    /// One was recorded in the background lane: it goes with the next cycle.
+    BackgroundMutation,
     /// The remote said that there is something new.
     RemoteHint,
     /// The poll interval passed.
@@ -125,6 +135,8 @@ pub struct ClaimLimits {
     pub most_bytes: usize,
     /// Entries of a batch that is under way: neither they nor more of their entities.
     pub under_way: BTreeSet<i64>,
+    /// Only the urgent lane.
+    pub urgent_only: bool,
     /// This once in local order, whatever the lanes: so that no lane starves another.
     pub in_order: bool,
 }

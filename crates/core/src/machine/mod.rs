@@ -9,6 +9,7 @@ mod input;
 mod notice;
 mod pull;
 mod push;
+mod schedule;
 mod suspect;
 mod wait;
 
@@ -17,6 +18,7 @@ pub use input::{
     Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
 };
 pub use notice::{CycleEnd, Notice};
+pub use schedule::{Constraints, SyncPolicy};
 pub use wait::WakeReason;
 
 use crate::{Config, Dice, Now, RemoteAnswer, RemoteError, RemoteRequest};
@@ -42,6 +44,8 @@ pub enum State {
     BlockedConflict,
     /// Waiting before a failed request is repeated.
     Backoff,
+    /// Resting until the host says otherwise; triggers are remembered.
+    Paused,
     /// Ended.
     Stopped,
 }
@@ -57,6 +61,7 @@ impl State {
             State::BlockedAuth => "blocked_auth",
             State::BlockedConflict => "blocked_conflict",
             State::Backoff => "backoff",
+            State::Paused => "paused",
             State::Stopped => "stopped",
         }
     }
@@ -87,6 +92,10 @@ pub struct Machine {
     /// Credentials were refreshed since the last request that they were good for.
     refreshed: bool,
     wanted: BTreeSet<Reason>,
+    /// Why the network is used sparingly, if it is.
+    constraints: Constraints,
+    /// The host wants rest.
+    paused: bool,
     cycle: pull::Cycle,
     pusher: push::Pusher,
     waiting: wait::Waiting,
@@ -120,6 +129,8 @@ impl Machine {
             session: None,
             refreshed: false,
             wanted: BTreeSet::new(),
+            constraints: Constraints::default(),
+            paused: false,
             cycle: pull::Cycle::default(),
             waiting: wait::Waiting::default(),
         }
@@ -145,6 +156,11 @@ impl Machine {
             (_, Input::Tick) => self.on_tick(now, &mut out),
             (_, Input::Trigger(reason)) => self.on_trigger(reason, now, &mut out),
             (_, Input::NetworkLost) => self.on_network_lost(now, &mut out),
+            (_, Input::Constraints(constraints)) => {
+                self.on_constraints(constraints, now, &mut out);
+            }
+            (_, Input::Pause) => self.on_pause(now, &mut out),
+            (_, Input::Resume) => self.on_resume(now, &mut out),
 
             (_, Input::Store(StoreAnswer::Renewed)) => {
                 self.waiting.lease_renewed(&self.config, now)
@@ -185,10 +201,15 @@ impl Machine {
             (State::Connecting | State::Pushing | State::Pulling, Input::Remote(..))
             | (_, Input::Credentials(_))
             | (
-                State::Idle | State::Backoff | State::BlockedAuth | State::BlockedConflict,
+                State::Idle
+                | State::Backoff
+                | State::BlockedAuth
+                | State::BlockedConflict
+                | State::Paused,
                 Input::Store(_) | Input::Remote(..),
             ) => {}
         }
+        self.pause_if_wanted(&mut out);
         out.0
     }
 

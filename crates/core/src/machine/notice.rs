@@ -164,6 +164,8 @@ pub enum CycleEnd {
     StoreFailed(StoreFault),
     /// Another process is the engine.
     Standby,
+    /// The host wanted rest.
+    Paused,
     /// The work did not come to an end within the configured rounds; it goes on in the next cycle.
     RoundsUsedUp,
 }

@@ -19,11 +19,22 @@ pub(super) struct Cycle {
     at_head: bool,
     /// Something was sent or received in this round; without that, another one changes nothing.
     pub(super) progress: bool,
+    /// The network is used sparingly: only urgent mutations, nothing is pulled.
+    pub(super) sparing: bool,
     /// The cursor was already dropped once in this cycle.
     forgotten: bool,
     /// How many changes the page under way may have.
     limit: usize,
     guard: Guard,
+}
+
+impl Cycle {
+    pub(super) fn new(sparing: bool) -> Self {
+        Self {
+            sparing,
+            ..Self::default()
+        }
+    }
 }
 
 /// Pages without a change that may follow each other before the head.
@@ -60,11 +71,10 @@ impl Guard {
 }
 
 impl Machine {
-    pub(super) fn start_pulling(&mut self, out: &mut Effects) {
+    pub(super) fn start_pulling(&mut self, now: Now, out: &mut Effects) {
         self.enter(State::Pulling, out);
-        self.cycle.rounds += 1;
         self.cycle.scope = 0;
-        self.read_scope(out);
+        self.read_scope(now, out);
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -75,10 +85,10 @@ impl Machine {
             .map(|grant| grant.scope.clone())
     }
 
-    fn read_scope(&mut self, out: &mut Effects) {
+    fn read_scope(&mut self, now: Now, out: &mut Effects) {
         match self.scope() {
             Some(scope) => out.store(StoreWork::ReadCursor(scope)),
-            None => out.store(StoreWork::Survey),
+            None => self.pulled(now, out),
         }
     }
 
@@ -114,7 +124,7 @@ impl Machine {
                 if self.cycle.at_head && !again {
                     self.cycle.scope += 1;
                 }
-                self.read_scope(out);
+                self.read_scope(now, out);
             }
             StoreAnswer::CursorForgotten => {
                 // The history may be another one: greet again before anything else.
@@ -129,10 +139,11 @@ impl Machine {
 
     fn after_survey(&mut self, survey: Survey, now: Now, out: &mut Effects) {
         self.waiting.succeeded();
+        self.cycle.rounds += 1;
         let paused = self.pusher.paused_until(now).is_some();
-        let more = survey.claimable && self.cycle.progress && !paused;
+        let more = survey.claimable && self.cycle.progress && !paused && !self.keeps_the_rest();
         if more && self.cycle.rounds < self.config.rounds {
-            return self.start_pushing(now, out);
+            return self.begin_round(now, out);
         }
         let end = if more {
             CycleEnd::RoundsUsedUp
@@ -180,7 +191,7 @@ impl Machine {
                 out.store(StoreWork::ForgetCursor(scope));
             }
             (Err(error), _) => self.remote_failed(error, now, out),
-            (Ok(_), None) => out.store(StoreWork::Survey),
+            (Ok(_), None) => self.pulled(now, out),
         }
     }
 }

@@ -49,11 +49,13 @@ pub(super) enum Then {
     Halve(RemoteError),
     Fail(RemoteError),
     /// Pushing pauses; changes are received all the same (O4).
-    Pull,
+    Leave,
     /// The server's history is another one: greet it anew.
     Reconnect,
     /// This file is a copy of another.
     Remint(RemoteError),
+    /// The host wants rest.
+    Rest,
 }
 
 impl Pusher {
@@ -91,9 +93,8 @@ impl Pusher {
 
 impl Machine {
     pub(super) fn start_pushing(&mut self, now: Now, out: &mut Effects) {
-        self.cycle.progress = false;
         if self.pusher.paused_until(now).is_some() {
-            return self.start_pulling(out);
+            return self.pushed(now, out);
         }
         self.enter(State::Pushing, out);
         self.claim(out);
@@ -121,13 +122,14 @@ impl Machine {
                 .iter()
                 .map(|entry| entry.seq)
                 .collect(),
+            urgent_only: self.cycle.sparing,
             in_order: self.pusher.claims.is_multiple_of(IN_ORDER_EVERY),
         }));
     }
 
     pub(super) fn pushing_store(&mut self, answer: StoreAnswer, now: Now, out: &mut Effects) {
         match answer {
-            StoreAnswer::Claimed(claimed) => self.on_claimed(claimed, out),
+            StoreAnswer::Claimed(claimed) => self.on_claimed(claimed, now, out),
             StoreAnswer::Booked(summary) => {
                 if summary.applied > 0 {
                     let (applied, duplicates) = (summary.applied, summary.duplicates);
@@ -157,7 +159,7 @@ impl Machine {
         }
     }
 
-    fn on_claimed(&mut self, claimed: Claimed, out: &mut Effects) {
+    fn on_claimed(&mut self, claimed: Claimed, now: Now, out: &mut Effects) {
         let Claimed {
             batch,
             more,
@@ -177,7 +179,7 @@ impl Machine {
             self.pusher.cancel = Some(cancel);
             self.ask(RemoteRequest::Cancel { client, key }, out);
         } else {
-            self.start_pulling(out);
+            self.pushed(now, out);
         }
     }
 
@@ -211,7 +213,8 @@ impl Machine {
                 self.session = None;
                 self.resume_cycle(now, out);
             }
-            Then::Pull => self.start_pulling(out),
+            Then::Leave => self.pushed(now, out),
+            Then::Rest => self.rest(out),
             Then::Fail(error) => self.remote_failed(error, now, out),
             Then::Remint(error) if self.pusher.remints >= MOST_REMINTS => {
                 self.remote_failed(error, now, out);
@@ -318,24 +321,25 @@ impl Machine {
         bookings
     }
 
-    /// Gives up on what is under way; a batch is released first.
-    pub(super) fn abandon(&mut self, error: RemoteError, now: Now, out: &mut Effects) {
+    /// Gives up on what is under way, a batch being released first, and goes on as `then` says.
+    pub(super) fn give_up(&mut self, then: Then, now: Now, out: &mut Effects) {
         if self.under_way.take().is_none() {
             return;
         }
         let batch = std::mem::take(&mut self.pusher.batch);
         let next = self.pusher.next.take();
         self.pusher.cancel = None;
+        self.pusher.then = then;
         if batch.entries.is_empty() {
-            return self.remote_failed(error, now, out);
+            return self.after_booking(now, out);
         }
+        let detail = "the request was given up before it was answered";
         let mut bookings = release(&batch, |_| Verdict::Later {
             not_before_unix_ms: now.unix_ms,
             counted: Counted::No,
-            error: MutationError::new("not-answered", error.to_string()),
+            error: MutationError::new("not-answered", detail),
         });
         bookings.extend(next.iter().flat_map(|(next, _)| not_sent(next, now)));
-        self.pusher.then = Then::Fail(error);
         out.store(StoreWork::Book {
             bookings,
             token: None,

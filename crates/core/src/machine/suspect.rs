@@ -198,7 +198,7 @@ impl Machine {
                 })
                 .collect();
         }
-        self.pusher.then = Then::Pull;
+        self.pusher.then = Then::Leave;
         suspects.unexplained = suspects.unexplained.saturating_add(1);
         let pause = backoff_ms(&self.config, suspects.unexplained, &mut self.dice);
         suspects.paused_until = Some(now.after_ms(pause));

@@ -1,5 +1,6 @@
 //! Waiting: triggers, debounce, polling, back-off, and the one next deadline.
 
+use super::push::Then;
 use super::{
     CycleEnd, Effects, FaultKind, Machine, Notice, Reason, State, StoreFault, StoreWork, Survey,
 };
@@ -107,6 +108,11 @@ impl Waiting {
         });
     }
 
+    /// The lease is not renewed any more.
+    pub(super) fn let_lease_go(&mut self) {
+        self.renew = None;
+    }
+
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
         self.spent = self.spent.saturating_sub(1);
@@ -164,11 +170,17 @@ impl Machine {
         let lease = at(waiting.renew, WakeReason::Lease);
         let backoff = waiting.backoff.as_ref().map(|backoff| backoff.until);
         let deadlines = match self.state {
-            State::Stopped => return None,
+            State::Stopped | State::Paused => return None,
             State::Connecting | State::Pushing | State::Pulling | State::BlockedAuth => {
                 [lease, None, None, None]
             }
             State::Backoff => [lease, at(backoff, WakeReason::Backoff), None, None],
+            State::Idle | State::BlockedConflict if self.constraints.any() => [
+                lease,
+                at(waiting.entry_due, WakeReason::EntryDue),
+                None,
+                None,
+            ],
             State::Idle | State::BlockedConflict => [
                 lease,
                 at(waiting.debounce.map(|(_, due)| due), WakeReason::Debounce),
@@ -201,7 +213,13 @@ impl Machine {
 
     pub(super) fn on_trigger(&mut self, reason: Reason, now: Now, out: &mut Effects) {
         self.wanted.insert(reason);
-        let patient = matches!(reason, Reason::MutationEnqueued | Reason::Timer);
+        let patient = matches!(
+            reason,
+            Reason::MutationEnqueued
+                | Reason::UrgentMutation
+                | Reason::BackgroundMutation
+                | Reason::Timer
+        );
         if matches!(
             reason,
             Reason::UserAsked | Reason::NetworkAvailable | Reason::Remediated
@@ -212,6 +230,9 @@ impl Machine {
             // A new write never shortens or resets a back-off (O5); what runs will see it.
             _ if patient && self.state.is_busy() => {}
             State::Backoff | State::BlockedAuth if patient => {}
+            State::Paused => {}
+            _ if self.is_put_off(reason) => {}
+            State::Idle | State::BlockedConflict if reason == Reason::BackgroundMutation => {}
             State::Idle | State::BlockedConflict if reason == Reason::MutationEnqueued => {
                 self.waiting.enqueue(&self.config, now);
             }
@@ -244,7 +265,8 @@ impl Machine {
         if self.state.is_busy() {
             let detail = "the network was lost".to_owned();
             // The answer, should it still come, is ignored; the entries keep their keys and bytes.
-            self.abandon(RemoteError::Unreachable { detail }, now, out);
+            let error = RemoteError::Unreachable { detail };
+            self.give_up(Then::Fail(error), now, out);
         }
     }
 
@@ -268,8 +290,10 @@ impl Machine {
     }
 
     pub(super) fn start_cycle(&mut self, now: Now, out: &mut Effects) {
+        let asked = self.wanted.contains(&Reason::UserAsked);
         let reasons = std::mem::take(&mut self.wanted).into_iter().collect();
         out.notice(Notice::CycleStarted { reasons });
+        self.cycle.sparing = self.constraints.any() && !asked;
         self.resume_cycle(now, out);
     }
 
@@ -278,7 +302,7 @@ impl Machine {
         self.waiting.debounce = None;
         self.waiting.backoff = None;
         self.waiting.entry_due = None;
-        self.cycle = super::pull::Cycle::default();
+        self.cycle = super::pull::Cycle::new(self.cycle.sparing);
         self.enter(State::Connecting, out);
         out.store(StoreWork::Acquire);
     }
@@ -301,16 +325,14 @@ impl Machine {
             out,
         );
         self.end_cycle(end, out);
-        if self.wanted.is_empty() && !survey.claimable {
-            return;
-        }
-        if self
-            .wanted
-            .iter()
-            .any(|reason| !matches!(reason, Reason::MutationEnqueued | Reason::Timer))
-        {
+        let wanted = &self.wanted;
+        let hurry = wanted.iter().any(|reason| match reason {
+            Reason::MutationEnqueued | Reason::BackgroundMutation | Reason::Timer => false,
+            reason => !self.is_put_off(*reason),
+        });
+        if hurry {
             self.start_cycle(now, out);
-        } else {
+        } else if survey.claimable || wanted.iter().any(|one| *one != Reason::BackgroundMutation) {
             self.waiting.enqueue(&self.config, now);
         }
     }
