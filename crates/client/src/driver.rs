@@ -5,7 +5,7 @@
 
 use crate::handle::{SyncEnd, Told};
 use crate::{Clock, Engine, Error, Outgoing};
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,8 +69,8 @@ pub(crate) struct Driver {
     tasks: JoinSet<Input>,
     waiters: Vec<Waiter>,
     watch: Connection,
-    /// `PRAGMA data_version` and the newest pending mutation, when last looked at.
-    seen: (i64, Option<String>),
+    /// `PRAGMA data_version` and the newest entry of the outbox, when last looked at.
+    seen: (i64, i64),
 }
 
 impl Driver {
@@ -90,7 +90,7 @@ impl Driver {
             tasks: JoinSet::new(),
             waiters: Vec::new(),
             watch,
-            seen: (-1, None),
+            seen: (-1, 0),
         })
     }
 
@@ -156,7 +156,14 @@ impl Driver {
     fn command(&mut self, command: Command, told: &Told) {
         let now = self.clock.now();
         match command {
-            Command::Input(input) => self.feed(input, told),
+            Command::Input(Input::Trigger(Reason::MutationEnqueued)) => self.look_for_writes(told),
+            Command::Input(input) => {
+                let pause = input == Input::Pause;
+                self.feed(input, told);
+                if pause {
+                    self.engine.let_go();
+                }
+            }
             Command::Sync { until, done } => {
                 self.waiters.push(Waiter {
                     until,
@@ -277,8 +284,8 @@ impl Driver {
         }
     }
 
-    /// Writes by other connections and processes: asks for a sync when the outbox has a new
-    /// mutation. Its number says nothing: an outbox that was empty counts from 1 again.
+    /// Writes by the app, also in other connections and processes: asks for a sync when the outbox
+    /// has something new, as urgently as the most urgent of it.
     fn look_for_writes(&mut self, told: &Told) {
         let version = self
             .watch
@@ -290,16 +297,24 @@ impl Driver {
         let newest = self
             .watch
             .prepare_cached(
-                "SELECT mutation FROM syncline_outbox WHERE state = 'pending'
-                  ORDER BY seq DESC LIMIT 1",
+                "SELECT max(seq), min(coalesce(lane, 1)) FROM syncline_outbox
+                  WHERE state = 'pending' AND seq > ?1",
             )
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)).optional());
-        let Ok(newest) = newest else { return };
-        let new = newest.is_some() && newest != self.seen.1;
-        self.seen = (version, newest);
+            .and_then(|mut statement| {
+                let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+                statement.query_row([self.seen.1], read)
+            });
+        let Ok((newest, lane)) = newest else { return };
+        let newest: Option<i64> = newest;
+        self.seen = (version, newest.unwrap_or(self.seen.1));
         told.changed();
-        if new {
-            self.feed(Input::Trigger(Reason::MutationEnqueued), told);
+        if newest.is_some() {
+            let reason = match lane {
+                Some(0) => Reason::UrgentMutation,
+                Some(2) => Reason::BackgroundMutation,
+                _ => Reason::MutationEnqueued,
+            };
+            self.feed(Input::Trigger(reason), told);
         }
     }
 }

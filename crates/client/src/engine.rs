@@ -155,11 +155,16 @@ impl Engine {
         &mut self.store
     }
 
-    /// Ends: nothing more is asked of the world, and another process may take over at once.
-    pub fn stop(&mut self, now: Now) {
-        self.handle(Input::Stop, now);
+    /// Gives the right to be the file's engine back; it is asked for again when there is work.
+    pub fn let_go(&mut self) {
         if let Err(error) = self.store.release() {
             tracing::debug!(%error, "the lease could not be given back; it ends by itself");
         }
+    }
+
+    /// Ends: nothing more is asked of the world, and another process may take over at once.
+    pub fn stop(&mut self, now: Now) {
+        self.handle(Input::Stop, now);
+        self.let_go();
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use syncline_core::{CycleEnd, Input, Notice, Reason, State};
+use syncline_core::{Constraints, CycleEnd, Input, Notice, Reason, State};
 use syncline_protocol::{EntityId, Fields};
 use syncline_store::ids;
 use syncline_store::status::{self, Status};
@@ -146,6 +146,25 @@ impl Syncline {
     /// Tells the engine that the network went away, so that it does not wait for an answer.
     pub fn network_lost(&self) {
         self.input(Input::NetworkLost);
+    }
+
+    /// Stops asking anything of the world until [`Syncline::resume`]: what is under way is given up (it
+    /// is settled later, under the same keys), and another process may be the engine meanwhile. For
+    /// hosts that are about to be suspended, and for users who want rest. Writes are recorded as ever.
+    pub fn pause(&self) {
+        self.input(Input::Pause);
+    }
+
+    /// Ends a pause with a sync.
+    pub fn resume(&self) {
+        self.input(Input::Resume);
+    }
+
+    /// Tells whether the network is to be used sparingly: while any of the constraints holds, only
+    /// mutations in the urgent lane are sent, and nothing is pulled unless a person asks
+    /// ([`Syncline::sync`]). When none holds any more, a sync follows.
+    pub fn set_constraints(&self, constraints: Constraints) {
+        self.input(Input::Constraints(constraints));
     }
 
     fn input(&self, input: Input) {

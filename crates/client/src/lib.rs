@@ -57,8 +57,8 @@ pub use write::{Grouping, Recorded, WriteOptions};
 
 pub use rusqlite;
 pub use syncline_core::{
-    Config, CycleEnd, Effect, EntityRef, Input, MutationError, Notice, Now, Policy, Reason, Remote,
-    RemoteAnswer, RemoteError, RemoteRequest, RequestId, State,
+    Config, Constraints, CycleEnd, Effect, EntityRef, Input, MutationError, Notice, Now, Policy,
+    Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId, State, SyncPolicy,
 };
 pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]

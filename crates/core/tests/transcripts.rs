@@ -7,7 +7,7 @@ mod script;
 
 use script::Script;
 use std::time::Duration;
-use syncline_core::{FaultKind, Reason, RemoteError, StoreAnswer, StoreFault, Survey};
+use syncline_core::{FaultKind, Reason, RemoteError, StoreAnswer, StoreFault, Survey, SyncPolicy};
 
 fn overloaded(seconds: u64) -> RemoteError {
     RemoteError::Transient {
@@ -280,6 +280,117 @@ fn writes_close_together_travel_together_within_the_longest_wait() {
         script.tick();
     }
     script.matches("debounce");
+}
+
+/// What is left to be pushed, and can be.
+fn work() -> Survey {
+    Survey {
+        claimable: true,
+        unsettled: 1,
+        ..Survey::default()
+    }
+}
+
+#[test]
+fn pull_then_push_pulls_again_when_the_push_left_work() {
+    let mut script = Script::with(SyncPolicy::PullThenPush);
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.cursor(None);
+    script.page("c1", true);
+    script.applied();
+    script.cursor(Some("c1"));
+    script.claim(&[1]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[]);
+    script.survey(work());
+    script.cursor(Some("c1"));
+    script.page("c2", true);
+    script.applied();
+    script.claim(&[]);
+    script.survey(Survey::default());
+    script.matches("pull_then_push");
+}
+
+#[test]
+fn pull_only_leaves_local_writes_in_the_outbox() {
+    let mut script = Script::with(SyncPolicy::PullOnly);
+    script.trigger(Reason::MutationEnqueued);
+    script.pass_to_wakeup();
+    script.connect();
+    script.cursor(None);
+    script.page("c1", true);
+    script.applied();
+    script.survey(work());
+    script.matches("pull_only");
+}
+
+#[test]
+fn push_only_asks_for_nothing_new() {
+    let mut script = Script::with(SyncPolicy::PushOnly);
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[]);
+    script.survey(Survey::default());
+    script.matches("push_only");
+}
+
+#[test]
+fn a_pause_gives_up_what_is_under_way_and_remembers_what_is_wanted() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1, 2]);
+    script.pause();
+    script.booked();
+    script.push_applied_late();
+    script.trigger(Reason::MutationEnqueued);
+    script.trigger(Reason::UserAsked);
+    script.resume();
+    script.connect();
+    script.claim(&[1, 2]);
+    script.matches("pause");
+}
+
+#[test]
+fn a_metered_network_carries_urgent_mutations_only() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[]);
+    script.cursor(None);
+    script.page("c1", true);
+    script.applied();
+    script.survey(Survey::default());
+    script.constrain(true);
+    script.trigger(Reason::MutationEnqueued);
+    script.trigger(Reason::RemoteHint);
+    script.trigger(Reason::UrgentMutation);
+    script.answer(StoreAnswer::Acquired);
+    script.claim(&[1]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[]);
+    script.survey(work());
+    script.constrain(false);
+    script.answer(StoreAnswer::Acquired);
+    script.claim(&[2]);
+    script.matches("metered");
+}
+
+#[test]
+fn urgent_mutations_do_not_wait_for_others_and_background_ones_do() {
+    let mut script = Script::new();
+    script.trigger(Reason::BackgroundMutation);
+    script.trigger(Reason::MutationEnqueued);
+    script.pass(10);
+    script.tick();
+    script.trigger(Reason::UrgentMutation);
+    script.matches("urgency");
 }
 
 #[test]

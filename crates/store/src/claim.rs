@@ -136,6 +136,10 @@ impl<'a> Claimer<'a> {
 
     /// Fills a batch, in one transaction with marking it in flight.
     pub(crate) fn claim(mut self) -> Result<Claimed, StoreError> {
+        if self.limits.urgent_only {
+            self.scan_urgent()?;
+            return Ok(self.into_claimed(None));
+        }
         let cancel = cancel(self.tx)?;
         if self.limits.in_order || !outbox::has_lanes(self.tx)? {
             self.scan(None)?;
@@ -149,12 +153,16 @@ impl<'a> Claimer<'a> {
             self.referenced.clear();
             self.scan(Some(seq))?;
         }
-        Ok(Claimed {
+        Ok(self.into_claimed(cancel))
+    }
+
+    fn into_claimed(self, cancel: Option<Cancel>) -> Claimed {
+        Claimed {
             more: self.is_full(),
             batch: self.batch,
             cancel,
             notices: self.notices,
-        })
+        }
     }
 
     fn scan(&mut self, unbound: Option<i64>) -> Result<(), StoreError> {

@@ -36,6 +36,7 @@ pub fn preview(
         most_mutations: server.push_mutations,
         most_bytes: server.push_bytes / 2,
         under_way: BTreeSet::new(),
+        urgent_only: false,
         in_order: false,
     };
     let mut dice = Dice::seeded(0);

@@ -137,7 +137,7 @@ impl Machine {
         }
     }
 
-    fn after_survey(&mut self, survey: Survey, now: Now, out: &mut Effects) {
+    pub(super) fn after_survey(&mut self, survey: Survey, now: Now, out: &mut Effects) {
         self.waiting.succeeded();
         self.cycle.rounds += 1;
         let paused = self.pusher.paused_until(now).is_some();

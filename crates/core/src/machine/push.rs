@@ -93,10 +93,10 @@ impl Pusher {
 
 impl Machine {
     pub(super) fn start_pushing(&mut self, now: Now, out: &mut Effects) {
+        self.enter(State::Pushing, out);
         if self.pusher.paused_until(now).is_some() {
             return self.pushed(now, out);
         }
-        self.enter(State::Pushing, out);
         self.claim(out);
     }
 
@@ -148,6 +148,7 @@ impl Machine {
                     self.after_booking(now, out);
                 }
             }
+            StoreAnswer::Surveyed(survey) => self.after_survey(survey, now, out),
             StoreAnswer::Reminted { client } => {
                 self.client = client;
                 self.pusher.token = None;

@@ -67,7 +67,7 @@ impl Machine {
     pub(super) fn pushed(&mut self, now: Now, out: &mut Effects) {
         match self.config.policy {
             SyncPolicy::PushThenPull if !self.cycle.sparing => self.start_pulling(now, out),
-            _ => self.survey(out),
+            _ => Self::survey(out),
         }
     }
 
@@ -75,13 +75,12 @@ impl Machine {
     pub(super) fn pulled(&mut self, now: Now, out: &mut Effects) {
         match self.config.policy {
             SyncPolicy::PullThenPush => self.start_pushing(now, out),
-            _ => self.survey(out),
+            _ => Self::survey(out),
         }
     }
 
     /// A look at what is left ends the round.
-    fn survey(&mut self, out: &mut Effects) {
-        self.enter(State::Pulling, out);
+    fn survey(out: &mut Effects) {
         out.store(StoreWork::Survey);
     }
 
@@ -117,6 +116,13 @@ impl Machine {
         if self.state == State::Paused {
             self.start_cycle(now, out);
         }
+    }
+
+    /// Whoever asked now need not wait for an end; the reason is remembered.
+    pub(super) fn tell_of_pause(&mut self, out: &mut Effects) {
+        let reasons = vec![Reason::UserAsked];
+        out.notice(super::Notice::CycleStarted { reasons });
+        self.end_cycle(CycleEnd::Paused, out);
     }
 
     /// The request under way was given up because of a pause.

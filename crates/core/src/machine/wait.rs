@@ -230,6 +230,7 @@ impl Machine {
             // A new write never shortens or resets a back-off (O5); what runs will see it.
             _ if patient && self.state.is_busy() => {}
             State::Backoff | State::BlockedAuth if patient => {}
+            State::Paused if reason == Reason::UserAsked => self.tell_of_pause(out),
             State::Paused => {}
             _ if self.is_put_off(reason) => {}
             State::Idle | State::BlockedConflict if reason == Reason::BackgroundMutation => {}

@@ -9,9 +9,9 @@
 use std::fmt::Write;
 use std::path::Path;
 use syncline_core::{
-    Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, CycleEnd, Effect, EntityRef, Input,
-    Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer, RemoteError, RemoteRequest,
-    RequestId, StoreAnswer, StoreWork, Survey,
+    Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, CycleEnd, Effect,
+    EntityRef, Input, Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer, RemoteError,
+    RemoteRequest, RequestId, StoreAnswer, StoreWork, Survey, SyncPolicy,
 };
 use syncline_protocol::{
     Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, KeyOutcome,
@@ -29,8 +29,14 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn new() -> Self {
+        Self::with(SyncPolicy::default())
+    }
+
+    pub(crate) fn with(policy: SyncPolicy) -> Self {
+        let mut config = Config::default();
+        config.policy = policy;
         Self {
-            machine: Machine::new(Config::default(), ClientId::new("client"), 7),
+            machine: Machine::new(config, ClientId::new("client"), 7),
             now: Now {
                 monotonic_ms: 0,
                 unix_ms: 1_800_000_000_000,
@@ -52,6 +58,23 @@ impl Script {
 
     pub(crate) fn trigger(&mut self, reason: Reason) {
         self.feed(&format!("trigger {reason:?}"), Input::Trigger(reason));
+    }
+
+    pub(crate) fn pause(&mut self) {
+        self.feed("pause", Input::Pause);
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.feed("resume", Input::Resume);
+    }
+
+    pub(crate) fn constrain(&mut self, metered: bool) {
+        let constraints = Constraints {
+            metered,
+            low_power: false,
+        };
+        let label = if metered { "metered" } else { "free again" };
+        self.feed(label, Input::Constraints(constraints));
     }
 
     pub(crate) fn answer(&mut self, answer: StoreAnswer) {
@@ -251,6 +274,7 @@ impl Script {
 fn say(effect: &Effect) -> String {
     match effect {
         Effect::Store(work) => match work {
+            StoreWork::Claim(limits) if limits.urgent_only => "store claim urgent".to_owned(),
             StoreWork::Claim(limits) => format!("store claim up to {}", limits.mutations),
             StoreWork::Book { bookings, .. } => {
                 let verdict = |b: &syncline_core::Booking| {

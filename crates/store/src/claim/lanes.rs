@@ -18,11 +18,7 @@ impl Claimer<'_> {
     /// that others may reference come last and in local order, since they wait for what still
     /// references them, in whichever lane that is.
     pub(super) fn scan_by_lane(&mut self) -> Result<(), StoreError> {
-        self.by_lane = true;
-        self.scan_with(
-            |tx, last, limit| outbox::of_lane(tx, URGENT, last, limit),
-            |claimer, entry| claimer.promote(entry, DEPTH),
-        )?;
+        self.scan_urgent()?;
         self.scan_with(outbox::after, |claimer, entry| match entry.lane {
             None => claimer.visit(entry, false),
             Some(_) => Ok(()),
@@ -40,6 +36,15 @@ impl Claimer<'_> {
             }
             claimer.visit(entry, false)
         })
+    }
+
+    /// Urgent entries with all that they need, in whichever lane that is.
+    pub(super) fn scan_urgent(&mut self) -> Result<(), StoreError> {
+        self.by_lane = true;
+        self.scan_with(
+            |tx, last, limit| outbox::of_lane(tx, URGENT, last, limit),
+            |claimer, entry| claimer.promote(entry, DEPTH),
+        )
     }
 
     /// Whether an entry is left to the last pass, which goes in local order.
