@@ -15,6 +15,7 @@ pub mod captured;
 mod claim;
 pub mod definitions;
 mod error;
+pub mod explain;
 mod follow;
 mod held;
 pub mod holder;

@@ -112,12 +112,12 @@ pub struct EntryDetail {
     pub cancel: bool,
 }
 
-/// What became of a settled mutation.
+/// What became of a mutation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SettledView {
     /// When it was settled, in milliseconds since 1970.
     pub at: i64,
-    /// `applied` or `superseded`.
+    /// `applied`, `superseded`, or what happened to it before: `failed`, `dead`, `retried`.
     pub outcome: String,
     /// The mutation's correlation id.
     pub mutation: String,
@@ -156,6 +156,25 @@ pub fn list(
     let types = EntityTypes::load(conn)?;
     let entries = raw.into_iter().map(|raw| view(conn, &types, raw, now));
     Ok((entries.collect::<Result<_, _>>()?, total))
+}
+
+/// The entries of one entity, in local order.
+pub(crate) fn of_entity(
+    conn: &Connection,
+    types: &EntityTypes,
+    entity: &EntityRef,
+    now: Now,
+) -> Result<Vec<EntryView>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM syncline_outbox WHERE entity_type = ?1 AND entity_id = ?2 ORDER BY seq"
+    );
+    let names = [entity.entity_type.as_str(), entity.id.as_str()];
+    let raw: Vec<RawEntry> = conn
+        .prepare_cached(&sql)?
+        .query_map(names, raw_entry)?
+        .collect::<Result<_, _>>()?;
+    let entries = raw.into_iter().map(|raw| view(conn, types, raw, now));
+    entries.collect()
 }
 
 /// One entry in full.
@@ -210,24 +229,44 @@ pub fn export<E: From<StoreError>>(
 /// The newest `limit` settled mutations, newest first.
 pub fn settled(conn: &Connection, limit: usize) -> Result<Vec<SettledView>, StoreError> {
     meta::require_readable(conn)?;
-    let mut statement = conn.prepare(
-        "SELECT at, kind, coalesce(mutation, ''), coalesce(entity_type, ''), coalesce(entity_id, ''),
-                coalesce(op, ''), coalesce(detail, 'null')
-           FROM syncline_log WHERE kind IN ('applied', 'superseded') ORDER BY id DESC LIMIT ?1",
-    )?;
-    let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-        let detail: String = row.get(6)?;
-        Ok(SettledView {
-            at: row.get(0)?,
-            outcome: row.get(1)?,
-            mutation: row.get(2)?,
-            entity_type: row.get(3)?,
-            entity_id: row.get(4)?,
-            op: row.get(5)?,
-            detail: serde_json::from_str(&detail).unwrap_or(serde_json::Value::String(detail)),
-        })
-    })?;
+    let mut statement = conn.prepare(&format!(
+        "{LOGGED} WHERE kind IN ('applied', 'superseded') ORDER BY id DESC LIMIT ?1"
+    ))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map([limit], logged)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The newest `limit` things that happened to mutations of one entity, newest first.
+pub(crate) fn settled_of(
+    conn: &Connection,
+    entity: &EntityRef,
+    limit: usize,
+) -> Result<Vec<SettledView>, StoreError> {
+    let mut statement = conn.prepare(&format!(
+        "{LOGGED} WHERE entity_type = ?1 AND entity_id = ?2 ORDER BY id DESC LIMIT ?3"
+    ))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let names = params![entity.entity_type.as_str(), entity.id.as_str(), limit];
+    let rows = statement.query_map(names, logged)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+const LOGGED: &str = "SELECT at, kind, coalesce(mutation, ''), coalesce(entity_type, ''), \
+                      coalesce(entity_id, ''), coalesce(op, ''), coalesce(detail, 'null') \
+                      FROM syncline_log";
+
+fn logged(row: &Row<'_>) -> rusqlite::Result<SettledView> {
+    let detail: String = row.get(6)?;
+    Ok(SettledView {
+        at: row.get(0)?,
+        outcome: row.get(1)?,
+        mutation: row.get(2)?,
+        entity_type: row.get(3)?,
+        entity_id: row.get(4)?,
+        op: row.get(5)?,
+        detail: serde_json::from_str(&detail).unwrap_or(serde_json::Value::String(detail)),
+    })
 }
 
 /// When the next entry that was put off is due, in milliseconds since 1970.

@@ -6,6 +6,7 @@ mod attach;
 mod clone;
 mod detach;
 mod engine;
+mod explain;
 mod migrate;
 mod outbox;
 mod run;
@@ -45,6 +46,7 @@ commands! {
     Sync => sync,
     Run => run,
     Status => status,
+    Explain => explain,
     Outbox => outbox,
     Sweep => sweep,
     Detach => detach,

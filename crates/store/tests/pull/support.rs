@@ -226,6 +226,7 @@ impl Device {
     /// What a claim would send now, as entities; the claimed entries stay in flight.
     pub(crate) fn claimed(&mut self) -> Vec<String> {
         let limits = ClaimLimits {
+            urgent_only: false,
             mutations: 100,
             bytes: 1 << 20,
             mutation_bytes: 1 << 18,
