@@ -58,7 +58,7 @@ pub use write::{Grouping, Recorded, WriteOptions};
 pub use rusqlite;
 pub use syncline_core::{
     Config, Constraints, CycleEnd, Effect, EntityRef, Input, MutationError, Notice, Now, Policy,
-    Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId, State, SyncPolicy,
+    Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId, State, SyncOrder,
 };
 pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]

@@ -1,13 +1,13 @@
 //! The numbers that the core decides with; every one has a default that works.
 
-use crate::SyncPolicy;
+use crate::SyncOrder;
 
 /// Settings of the state machine. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// What a cycle does, in which order.
-    pub policy: SyncPolicy,
+    pub order: SyncOrder,
     /// How long after a local write a sync starts, so that writes close together travel together.
     pub debounce_ms: u64,
     /// The longest that a steady stream of writes can put the sync off.
@@ -42,7 +42,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            policy: SyncPolicy::default(),
+            order: SyncOrder::default(),
             debounce_ms: 100,
             debounce_longest_ms: 2_000,
             poll_interval_ms: 15_000,

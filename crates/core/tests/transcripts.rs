@@ -7,7 +7,7 @@ mod script;
 
 use script::Script;
 use std::time::Duration;
-use syncline_core::{FaultKind, Reason, RemoteError, StoreAnswer, StoreFault, Survey, SyncPolicy};
+use syncline_core::{FaultKind, Reason, RemoteError, StoreAnswer, StoreFault, Survey, SyncOrder};
 
 fn overloaded(seconds: u64) -> RemoteError {
     RemoteError::Transient {
@@ -293,7 +293,7 @@ fn work() -> Survey {
 
 #[test]
 fn pull_then_push_pulls_again_when_the_push_left_work() {
-    let mut script = Script::with(SyncPolicy::PullThenPush);
+    let mut script = Script::with(SyncOrder::PullThenPush);
     script.trigger(Reason::AppStart);
     script.connect();
     script.cursor(None);
@@ -315,7 +315,7 @@ fn pull_then_push_pulls_again_when_the_push_left_work() {
 
 #[test]
 fn pull_only_leaves_local_writes_in_the_outbox() {
-    let mut script = Script::with(SyncPolicy::PullOnly);
+    let mut script = Script::with(SyncOrder::PullOnly);
     script.trigger(Reason::MutationEnqueued);
     script.pass_to_wakeup();
     script.connect();
@@ -328,7 +328,7 @@ fn pull_only_leaves_local_writes_in_the_outbox() {
 
 #[test]
 fn push_only_asks_for_nothing_new() {
-    let mut script = Script::with(SyncPolicy::PushOnly);
+    let mut script = Script::with(SyncOrder::PushOnly);
     script.trigger(Reason::AppStart);
     script.connect();
     script.claim(&[1]);

@@ -6,7 +6,7 @@ use crate::meta;
 use crate::stage::Checkpoint;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
-use syncline_core::Config;
+use syncline_core::{Config, SyncOrder};
 use syncline_protocol::Limits;
 
 /// Where a setting stands in `syncline.toml`.
@@ -32,6 +32,14 @@ pub struct Setting {
     /// The words for its values from 0 on, where it is no number.
     pub words: &'static [&'static str],
 }
+
+/// The words for [`SyncOrder`].
+const ORDERS: &[&str] = &[
+    SyncOrder::PushThenPull.as_str(),
+    SyncOrder::PullThenPush.as_str(),
+    SyncOrder::PullOnly.as_str(),
+    SyncOrder::PushOnly.as_str(),
+];
 
 /// The words for [`PullMode`].
 const PULL_MODES: &[&str] = &["pages", "checkpoint"];
@@ -91,6 +99,7 @@ pub const SETTINGS: &[Setting] = &[
     sync("poll_interval_ms", 100, 30 * DAY_MS),
     sync("push_mutations", 1, 100_000),
     sync("push_bytes", 1 << 10, 1 << 30),
+    word("order", ORDERS),
     word("pull", PULL_MODES),
     sync("page_changes", 1, 100_000),
     sync("checkpoint_changes", 1, 10_000_000),
@@ -168,6 +177,10 @@ impl Settings {
         for (key, value) in &self.0 {
             let value = *value;
             match *key {
+                "order" => {
+                    let chosen = SyncOrder::ALL.get(size(value)).copied();
+                    config.order = chosen.unwrap_or_default();
+                }
                 "debounce_ms" => config.debounce_ms = value,
                 "debounce_longest_ms" => config.debounce_longest_ms = value,
                 "poll_interval_ms" => config.poll_interval_ms = value,
@@ -290,6 +303,9 @@ mod tests {
         for name in core {
             let setting = SETTINGS.iter().find(|setting| setting.key == name);
             let setting = setting.unwrap_or_else(|| panic!("{name} cannot be set"));
+            if !setting.words.is_empty() {
+                continue;
+            }
             for value in [setting.least, setting.most] {
                 let mut settings = Settings::default();
                 settings.set(name, value).unwrap();
@@ -297,6 +313,16 @@ mod tests {
                 let line = format!(" {name}: {value},");
                 assert!(set.contains(&line), "{line} in {set}");
             }
+        }
+    }
+
+    #[test]
+    fn every_order_has_its_word() {
+        for (value, order) in (0..).zip(SyncOrder::ALL) {
+            let mut settings = Settings::default();
+            settings.set("order", value).unwrap();
+            assert_eq!(settings.config().order, order);
+            assert_eq!(ORDERS[usize::try_from(value).unwrap()], order.as_str());
         }
     }
 

@@ -1,18 +1,18 @@
 //! Stories of the schedule: policies, sparing a metered network, pausing.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use syncline::{Constraints, CycleEnd, Input, Notice, Reason, State, SyncPolicy};
+use syncline::{Constraints, CycleEnd, Input, Notice, Reason, State, SyncOrder};
 use syncline_testkit::World;
 
 const SCHEMA: &str = "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT)";
 
 /// Two devices that both have a task; whichever is made later goes by this policy.
-fn world(policy: SyncPolicy) -> World {
+fn world(policy: SyncOrder) -> World {
     let mut world = World::new(SCHEMA);
     world.device("Bob");
     world.sql("Bob", "INSERT INTO task VALUES ('1', 'milk')");
     world.run_until_quiet();
-    world.configure(|config| config.policy = policy);
+    world.configure(|config| config.order = policy);
     world.device("Alice");
     world.run_until_quiet();
     world
@@ -24,7 +24,7 @@ fn titles(world: &mut World, name: &str) -> Vec<String> {
 
 #[test]
 fn pull_then_push_meets_a_conflict_here_rather_than_at_the_server() {
-    let mut world = world(SyncPolicy::PullThenPush);
+    let mut world = world(SyncOrder::PullThenPush);
     world.offline("Alice");
     world.sql("Alice", "UPDATE task SET title = 'oat milk'");
     world.sql("Bob", "UPDATE task SET title = 'tea'");
@@ -42,18 +42,18 @@ fn pull_then_push_meets_a_conflict_here_rather_than_at_the_server() {
 fn pull_only_keeps_writes_and_push_only_takes_nothing() {
     for (policy, alice, bob) in [
         (
-            SyncPolicy::PullOnly,
+            SyncOrder::PullOnly,
             ["1milk", "2a", "3b"].as_slice(),
             ["1milk", "3b"].as_slice(),
         ),
         (
-            SyncPolicy::PushOnly,
+            SyncOrder::PushOnly,
             &["1milk", "2a"],
             &["1milk", "2a", "3b"],
         ),
     ] {
-        let mut world = world(SyncPolicy::PushThenPull);
-        world.configure(|config| config.policy = policy);
+        let mut world = world(SyncOrder::PushThenPull);
+        world.configure(|config| config.order = policy);
         world.crash("Alice");
         world.restart("Alice");
         world.sql("Alice", "INSERT INTO task VALUES ('2', 'a')");
@@ -68,7 +68,7 @@ fn pull_only_keeps_writes_and_push_only_takes_nothing() {
 
 #[test]
 fn on_a_metered_network_only_urgent_mutations_travel_unless_a_person_asks() {
-    let mut world = world(SyncPolicy::PushThenPull);
+    let mut world = world(SyncOrder::PushThenPull);
     let metered = Constraints {
         metered: true,
         low_power: false,
@@ -105,7 +105,7 @@ fn on_a_metered_network_only_urgent_mutations_travel_unless_a_person_asks() {
 
 #[test]
 fn a_pause_in_the_middle_of_a_push_loses_and_doubles_nothing() {
-    let mut world = world(SyncPolicy::PushThenPull);
+    let mut world = world(SyncOrder::PushThenPull);
     world.sql("Alice", "INSERT INTO task VALUES ('2', 'tea')");
     world.hold_push("Alice");
     world.feed("Alice", Input::Pause);

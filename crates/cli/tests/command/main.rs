@@ -9,6 +9,7 @@ mod configuring;
 mod detaching;
 mod devices;
 mod exit_codes;
+mod explaining;
 mod harness;
 mod outbox;
 mod running;

@@ -18,7 +18,7 @@ pub use input::{
     Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
 };
 pub use notice::{CycleEnd, Notice};
-pub use schedule::{Constraints, SyncPolicy};
+pub use schedule::{Constraints, SyncOrder};
 pub use wait::WakeReason;
 
 use crate::{Config, Dice, Now, RemoteAnswer, RemoteError, RemoteRequest};

@@ -3,14 +3,10 @@
 use super::push::Then;
 use super::{CycleEnd, Effects, Machine, Reason, State, StoreWork};
 use crate::Now;
-use serde::{Deserialize, Serialize};
 
 /// What a cycle does, in which order.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum SyncPolicy {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum SyncOrder {
     /// Local writes first, then everything new; a second push if that left work. The default.
     #[default]
     PushThenPull,
@@ -23,21 +19,29 @@ pub enum SyncPolicy {
     PushOnly,
 }
 
-impl SyncPolicy {
-    /// Every policy with the word for it in `syncline.toml`.
-    pub const WORDS: &'static [(&'static str, Self)] = &[
-        ("push-then-pull", Self::PushThenPull),
-        ("pull-then-push", Self::PullThenPush),
-        ("pull-only", Self::PullOnly),
-        ("push-only", Self::PushOnly),
+impl SyncOrder {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::PushThenPull,
+        Self::PullThenPush,
+        Self::PullOnly,
+        Self::PushOnly,
     ];
+
+    /// The word for it in `syncline.toml`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PushThenPull => "push-then-pull",
+            Self::PullThenPush => "pull-then-push",
+            Self::PullOnly => "pull-only",
+            Self::PushOnly => "push-only",
+        }
+    }
 }
 
 /// Reasons of the host's to use the network sparingly. While any holds, only mutations in the urgent
 /// lane are sent, and nothing is pulled unless a person asks.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Constraints {
     /// The network costs money.
     pub metered: bool,
@@ -56,25 +60,25 @@ impl Machine {
     /// A round of push and pull begins.
     pub(super) fn begin_round(&mut self, now: Now, out: &mut Effects) {
         self.cycle.progress = false;
-        match self.config.policy {
+        match self.config.order {
             _ if self.cycle.sparing => self.start_pushing(now, out),
-            SyncPolicy::PushThenPull | SyncPolicy::PushOnly => self.start_pushing(now, out),
-            SyncPolicy::PullThenPush | SyncPolicy::PullOnly => self.start_pulling(now, out),
+            SyncOrder::PushThenPull | SyncOrder::PushOnly => self.start_pushing(now, out),
+            SyncOrder::PullThenPush | SyncOrder::PullOnly => self.start_pulling(now, out),
         }
     }
 
     /// Nothing more can be pushed in this round.
     pub(super) fn pushed(&mut self, now: Now, out: &mut Effects) {
-        match self.config.policy {
-            SyncPolicy::PushThenPull if !self.cycle.sparing => self.start_pulling(now, out),
+        match self.config.order {
+            SyncOrder::PushThenPull if !self.cycle.sparing => self.start_pulling(now, out),
             _ => Self::survey(out),
         }
     }
 
     /// Every scope was read to its head.
     pub(super) fn pulled(&mut self, now: Now, out: &mut Effects) {
-        match self.config.policy {
-            SyncPolicy::PullThenPush => self.start_pushing(now, out),
+        match self.config.order {
+            SyncOrder::PullThenPush => self.start_pushing(now, out),
             _ => Self::survey(out),
         }
     }
@@ -86,7 +90,7 @@ impl Machine {
 
     /// Whether what is left to be pushed is left for another time by the schedule.
     pub(super) fn keeps_the_rest(&self) -> bool {
-        self.cycle.sparing || self.config.policy == SyncPolicy::PullOnly
+        self.cycle.sparing || self.config.order == SyncOrder::PullOnly
     }
 
     /// Whether this reason has to wait until the network may be used freely again.

@@ -11,7 +11,7 @@ use std::path::Path;
 use syncline_core::{
     Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, CycleEnd, Effect,
     EntityRef, Input, Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer, RemoteError,
-    RemoteRequest, RequestId, StoreAnswer, StoreWork, Survey, SyncPolicy,
+    RemoteRequest, RequestId, StoreAnswer, StoreWork, Survey, SyncOrder,
 };
 use syncline_protocol::{
     Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, KeyOutcome,
@@ -29,12 +29,12 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn new() -> Self {
-        Self::with(SyncPolicy::default())
+        Self::with(SyncOrder::default())
     }
 
-    pub(crate) fn with(policy: SyncPolicy) -> Self {
+    pub(crate) fn with(policy: SyncOrder) -> Self {
         let mut config = Config::default();
-        config.policy = policy;
+        config.order = policy;
         Self {
             machine: Machine::new(config, ClientId::new("client"), 7),
             now: Now {
