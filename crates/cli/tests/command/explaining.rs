@@ -22,7 +22,7 @@ fn a_row_tells_what_it_waits_for_and_what_would_help() {
     ] {
         assert!(told.contains(part), "{part} in {told}");
     }
-    sql(&db, "DROP TRIGGER syncline_task_after_update");
+    sql(&db, "DROP TRIGGER syncline_capture_task_after_update");
     let json = explain(&[&db, "task", "t1", "--json"])
         .expect_code(0)
         .json();
