@@ -8,7 +8,7 @@ mod tidy;
 mod tools;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -80,8 +80,10 @@ fn run(words: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// The root of the repository: the folder above this package's.
+/// The root of the repository: the folder above this package's. Cargo says at run time where that is;
+/// a program built for one checkout and run in another would look at the wrong one.
 fn root() -> PathBuf {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package).to_path_buf()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().unwrap_or(&package).to_path_buf()
 }

@@ -70,6 +70,12 @@ fn everywhere(name: &str, change: impl Fn(&Value) -> Option<Value> + 'static) ->
 }
 
 pub(super) fn mutants() -> Vec<Mutant> {
+    let mut all = about_the_question();
+    all.extend(about_values());
+    all
+}
+
+fn about_the_question() -> Vec<Mutant> {
     vec![
         asked("mine and theirs swapped", |question| {
             std::mem::swap(&mut question.local, &mut question.remote);
@@ -156,6 +162,11 @@ pub(super) fn mutants() -> Vec<Mutant> {
                 }
             },
         ),
+    ]
+}
+
+fn about_values() -> Vec<Mutant> {
+    vec![
         everywhere("the empty text is NULL", |value| {
             let empty = *value == Value::from("");
             Some(if empty { Value::Null } else { value.clone() })
