@@ -1,7 +1,7 @@
 //! The resolver that declared rules make.
 
 use super::decide::{Decision, decide};
-use super::rules::{ConflictRules, DeleteRule, DeleteRules, Policy};
+use super::rules::{ConflictRules, DeleteRule, Policy};
 use super::{ConflictInput, Resolution, Resolver, manual};
 use syncline_protocol::Fields;
 
@@ -76,23 +76,20 @@ impl ConflictRules {
     }
 }
 
-/// What each policy that decides by itself would make of a conflict, for a person who has to. The
-/// declared field rules, timestamp, natural key and invariants count; declared delete rules do not,
-/// so that the policies can be told apart.
+/// What the declared rules (under the word `declared`) and each policy on its own would make of a
+/// conflict, for a person who has to decide it. Of what is declared, a bare policy knows the natural
+/// key only.
 pub fn what_each_policy_would_do(
     input: &ConflictInput<'_>,
     rules: &ConflictRules,
-) -> Vec<(Policy, Decision)> {
-    let deciding = Policy::WORDS.iter().map(|(_, policy)| *policy);
-    let deciding = deciding.filter(|policy| *policy != Policy::Manual);
-    deciding
-        .map(|policy| {
-            let rules = ConflictRules {
-                policy,
-                deletes: DeleteRules::default(),
-                ..rules.clone()
-            };
-            (policy, decide(&rules, &rules, input))
-        })
-        .collect()
+) -> Vec<(&'static str, Decision)> {
+    let bare = Policy::WORDS.iter().map(|(word, policy)| {
+        let bare = ConflictRules {
+            natural_key: rules.natural_key.clone(),
+            ..ConflictRules::from(*policy)
+        };
+        (*word, decide(&bare, &bare, input))
+    });
+    let declared = ("declared", decide(rules, rules, input));
+    std::iter::once(declared).chain(bare).collect()
 }

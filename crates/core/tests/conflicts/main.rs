@@ -7,6 +7,7 @@
 
 mod case;
 mod devices;
+mod documents;
 mod fixtures;
 mod laws;
 mod mutants;

@@ -2,8 +2,8 @@
 
 use crate::case::{Question, derived, entity};
 use syncline_core::{
-    ConflictCause, ConflictInput, ConflictRules, Decision, Invariant, Policy, Resolution, Resolver,
-    decide, what_each_policy_would_do,
+    ConflictCause, ConflictInput, ConflictRules, Decision, FieldRule, Invariant, Resolution,
+    Resolver, decide, what_each_policy_would_do,
 };
 use syncline_protocol::{Fields, Value};
 
@@ -134,21 +134,28 @@ fn it_is_not_asked_where_only_one_side_changed() {
 #[test]
 fn people_are_shown_what_each_policy_would_do() {
     let question = contested();
-    let rules = ConflictRules::from(Policy::Manual);
+    let rules = ConflictRules {
+        merge: [("title".to_owned(), FieldRule::Theirs)]
+            .into_iter()
+            .collect(),
+        ..ConflictRules::default()
+    };
     let shown = what_each_policy_would_do(&question.input(), &rules);
     let rows: Vec<(&str, Option<Fields>)> = shown
         .into_iter()
-        .map(|(policy, decision)| match decision {
-            Decision::Settled(settled) => (policy.as_str(), settled.row),
-            Decision::Manual { reason, .. } => panic!("{reason}"),
+        .map(|(word, decision)| match decision {
+            Decision::Settled(settled) => (word, settled.row),
+            Decision::Manual { .. } => (word, None),
         })
         .collect();
     let (mine, theirs) = (question.local, question.remote);
     let expected = [
+        ("declared", theirs.clone()),
         ("field-merge", mine.clone()),
         ("server-wins", theirs),
         ("client-wins", mine.clone()),
         ("last-writer-wins", mine),
+        ("manual", None),
     ];
     assert_eq!(rows, expected);
 }
