@@ -24,6 +24,7 @@ pub struct World {
     folder: TempDir,
     schema: String,
     server: Service<MemoryStorage>,
+    rules: ServerConfig,
     devices: BTreeMap<String, Device>,
     config: Config,
     checkpoint: Option<Checkpoint>,
@@ -39,12 +40,12 @@ impl World {
 
     /// A world with rules on the server.
     pub fn with_server(schema: &str, config: ServerConfig) -> Self {
-        let authenticator = Authenticator::hs256(SECRET).unwrap();
-        let server = Service::new(MemoryStorage::new("epoch-1"), authenticator, config).unwrap();
+        let server = serve(MemoryStorage::new("epoch-1"), &config);
         Self {
             folder: tempfile::tempdir().unwrap(),
             schema: schema.to_owned(),
             server,
+            rules: config,
             devices: BTreeMap::new(),
             config: Config::default(),
             checkpoint: None,
@@ -132,9 +133,22 @@ impl World {
 
     /// Another, empty server in the old one's place.
     pub fn replace_server(&mut self, epoch: &str) {
-        let authenticator = Authenticator::hs256(SECRET).unwrap();
-        let config = ServerConfig::default();
-        self.server = Service::new(MemoryStorage::new(epoch), authenticator, config).unwrap();
+        self.restore_server(MemoryStorage::new(epoch));
+    }
+
+    /// A backup of the server as it is now; once restored, its history has this identity.
+    pub fn back_up_server(&self, epoch: &str) -> MemoryStorage {
+        self.server.storage().backup(epoch)
+    }
+
+    /// A backup of the server that, once restored, does not know that it is one.
+    pub fn copy_server(&self) -> MemoryStorage {
+        self.server.storage().copy()
+    }
+
+    /// The server goes on from a backup.
+    pub fn restore_server(&mut self, backup: MemoryStorage) {
+        self.server = serve(backup, &self.rules);
     }
 
     /// The device's position in the feed is lost, as when the server no longer serves it.
@@ -514,6 +528,11 @@ impl World {
         lines.sort();
         lines
     }
+}
+
+fn serve(storage: MemoryStorage, rules: &ServerConfig) -> Service<MemoryStorage> {
+    let authenticator = Authenticator::hs256(SECRET).unwrap();
+    Service::new(storage, authenticator, rules.clone()).unwrap()
 }
 
 fn engine_status(engine: &mut Engine, now: Now) -> Status {

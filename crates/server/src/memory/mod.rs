@@ -30,6 +30,26 @@ impl MemoryStorage {
         }
     }
 
+    /// A backup of all that is there now, as it is after it was restored: with a history of its own,
+    /// in which no exchange token has been handed out.
+    #[must_use]
+    pub fn backup(&self, epoch: &str) -> Self {
+        let mut state = self.lock().copy();
+        epoch.clone_into(&mut state.epoch);
+        state.exchanges.clear();
+        Self {
+            state: Mutex::new(state),
+        }
+    }
+
+    /// A backup that was restored without anybody saying so: it takes itself for what it was.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            state: Mutex::new(self.lock().copy()),
+        }
+    }
+
     /// Lets the write operation after the next `operations` ones fail, once, with `error`: the
     /// transaction it belongs to is undone.
     pub fn fail_after(&self, operations: usize, error: StorageError) {

@@ -69,6 +69,27 @@ pub(super) fn type_key(tenant: &str, entity_type: &str) -> (String, String) {
 }
 
 impl State {
+    /// Everything, but for a failure that is planned.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            epoch: self.epoch.clone(),
+            entities: self.entities.clone(),
+            feed: self.feed.clone(),
+            heads: self.heads.clone(),
+            horizons: self.horizons.clone(),
+            records: self.records.clone(),
+            clients: self.clients.clone(),
+            types: self.types.clone(),
+            exchanges: self.exchanges.clone(),
+            watermarks: self.watermarks.clone(),
+            last_ids: self.last_ids.clone(),
+            index_rules: self.index_rules.clone(),
+            index: self.index.clone(),
+            marks: self.marks.clone(),
+            failure: None,
+        }
+    }
+
     pub(super) fn put(&mut self, key: &RowKey, entity: Option<Entity>) -> Option<Entity> {
         match entity {
             Some(entity) => {
