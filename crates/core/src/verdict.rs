@@ -48,6 +48,9 @@ pub enum Verdict {
         /// The key of that other mutation.
         because: IdempotencyKey,
     },
+    /// A server whose history is another one than the mutation was made on said no: nothing
+    /// happened, and it is to be sent anew, under another key, once that history is known.
+    OtherHistory(MutationError),
     /// It was cancelled in time and never takes effect.
     Cancelled,
     /// Given up after too many attributable failures.
@@ -147,6 +150,21 @@ pub fn judge(
     }
 }
 
+impl Verdict {
+    /// The verdict when the answer comes from another history than the mutation was made on: what
+    /// had no effect is not decided by that.
+    #[must_use]
+    pub(crate) fn of_other_history(self) -> Self {
+        match self {
+            Verdict::Conflict { .. } | Verdict::Failed(_) => {
+                let why = "the server's history is another one; it is sent anew";
+                Verdict::OtherHistory(MutationError::new("epoch-changed", why))
+            }
+            other => other,
+        }
+    }
+}
+
 /// One more failure that is the mutation's own: later, or dead after too many.
 pub fn count_failure(
     attempts: u32,
@@ -196,6 +214,7 @@ mod tests {
             Verdict::Applied { .. } => "applied",
             Verdict::Conflict { .. } => "conflict",
             Verdict::Failed(_) => "failed",
+            Verdict::OtherHistory(_) => "other-history",
             Verdict::Skipped { .. } => "skipped",
             Verdict::Cancelled => "cancelled",
             Verdict::Dead(_) => "dead",

@@ -130,7 +130,11 @@ impl Applier<'_> {
         }
         match plan {
             ChangePlan::Skip => Ok(Landed::Skipped),
-            ChangePlan::Park(waits_for) => self.park(scope, change, waits_for, ""),
+            ChangePlan::Park(waits_for) => {
+                // The server speaks of it after all.
+                held::release(self.tx, &entity)?;
+                self.park(scope, change, waits_for, "")
+            }
             ChangePlan::Write => self.write(scope, change, entity_type, &entity),
             ChangePlan::Resolve => match self.resolve(scope, change, entity_type, &entity) {
                 // A base that no server could hold: the row needs a person, the feed goes on (P4).

@@ -4,6 +4,7 @@ use crate::apply::{Applier, Reconciled, after_mutation};
 use crate::captured::{self, CapturedError};
 use crate::error::{StoreError, to_json};
 use crate::inbox;
+use crate::journal::{self, Confirmed};
 use crate::meta;
 use crate::outbox::{self, Entry};
 use crate::page;
@@ -87,6 +88,7 @@ fn book_one(
             book_failed(applier, entry, &entity, &error)
         }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
+        Verdict::OtherHistory(error) => send_anew(applier, entry, error),
         Verdict::Later {
             not_before_unix_ms,
             counted,
@@ -121,7 +123,10 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
     for booking in bookings {
         let finally_not = matches!(
             booking.verdict,
-            Verdict::Conflict { .. } | Verdict::Failed(_) | Verdict::Cancelled
+            Verdict::Conflict { .. }
+                | Verdict::Failed(_)
+                | Verdict::Cancelled
+                | Verdict::OtherHistory(_)
         );
         if finally_not && let Some(entry) = outbox::get(applier.tx, booking.seq)? {
             refused.extend(entry.key);
@@ -133,7 +138,12 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
         {
             applier
                 .tx
-                .prepare_cached("UPDATE syncline_outbox SET frozen = NULL WHERE seq = ?1")?
+                .prepare_cached(
+                    "UPDATE syncline_outbox
+                        SET frozen = NULL,
+                            origin_client = CASE WHEN origin = 'journal' THEN NULL ELSE origin_client END
+                      WHERE seq = ?1",
+                )?
                 .execute([booking.seq])?;
         }
     }
@@ -180,7 +190,10 @@ fn book_cancel(
             });
             return Ok(false);
         }
-        Verdict::Later { .. } | Verdict::Skipped { .. } | Verdict::Dead(_) => return Ok(false),
+        Verdict::Later { .. }
+        | Verdict::OtherHistory(_)
+        | Verdict::Skipped { .. }
+        | Verdict::Dead(_) => return Ok(false),
     }
     if outbox::get(applier.tx, entry.seq)?.is_some() {
         remedy::cancelled(applier, entry.seq)?;
@@ -215,6 +228,18 @@ fn release(
                     last_error = ?4, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
         )?
         .execute(params![entry.seq, not_before, counted == Counted::Yes, to_json(error)])?;
+    Ok(())
+}
+
+/// Its key is spent, without effect.
+fn send_anew(
+    applier: &Applier<'_>,
+    entry: &Entry,
+    error: &MutationError,
+) -> Result<(), StoreError> {
+    release(applier, entry, applier.now.unix_ms, Counted::No, error)?;
+    let sql = "UPDATE syncline_outbox SET frozen = NULL, origin_client = NULL WHERE seq = ?1";
+    applier.tx.prepare_cached(sql)?.execute([entry.seq])?;
     Ok(())
 }
 
@@ -258,8 +283,18 @@ fn book_applied(
         entity_id: names.1.to_owned(),
         ..entry.clone()
     };
+    let base = captured::base_of(tx, names.0, names.1)?;
+    journal::note(tx, entry, payload.as_ref(), &base, applier.now)?;
     outbox::settle(tx, entry, "applied", &detail, applier.now)?;
-    if !assigned.met {
+    if entry.is_offered_again() && !assigned.met {
+        let confirmed = Confirmed {
+            version: applied.version,
+            position: applied.position,
+            fields: applied.fields,
+            duplicate: applied.duplicate,
+        };
+        journal::book(applier, entry, entity, &confirmed, payload)?;
+    } else if !assigned.met {
         book_row(applier, entry, entity, applied, payload)?;
     } else if outbox::of_entity(tx, names.0, names.1)?.is_empty() {
         captured::delete_base(tx, names.0, names.1)?;

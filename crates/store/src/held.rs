@@ -14,7 +14,7 @@ use crate::store::RegisteredType;
 use crate::sweep;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
-use syncline_core::{EntityRef, PageSummary};
+use syncline_core::{EntityRef, Notice, PageSummary};
 use syncline_protocol::{EntityId, Operation};
 
 /// Holds these rows of a type, and no others of it.
@@ -28,6 +28,22 @@ pub(crate) fn hold<'a>(
         tx.prepare_cached("INSERT INTO syncline_held (entity_type, entity_id) VALUES (?1, ?2)")?
             .execute([entity_type, id.as_str()])?;
     }
+    Ok(())
+}
+
+/// Holds one more row.
+pub(crate) fn hold_one(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+    let name = entity.entity_type.as_str();
+    applier
+        .tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO syncline_held (entity_type, entity_id) VALUES (?1, ?2)",
+        )?
+        .execute([name, entity.id.as_str()])?;
+    applier.notices.push(Notice::SweepHeld {
+        entity_type: name.to_owned(),
+        rows: 1,
+    });
     Ok(())
 }
 
@@ -123,7 +139,16 @@ fn held<'a>(
 /// Nothing of it may be under way at the server, and nothing of it waits here.
 fn is_free(applier: &Applier<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
     let view = state::view(applier.tx, entity)?;
-    Ok(!view.sent && !view.conflict_open && view.waiting.is_none())
+    Ok(!is_under_way(applier.tx, entity)? && !view.conflict_open && view.waiting.is_none())
+}
+
+/// Whether something of it may have reached the server in its present history. What is offered
+/// again waits here like any edit of a row that is held.
+fn is_under_way(tx: &Transaction<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
+    let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
+    Ok(entries.iter().any(|entry| {
+        entry.frozen.is_some() || (entry.origin_client.is_some() && !entry.is_offered_again())
+    }))
 }
 
 fn settle_all(applier: &Applier<'_>, entity: &EntityRef, reason: &str) -> Result<(), StoreError> {
@@ -135,7 +160,7 @@ fn settle_all(applier: &Applier<'_>, entity: &EntityRef, reason: &str) -> Result
     Ok(())
 }
 
-/// Whether all that is known of an entity beyond its row are updates that were never sent: without
+/// Whether all that is known of an entity beyond its row are updates that are not under way: without
 /// its row at the server they mean nothing.
 pub(crate) fn only_updated(
     tx: &Transaction<'_>,
@@ -147,7 +172,11 @@ pub(crate) fn only_updated(
         id: id.clone(),
     };
     let view = state::view(tx, &entity)?;
-    if !view.dirty || view.sent || view.reflects.is_some() || view.waiting.is_some() {
+    if !view.dirty
+        || is_under_way(tx, &entity)?
+        || view.reflects.is_some()
+        || view.waiting.is_some()
+    {
         return Ok(false);
     }
     let entries = outbox::of_entity(tx, name, id.as_str())?;

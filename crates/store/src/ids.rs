@@ -3,6 +3,7 @@
 //! Whether a row needs another id is decided in `rekey.rs`; nothing here changes a row.
 
 use crate::error::StoreError;
+use crate::journal;
 use crate::outbox::Entry;
 use crate::store::RegisteredType;
 use crate::table::quote_ident;
@@ -16,13 +17,14 @@ use syncline_protocol::{Assign, Change, EntityId, KeyPart, Operation};
 const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
 
 /// When the server is to choose the id of what this entry creates. A row that was there before the
-/// table was attached is offered under its own id: if the server has the same row, it is the same
-/// thing.
+/// table was attached, or that the server confirmed before, is offered under its own id: if the
+/// server has the same row, it is the same thing.
 pub(crate) fn assign_for(entry: &Entry, entity_type: &RegisteredType) -> Option<Assign> {
-    let known_by_id = entry.origin.as_deref() == Some("attach");
+    let confirmed = entry.origin.as_deref() == Some(journal::ORIGIN);
+    let known_by_id = confirmed || entry.origin.as_deref() == Some("attach");
     match (entry.op, entity_type.id_mode()) {
         (Operation::Create, IdMode::Provisional) if !known_by_id => Some(Assign::IfTaken),
-        (Operation::Create, IdMode::Server) => Some(Assign::Always),
+        (Operation::Create, IdMode::Server) if !confirmed => Some(Assign::Always),
         _ => None,
     }
 }

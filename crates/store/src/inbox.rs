@@ -209,6 +209,24 @@ pub(crate) fn unpark(conn: &Connection, entity: &EntityRef) -> Result<Option<Wai
     Ok(found.map(read).transpose()?.flatten())
 }
 
+/// The waiting change of an entity, where it is understood; it stays in the inbox.
+pub(crate) fn waiting(
+    conn: &Connection,
+    entity: &EntityRef,
+) -> Result<Option<Waiting>, StoreError> {
+    let found = conn
+        .prepare_cached(
+            "SELECT entity_type, entity_id, scope, fields, version, position FROM syncline_inbox
+              WHERE entity_type = ?1 AND entity_id = ?2",
+        )?
+        .query_row(
+            [entity.entity_type.as_str(), entity.id.as_str()],
+            stored_row,
+        )
+        .optional()?;
+    Ok(found.map(read).transpose()?.flatten())
+}
+
 /// Takes one out.
 pub(crate) fn take(conn: &Connection, one: &Waiting) -> Result<(), StoreError> {
     let (_, entity_type, id) = &one.stored;

@@ -22,6 +22,7 @@ pub mod holder;
 mod identity;
 pub mod ids;
 mod inbox;
+mod journal;
 mod lease;
 mod meta;
 pub mod migrate;

@@ -3,6 +3,7 @@
 use crate::capture::MUTATION_ID;
 use crate::captured;
 use crate::error::{StoreError, to_json};
+use crate::journal;
 use crate::meta;
 use crate::settings::Retention;
 use crate::store::RegisteredType;
@@ -86,6 +87,14 @@ pub(crate) fn op_word(op: Operation) -> &'static str {
     }
 }
 
+pub(crate) fn op_of(word: &str) -> Operation {
+    match word {
+        "create" => Operation::Create,
+        "delete" => Operation::Delete,
+        _ => Operation::Update,
+    }
+}
+
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let op: String = row.get(4)?;
     let state: String = row.get(5)?;
@@ -94,11 +103,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         mutation: MutationId::new(row.get::<_, String>(1)?),
         entity_type: EntityType::new(row.get::<_, String>(2)?),
         entity_id: row.get(3)?,
-        op: match op.as_str() {
-            "create" => Operation::Create,
-            "delete" => Operation::Delete,
-            _ => Operation::Update,
-        },
+        op: op_of(&op),
         state: EntryState::parse(&state),
         not_before: row.get(6)?,
         attempts: row.get(7)?,
@@ -120,6 +125,12 @@ impl Entry {
     /// another copy of the file that this one continues.
     pub(crate) fn is_sent(&self) -> bool {
         self.frozen.is_some() || self.origin_client.is_some()
+    }
+
+    /// Whether it was sent to a server whose history has changed since, and nothing is known yet of
+    /// what became of its key in the new one.
+    pub(crate) fn is_offered_again(&self) -> bool {
+        self.origin_client.is_some() && self.origin.as_deref() == Some(journal::ORIGIN)
     }
 
     /// The entity by name, when its id is one that can be synced.
@@ -314,21 +325,35 @@ pub(crate) fn log(
     Ok(())
 }
 
-/// Keeps the log within its bounds. Rows stand in the order of their times, or nearly: the clock
-/// may have been set. So the search ends at the first row that is young enough.
-pub(crate) fn trim_log(
+/// What is remembered of settled mutations, within bounds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kept {
+    /// Outcomes, in `syncline_log`.
+    Log,
+    /// Confirmed mutations, in `syncline_journal`.
+    Journal,
+}
+
+/// Keeps it within its bounds. Rows stand in the order of their times, or nearly: the clock may have
+/// been set. So the search ends at the first row that is young enough.
+pub(crate) fn trim(
     conn: &Connection,
+    kept: Kept,
     retention: Retention,
     now: Now,
 ) -> Result<(), StoreError> {
+    let (table, at) = match kept {
+        Kept::Log => ("syncline_log", "at"),
+        Kept::Journal => ("syncline_journal", "applied_at"),
+    };
     let rows = i64::try_from(retention.rows).unwrap_or(i64::MAX);
     let age = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
-    conn.prepare_cached(
-        "DELETE FROM syncline_log WHERE id <= (
+    conn.prepare_cached(&format!(
+        "DELETE FROM {table} WHERE id <= (
            SELECT max(max(id) - ?1,
-                      coalesce((SELECT id - 1 FROM syncline_log WHERE at >= ?2 ORDER BY id LIMIT 1), max(id)))
-             FROM syncline_log)",
-    )?
+                      coalesce((SELECT id - 1 FROM {table} WHERE {at} >= ?2 ORDER BY id LIMIT 1), max(id)))
+             FROM {table})",
+    ))?
     .execute(params![rows, now.unix_ms.saturating_sub(age)])?;
     Ok(())
 }

@@ -453,7 +453,7 @@ fn move_entries(conn: &Connection, way: &Move) -> Result<(), StoreError> {
     conn.prepare_cached(
         "UPDATE syncline_outbox
             SET entity_id = ?4,
-                origin = CASE WHEN op = 'create' AND origin = 'attach' THEN NULL ELSE origin END
+                origin = CASE WHEN op = 'create' AND origin IN ('attach', 'journal') THEN NULL ELSE origin END
           WHERE entity_type = ?1 AND entity_id = ?2 AND seq >= ?3",
     )?
     .execute(params![

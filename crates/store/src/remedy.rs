@@ -47,7 +47,7 @@ pub(crate) fn discard(applier: &mut Applier<'_>, seq: i64) -> Result<Discarded, 
     let doomed = doomed(applier, seq)?;
     let sent: Vec<i64> = doomed
         .values()
-        .filter(|one| one.frozen.is_some())
+        .filter(|one| is_to_be_asked(one))
         .map(|one| one.seq)
         .collect();
     if sent.is_empty() {
@@ -73,14 +73,19 @@ pub(crate) fn discard(applier: &mut Applier<'_>, seq: i64) -> Result<Discarded, 
 /// everything that depends on it, apart from what may have been sent itself: that is asked about.
 pub(crate) fn cancelled(applier: &mut Applier<'_>, seq: i64) -> Result<(), StoreError> {
     let mut doomed = doomed(applier, seq)?;
-    for other in doomed.values().filter(|one| one.frozen.is_some()) {
+    for other in doomed.values().filter(|one| is_to_be_asked(one)) {
         applier
             .tx
             .prepare_cached("UPDATE syncline_outbox SET cancel = 1 WHERE seq = ?1")?
             .execute([other.seq])?;
     }
-    doomed.retain(|_, one| one.frozen.is_none());
+    doomed.retain(|_, one| !is_to_be_asked(one));
     give_up(applier, seq, &doomed).map(drop)
+}
+
+/// Whether the server may know its key.
+fn is_to_be_asked(entry: &Entry) -> bool {
+    entry.frozen.is_some() || (entry.is_offered_again() && entry.key.is_some())
 }
 
 /// What discarding an entry takes along, itself included.

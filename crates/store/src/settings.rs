@@ -116,6 +116,8 @@ pub const SETTINGS: &[Setting] = &[
     sync("outbox_rows", 1, 1 << 40),
     sync("log_rows", 0, 1 << 40),
     sync("log_age_days", 1, 36_500),
+    sync("journal_rows", 0, 1 << 40),
+    sync("journal_age_days", 1, 36_500),
 ];
 
 /// Why a setting is refused.
@@ -225,6 +227,15 @@ impl Settings {
         }
     }
 
+    /// How much of what was confirmed is kept in `syncline_journal`, to be offered again to a server
+    /// that was restored from an older backup.
+    pub fn journal(&self) -> Retention {
+        Retention {
+            rows: self.or("journal_rows", 10_000),
+            age_ms: self.or("journal_age_days", 30).saturating_mul(DAY_MS),
+        }
+    }
+
     /// Unsettled mutations at most, before the write API says that it is enough.
     pub fn outbox_rows(&self) -> u64 {
         self.or("outbox_rows", 100_000)
@@ -270,10 +281,10 @@ pub fn server_limits(conn: &Connection) -> Result<Option<Limits>, StoreError> {
     text.map(|text| json("server's limits", &text)).transpose()
 }
 
-/// How much of what was settled is remembered.
+/// How much of what was settled is remembered, by default in `syncline_log`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Rows of `syncline_log` at most.
+    /// Rows at most.
     pub rows: u64,
     /// What is older is forgotten, in milliseconds.
     pub age_ms: u64,

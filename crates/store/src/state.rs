@@ -1,7 +1,7 @@
 //! What is known of an entity beyond "as of the applied position", and its conflicts.
 
 use crate::error::{StoreError, json, to_json};
-pub(crate) use crate::inbox::{park, unpark};
+pub(crate) use crate::inbox::{park, unpark, waiting};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use syncline_core::{ConflictCause, ConflictInput, EntityRef, LocalView, Now};

@@ -7,8 +7,10 @@ use crate::definitions;
 use crate::error::{StoreError, to_json};
 use crate::follow;
 use crate::identity::{Identity, InstallationRecords};
+use crate::journal;
 use crate::lease::{self, Lease};
 use crate::meta;
+use crate::outbox::Kept;
 use crate::page::Arrived;
 use crate::remedy::Discarded;
 use crate::settings::{Retention, Settings};
@@ -158,6 +160,8 @@ pub struct StoreOptions {
     pub busy_timeout_ms: u64,
     /// How much of what was settled is remembered.
     pub retention: Retention,
+    /// How much of what was confirmed is kept, to be offered again to a server that lost it.
+    pub journal: Retention,
     /// Where it is remembered, outside the file, that this file is this installation's; `None`:
     /// only the server can notice that a file is a copy.
     pub records: Option<Arc<dyn InstallationRecords>>,
@@ -176,6 +180,7 @@ impl StoreOptions {
             lease_ttl_ms: 0,
             busy_timeout_ms: 0,
             retention: Retention::default(),
+            journal: Settings::default().journal(),
             records: None,
             checkpoint: None,
             watcher: None,
@@ -190,6 +195,7 @@ impl StoreOptions {
         self.busy_timeout_ms = settings.busy_timeout_ms();
         self.retention = settings.retention();
         self.checkpoint = settings.checkpoint();
+        self.journal = settings.journal();
         self
     }
 }
@@ -453,7 +459,7 @@ impl Session<'_> {
                 lease::acquire(tx, &self.options.holder, self.options.lease_ttl_ms, now)?;
                 StoreAnswer::Renewed
             }
-            StoreWork::Greet(hello) => greet(tx, types, hello)?,
+            StoreWork::Greet(hello) => greet(tx, types, hello, now)?,
             StoreWork::Claim(limits) => {
                 let until = now.unix_after_ms(self.options.lease_ttl_ms);
                 let claimer = Claimer::new(tx, types, limits, self.dice, now, (self.token, until))?;
@@ -473,7 +479,8 @@ impl Session<'_> {
                 if let Some(token) = token {
                     meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
                 }
-                outbox::trim_log(tx, self.options.retention, now)?;
+                outbox::trim(tx, Kept::Log, self.options.retention, now)?;
+                outbox::trim(tx, Kept::Journal, self.options.journal, now)?;
                 StoreAnswer::Booked(booked)
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
@@ -523,6 +530,7 @@ fn greet(
     tx: &Transaction<'_>,
     types: &EntityTypes,
     hello: &Hello,
+    now: Now,
 ) -> Result<StoreAnswer, StoreError> {
     let tenant: Option<String> = meta::get(tx, meta::key::TENANT)?;
     let subject: Option<String> = meta::get(tx, meta::key::SUBJECT)?;
@@ -544,19 +552,7 @@ fn greet(
         .as_deref()
         .is_some_and(|known| known != hello.epoch.as_str());
     if epoch_changed {
-        // Positions, cursors and versions of the old history mean nothing (S16); work is kept.
-        meta::set(tx, meta::key::RESET, 1)?;
-        // What waits in the inbox will come again; a version "" is no version the server can have.
-        tx.execute_batch(
-            "DELETE FROM syncline_cursor;
-             DELETE FROM syncline_entity_state;
-             DELETE FROM syncline_inbox;
-             DELETE FROM syncline_staged; DELETE FROM syncline_staged_page;
-             DELETE FROM syncline_held;
-             UPDATE syncline_conflict
-                SET error = json_set(error, '$.remote.position', 0, '$.remote.version', '')
-              WHERE resolved_at IS NULL AND json_type(error, '$.remote') = 'object';",
-        )?;
+        journal::begin_history(tx, types, hello, now)?;
     }
     if epoch_changed || epoch.is_none() {
         meta::set(tx, meta::key::EPOCH, hello.epoch.as_str())?;

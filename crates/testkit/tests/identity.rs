@@ -45,6 +45,8 @@ fn an_empty_server_never_means_delete_all() {
     );
     world.run_until_quiet();
     world.sql("Bob", "INSERT INTO task VALUES ('3', 'butter')");
+    // Too long ago to be offered again.
+    world.sql("Alice", "DELETE FROM syncline_journal");
     world.replace_server("epoch-2");
     world.run_until_quiet();
     for name in ["Alice", "Bob"] {

@@ -313,7 +313,10 @@ impl Machine {
         for entry in &batch.entries {
             self.pusher.suspects.clear(&entry.mutation);
             let result = results.remove(&entry.key);
-            let verdict = judge(entry.attempts, result, &self.config, now, &mut self.dice);
+            let mut verdict = judge(entry.attempts, result, &self.config, now, &mut self.dice);
+            if !same_epoch {
+                verdict = verdict.of_other_history();
+            }
             bookings.push(Booking {
                 seq: entry.seq,
                 verdict,

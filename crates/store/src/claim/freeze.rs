@@ -4,6 +4,7 @@ use super::{Claimer, Send, Step};
 use crate::captured::{self, BaseState};
 use crate::error::{StoreError, to_json};
 use crate::ids;
+use crate::journal;
 use crate::outbox::{self, Entry, EntryState};
 use crate::state;
 use syncline_core::{EntityRef, Folded, Intent, fold};
@@ -154,7 +155,7 @@ impl Claimer<'_> {
         };
         let known = state::known_version(self.tx, &entity)?;
         let base = match &command {
-            None => self.base(entry, &entity, intent.op, known)?,
+            None => self.base(entry, &entity, &intent, known)?,
             // It is carried out on whatever is there.
             Some(_) => None,
         };
@@ -201,24 +202,31 @@ impl Claimer<'_> {
         &self,
         entry: &Entry,
         entity: &EntityRef,
-        op: Operation,
+        intent: &Intent,
         known: Option<ServerVersion>,
     ) -> Result<Option<Base>, StoreError> {
         let name = (entity.entity_type.to_string(), entity.id.to_string());
         if let Some(before) = self.chain.get(&name) {
             return Ok(Some(Base::After(before.clone())));
         }
-        Ok(match (op, known) {
-            (_, Some(version)) => Some(Base::Version {
-                epoch: self.epoch.clone(),
-                version,
-            }),
+        Ok(match (intent.op, known) {
+            (_, Some(version)) => Some(self.version(version)),
             (Operation::Create, None) => None,
             (_, None) if entry.is_sent() && state::view(self.tx, entity)?.waiting.is_some() => {
-                self.before_everything()
+                match journal::base_in(self.tx, entry, entity, &intent.fields)? {
+                    Some(version) => Some(self.version(version)),
+                    None => self.before_everything(),
+                }
             }
             (_, None) => self.position.clone(),
         })
+    }
+
+    fn version(&self, version: ServerVersion) -> Base {
+        Base::Version {
+            epoch: self.epoch.clone(),
+            version,
+        }
     }
 
     /// The row is older than a change of it that waits, nobody knows how much: the server refuses

@@ -50,7 +50,7 @@ CREATE TABLE syncline_outbox (
   depends_on  TEXT,                      -- JSON array of mutations that must be settled before
   -- What follows is the engine's.
   covers      TEXT,                      -- JSON array of mutations coalesced into this one
-  origin      TEXT,                      -- attach, recovered, rekey; NULL: captured
+  origin      TEXT,                      -- attach, recovered, restored, journal; NULL: captured
   origin_client TEXT,                    -- another installation may have sent it: as it was called then
   cancel      INTEGER NOT NULL DEFAULT 0 -- 1: to be cancelled at the server, then discarded
 );
@@ -162,6 +162,26 @@ CREATE TABLE syncline_id_map (
   PRIMARY KEY (entity_type, old_id)
 ) WITHOUT ROWID;
 CREATE INDEX syncline_id_map_new ON syncline_id_map (entity_type, new_id);
+
+-- Mutations confirmed lately, bounded: offered again when the server's history turns out to be an
+-- older one.
+CREATE TABLE syncline_journal (
+  id          INTEGER PRIMARY KEY,       -- in the order of confirmation
+  seq         INTEGER NOT NULL,          -- its place in the local order
+  mutation    TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  client      TEXT NOT NULL,             -- the installation that sent it
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  op          TEXT NOT NULL,
+  fields      TEXT,                      -- JSON: what was sent; NULL for a delete
+  before      TEXT,                      -- JSON: the same fields before it, all of them before a delete
+  command     TEXT,                      -- JSON
+  group_id    TEXT,
+  depends_on  TEXT,                      -- JSON
+  covers      TEXT,                      -- JSON
+  applied_at  INTEGER NOT NULL           -- ms since 1970
+);
 
 -- How far each scope has been seen and applied.
 CREATE TABLE syncline_cursor (

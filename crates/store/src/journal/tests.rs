@@ -1,0 +1,110 @@
+//! What of an entity's confirmed mutations is offered again, and on which base.
+
+use super::*;
+use crate::outbox::Kept;
+use crate::settings::Retention;
+use rusqlite::Connection;
+
+fn fields(all: &[(&str, i64)]) -> Fields {
+    all.iter().copied().collect()
+}
+
+fn noted(op: Operation, wrote: &[(&str, i64)], before: &[(&str, i64)]) -> Noted {
+    Noted {
+        id: 0,
+        op,
+        fields: (op != Operation::Delete).then(|| fields(wrote)),
+        before: (op != Operation::Create).then(|| fields(before)),
+        is_command: false,
+    }
+}
+
+/// Which operations are offered, with which fields, and on which base.
+fn offered(row: Option<&[(&str, i64)]>, noted: &[Noted]) -> (Vec<String>, Option<Fields>) {
+    let agreed = row.map(fields);
+    let again = still_there(agreed.as_ref(), noted.to_vec());
+    let base = match again.is_empty() {
+        true => agreed,
+        false => before_all(agreed, &again),
+    };
+    let show = |one: &Noted| {
+        let fields = one.fields.iter().flat_map(Fields::names);
+        format!("{:?} {}", one.op, fields.collect::<Vec<_>>().join(","))
+    };
+    (again.iter().map(show).collect(), base)
+}
+
+#[test]
+fn only_what_the_row_still_shows_is_offered_and_its_base_is_the_row_without_it() {
+    use Operation::{Create, Delete, Update};
+    let edit = noted(Update, &[("a", 2), ("b", 2)], &[("a", 1), ("b", 1)]);
+    // Somebody else has written b since; c is of others all along.
+    let row = [("a", 2), ("b", 9), ("c", 7)];
+    let (what, base) = offered(Some(&row), std::slice::from_ref(&edit));
+    assert_eq!(what, ["Update a"]);
+    assert_eq!(base, Some(fields(&[("a", 1), ("b", 9), ("c", 7)])));
+
+    // What was overwritten by a later one of one's own goes along with that.
+    let later = noted(Update, &[("a", 3)], &[("a", 2)]);
+    let row = [("a", 3), ("b", 9)];
+    let (what, base) = offered(Some(&row), &[edit.clone(), later]);
+    assert_eq!(what, ["Update a", "Update a"]);
+    assert_eq!(base, Some(fields(&[("a", 1), ("b", 9)])));
+
+    let nothing: [String; 0] = [];
+    let row = [("a", 8), ("b", 9)];
+    let (what, _) = offered(Some(&row), std::slice::from_ref(&edit));
+    assert_eq!(what, nothing);
+    let (what, _) = offered(None, std::slice::from_ref(&edit));
+    assert_eq!(what, nothing, "somebody has deleted it");
+
+    let create = noted(Create, &[("a", 1), ("b", 1)], &[]);
+    let row = [("a", 2), ("b", 2)];
+    let (what, base) = offered(Some(&row), &[create.clone(), edit.clone()]);
+    assert_eq!((what.len(), base), (2, None));
+
+    let delete = noted(Delete, &[], &[("a", 2), ("b", 2)]);
+    let made_again = noted(Create, &[("a", 5)], &[]);
+    let all = [create, edit, delete, made_again];
+    let (what, base) = offered(None, &all[..3]);
+    assert_eq!(what, ["Delete "], "what was deleted is not made again");
+    assert_eq!(base, Some(fields(&[("a", 2), ("b", 2)])));
+    let row = [("a", 5)];
+    let (what, base) = offered(Some(&row), &all);
+    assert_eq!(what, ["Delete ", "Create a"]);
+    assert_eq!(base, Some(fields(&[("a", 2), ("b", 2)])));
+    let (what, _) = offered(Some(&row), &all[..3]);
+    assert_eq!(what, nothing, "somebody else has made it again");
+}
+
+#[test]
+fn it_stays_within_its_bounds() {
+    let conn = Connection::open_in_memory().unwrap();
+    conn.execute_batch(include_str!("../schema/0001_initial.sql"))
+        .unwrap();
+    let now = Now {
+        monotonic_ms: 0,
+        unix_ms: 1_000,
+    };
+    let left = |rows: u64, age_ms: u64| -> Vec<i64> {
+        conn.execute_batch(
+            "DELETE FROM syncline_journal;
+             WITH RECURSIVE n (at) AS (SELECT 100 UNION ALL SELECT at + 100 FROM n WHERE at < 1000)
+             INSERT INTO syncline_journal (seq, mutation, idempotency_key, client, entity_type, entity_id, op, applied_at)
+             SELECT at, at, at, 'c', 'task', at, 'delete', at FROM n",
+        )
+        .unwrap();
+        let retention = Retention { rows, age_ms };
+        outbox::trim(&conn, Kept::Journal, retention, now).unwrap();
+        let mut statement = conn
+            .prepare("SELECT applied_at FROM syncline_journal ORDER BY id")
+            .unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(left(10, 900).len(), 10);
+    assert_eq!(left(3, 900), [800, 900, 1000], "the newest");
+    assert_eq!(left(10, 200), [800, 900, 1000], "the youngest");
+    assert_eq!(left(10, 0), [1000]);
+    assert!(left(0, 900).is_empty());
+}
