@@ -112,7 +112,7 @@ impl Builder {
             .map(|(table, one)| {
                 let declaration = Declaration {
                     name: one.name,
-                    policy: one.policy,
+                    rules: one.policy.into(),
                     options: one.options,
                 };
                 (table, declaration)

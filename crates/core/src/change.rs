@@ -24,7 +24,7 @@ pub enum ChangePlan {
     Skip,
     /// The entity is clean: the row becomes the remote state.
     Write,
-    /// The entity is dirty: the resolver decides (P2).
+    /// The entity is dirty: the resolver decides (P2), also afresh where a conflict is open.
     Resolve,
     /// Not now; into the inbox.
     Park(WaitsFor),
@@ -35,8 +35,6 @@ pub enum ChangePlan {
 pub enum WaitsFor {
     /// The outcome of a mutation that may have been sent (E5).
     Answer,
-    /// A person's decision in an open conflict.
-    Conflict,
     /// The row that it references.
     Parent,
     /// Whatever else holds the place that a local constraint gives to one row only.
@@ -54,7 +52,6 @@ impl WaitsFor {
     pub fn as_str(self) -> &'static str {
         match self {
             WaitsFor::Answer => "answer",
-            WaitsFor::Conflict => "conflict",
             WaitsFor::Parent => "parent",
             WaitsFor::Constraint => "constraint",
             WaitsFor::Type => "type",
@@ -72,8 +69,6 @@ pub fn plan_change(view: LocalView, position: i64) -> ChangePlan {
         ChangePlan::Skip
     } else if view.sent {
         ChangePlan::Park(WaitsFor::Answer)
-    } else if view.conflict_open {
-        ChangePlan::Park(WaitsFor::Conflict)
     } else if view.dirty {
         ChangePlan::Resolve
     } else {
@@ -104,7 +99,7 @@ mod tests {
             (clean, ChangePlan::Write),
             (dirty, ChangePlan::Resolve),
             (sent, ChangePlan::Park(WaitsFor::Answer)),
-            (open, ChangePlan::Park(WaitsFor::Conflict)),
+            (open, ChangePlan::Resolve),
             (
                 LocalView {
                     reflects: Some(5),

@@ -2,20 +2,20 @@
 //! waited in the inbox, and for the remote state that comes with a refused push.
 
 use crate::captured::{self, CapturedError};
+use crate::conflict::{Reconciled, natural, record};
 use crate::error::StoreError;
 use crate::held;
-use crate::outbox::{self, Entry, EntryState};
 use crate::rekey::{self, Rekeying, Room};
 use crate::row::{self, Written};
-use crate::state::{self, ConflictError, Sides};
+use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::unknown;
 use crate::vacate::{self, Vacated};
 use rusqlite::Transaction;
 use std::collections::BTreeMap;
 use syncline_core::{
-    ChangePlan, ConflictCause, ConflictInput, ConflictRules, Decision, EntityRef, Notice, Now,
-    PageSummary, PendingMutation, Rewrite, Settled, WaitsFor, decide, plan_change, unstorable,
+    ChangePlan, ConflictCause, EntityRef, Notice, Now, PageSummary, WaitsFor, plan_change,
+    unstorable,
 };
 use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
 
@@ -112,10 +112,7 @@ impl Applier<'_> {
         if let Some(why) = unstorable(change) {
             return self.park(scope, change, WaitsFor::Valid, &why);
         }
-        if matches!(
-            plan,
-            ChangePlan::Resolve | ChangePlan::Park(WaitsFor::Conflict)
-        ) {
+        if plan == ChangePlan::Resolve {
             match rekey::make_room(self, entity_type, &entity, upserted(change))? {
                 Room::NotNeeded => {}
                 Room::Made => plan = plan_change(state::view(self.tx, &entity)?, change.position),
@@ -128,21 +125,31 @@ impl Applier<'_> {
                 }
             }
         }
-        match plan {
+        let landed = match plan {
             ChangePlan::Skip => Ok(Landed::Skipped),
             ChangePlan::Park(waits_for) => {
                 // The server speaks of it after all.
                 held::release(self.tx, &entity)?;
                 self.park(scope, change, waits_for, "")
             }
-            ChangePlan::Write => self.write(scope, change, entity_type, &entity),
-            ChangePlan::Resolve => match self.resolve(scope, change, entity_type, &entity) {
-                // A base that no server could hold: the row needs a person, the feed goes on (P4).
-                Err(StoreError::Captured(error @ CapturedError::Unsyncable { .. })) => {
-                    self.park(scope, change, WaitsFor::Constraint, &error.to_string())
-                }
-                landed => landed,
+            ChangePlan::Write => match self.meet_twin(scope, change, entity_type, &entity)? {
+                Some(landed) => Ok(landed),
+                None => self.write(scope, change, entity_type, &entity),
             },
+            ChangePlan::Resolve => {
+                let remote = remote_of(change);
+                let cause = ConflictCause::Pull;
+                let reconciled = self.reconcile(entity_type, &entity, Some(&remote), &cause);
+                reconciled
+                    .and_then(|reconciled| self.reconciled(scope, change, &entity, reconciled))
+            }
+        };
+        match landed {
+            // A base that no server could hold: the row needs a person, the feed goes on (P4).
+            Err(StoreError::Captured(error @ CapturedError::Unsyncable { .. })) => {
+                self.park(scope, change, WaitsFor::Constraint, &error.to_string())
+            }
+            landed => landed,
         }
     }
 
@@ -190,6 +197,7 @@ impl Applier<'_> {
             held::release(self.tx, entity)?;
             state::unpark(self.tx, entity)?;
             state::forget_known(self.tx, entity)?;
+            record::landed(self.tx, entity, self.now)?;
             captured::delete_base(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
         }
         Ok(if fields.is_some() {
@@ -241,7 +249,7 @@ impl Applier<'_> {
     }
 
     /// The local row, also when it is out of its table for a moment.
-    fn local_row(
+    pub(crate) fn local_row(
         &self,
         entity_type: &RegisteredType,
         entity: &EntityRef,
@@ -252,31 +260,47 @@ impl Applier<'_> {
         }
     }
 
-    fn resolve(
+    /// A row that was created here may be the same thing as the remote one under another id.
+    fn meet_twin(
         &mut self,
         scope: &Scope,
         change: &Change,
         entity_type: &RegisteredType,
         entity: &EntityRef,
-    ) -> Result<Landed, StoreError> {
-        let fields = upserted(change).cloned();
-        let remote = RemoteState {
-            version: change.version.clone(),
-            position: change.position,
-            fields,
+    ) -> Result<Option<Landed>, StoreError> {
+        let Some(fields) = upserted(change).filter(|_| !self.plain && self.vacated.is_empty())
+        else {
+            return Ok(None);
         };
-        let entries = outbox::of_entity(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
-        match self.reconcile(
-            entity_type,
-            entity,
-            &entries,
-            Some(&remote),
-            ConflictCause::Pull,
-        )? {
+        let Some(twin) = natural::twin(self, entity_type, entity, fields)? else {
+            return Ok(None);
+        };
+        let remote = remote_of(change);
+        match natural::join(self, entity_type, &twin, (&entity.id, &remote))? {
+            Ok(reconciled) => (self.reconciled(scope, change, entity, reconciled)).map(Some),
+            Err(why) => {
+                tracing::warn!(%entity, why, "its local twin cannot have its id");
+                Ok(None)
+            }
+        }
+    }
+
+    /// What follows for the pulled change from bringing it together with a dirty entity.
+    fn reconciled(
+        &mut self,
+        scope: &Scope,
+        change: &Change,
+        entity: &EntityRef,
+        reconciled: Reconciled,
+    ) -> Result<Landed, StoreError> {
+        match reconciled {
             Reconciled::Settled | Reconciled::Waits => {
                 held::release(self.tx, entity)?;
                 state::unpark(self.tx, entity)?;
                 state::forget_known(self.tx, entity)?;
+                if reconciled == Reconciled::Settled {
+                    record::landed(self.tx, entity, self.now)?;
+                }
                 Ok(Landed::Merged)
             }
             Reconciled::NoPlace(Written::NoParent(parent)) => {
@@ -288,198 +312,14 @@ impl Applier<'_> {
             Reconciled::NoPlace(Written::Done) => Ok(Landed::Skipped),
         }
     }
-
-    /// The row, and what was recorded of fields that have no column any more: the app has dropped
-    /// it since, but not what it wrote.
-    fn with_dropped(
-        &self,
-        entity_type: &RegisteredType,
-        base: Option<&Fields>,
-        entries: &[Entry],
-        mut row: Fields,
-    ) -> Result<Fields, StoreError> {
-        let mut recorded = base.cloned();
-        for entry in entries {
-            let payload = captured::fields_of_mutation(self.tx, entry.seq)?;
-            recorded = after_mutation(recorded, entry.op, payload);
-        }
-        let columns = &entity_type.table.columns;
-        for (field, value) in &recorded.unwrap_or_default() {
-            if columns.iter().all(|column| column.field != *field) {
-                row.insert(field.clone(), value.clone());
-            }
-        }
-        Ok(row)
-    }
-
-    /// Brings a dirty entity and a remote state together: row, base and outbox in one go. None of
-    /// `entries` may have been sent without a final outcome (E5).
-    pub(crate) fn reconcile(
-        &mut self,
-        entity_type: &RegisteredType,
-        entity: &EntityRef,
-        entries: &[Entry],
-        remote: Option<&RemoteState>,
-        cause: ConflictCause,
-    ) -> Result<Reconciled, StoreError> {
-        let (theirs, unknown) = split_remote(entity_type, remote);
-        let theirs = theirs.as_ref();
-        if let Some(theirs) = theirs
-            && must_stay_apart(entries)
-        {
-            return self.replay(entity_type, entity, entries, (theirs, &unknown));
-        }
-        let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let base = captured::base_of(self.tx, names.0, names.1)?.into_fields();
-        let local = match self.local_row(entity_type, entity)? {
-            Some(row) => Some(self.with_dropped(entity_type, base.as_ref(), entries, row)?),
-            None => None,
-        };
-        let pending = pending(self.tx, entries)?;
-        let input = ConflictInput {
-            entity,
-            base: base.as_ref(),
-            local: local.as_ref(),
-            remote: theirs,
-            pending: &pending,
-            cause: &cause,
-            server_time_ms: None,
-        };
-        let sides = Sides::of(&input);
-        let error = |reason: &str| ConflictError::new(&cause, reason, remote);
-        let mutation = entries.first().map(|entry| entry.mutation.as_str());
-        let rules = ConflictRules::from(entity_type.policy);
-        match decide(&rules, &rules, &input) {
-            Decision::Manual { reason, .. } => {
-                let record = error(&reason);
-                state::record_conflict(self.tx, entity, mutation, &sides, &record, None, self.now)?;
-                self.notices.push(Notice::ConflictOpened {
-                    entity: entity.clone(),
-                    reason,
-                });
-                Ok(Reconciled::Waits)
-            }
-            Decision::Settled(rebased) => {
-                if rebased.row != local || self.vacated.contains_key(entity) {
-                    match self.write_row(entity_type, entity, rebased.row.as_ref())? {
-                        Written::Done => {}
-                        refused => return Ok(Reconciled::NoPlace(refused)),
-                    }
-                }
-                if rebased.loses_something() {
-                    let record = error("decided by rule");
-                    let rule = Some(rebased.rule.as_str());
-                    state::record_conflict(
-                        self.tx, entity, mutation, &sides, &record, rule, self.now,
-                    )?;
-                }
-                unknown::keep(self.tx, entity, &unknown)?;
-                self.rewrite_outbox(entity, entries, &rebased, theirs)?;
-                let rule = rebased.rule;
-                self.notices.push(Notice::ConflictResolved {
-                    entity: entity.clone(),
-                    rule,
-                });
-                Ok(Reconciled::Settled)
-            }
-        }
-    }
-
-    /// Lays mutations that cannot become one over a remote state, in order: each stays as it is,
-    /// and the server decides it on whatever it finds.
-    fn replay(
-        &mut self,
-        entity_type: &RegisteredType,
-        entity: &EntityRef,
-        entries: &[Entry],
-        (theirs, unknown): (&Fields, &Fields),
-    ) -> Result<Reconciled, StoreError> {
-        let mut row = Some(theirs.clone());
-        for entry in entries {
-            let payload = captured::fields_of_mutation(self.tx, entry.seq)?;
-            row = after_mutation(row, entry.op, payload);
-        }
-        match self.write_row(entity_type, entity, row.as_ref())? {
-            Written::Done => {}
-            refused => return Ok(Reconciled::NoPlace(refused)),
-        }
-        let names = (entity.entity_type.as_str(), entity.id.as_str());
-        captured::write_base(self.tx, names.0, names.1, Some(theirs))?;
-        unknown::keep(self.tx, entity, unknown)?;
-        Ok(Reconciled::Settled)
-    }
-
-    /// The entries are rewritten on the remote state as base; those of which nothing is left are
-    /// closed.
-    fn rewrite_outbox(
-        &mut self,
-        entity: &EntityRef,
-        entries: &[Entry],
-        settled: &Settled,
-        theirs: Option<&Fields>,
-    ) -> Result<(), StoreError> {
-        self.rekeying.outbox_changed();
-        let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let rewrites = &settled.pending.each;
-        let anything_left = rewrites.iter().any(|one| matches!(one, Rewrite::Write(_)));
-        if anything_left {
-            captured::write_base(self.tx, names.0, names.1, theirs)?;
-        } else {
-            captured::delete_base(self.tx, names.0, names.1)?;
-        }
-        // What a person has to mend stays as it is; only its base moves.
-        if anything_left
-            && entries
-                .iter()
-                .any(|entry| entry.state == EntryState::Failed)
-        {
-            return Ok(());
-        }
-        let detail = serde_json::json!({ "reason": "resolved", "rule": settled.rule });
-        for (entry, rewrite) in entries.iter().zip(rewrites) {
-            match rewrite {
-                Rewrite::Write(intent) => {
-                    outbox::rewrite(self.tx, entry.seq, intent.op, &intent.fields)?;
-                }
-                Rewrite::Supersede => {
-                    outbox::settle(self.tx, entry, "superseded", &detail, self.now)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-/// What a resolver is shown of the entries.
-fn pending(tx: &Transaction<'_>, entries: &[Entry]) -> Result<Vec<PendingMutation>, StoreError> {
-    let shown = entries.iter().map(|entry| {
-        Ok(PendingMutation {
-            mutation: entry.mutation.as_str().to_owned(),
-            op: entry.op,
-            fields: captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default(),
-        })
-    });
-    shown.collect()
-}
-
-/// The fields of a remote state that the table has, and those that it lacks.
-fn split_remote(
-    entity_type: &RegisteredType,
-    remote: Option<&RemoteState>,
-) -> (Option<Fields>, Fields) {
-    match remote.and_then(|remote| remote.fields.clone()) {
-        Some(fields) => {
-            let (known, unknown) = unknown::split(&entity_type.table, fields);
-            (Some(known), unknown)
-        }
-        None => (None, Fields::new()),
+fn remote_of(change: &Change) -> RemoteState {
+    RemoteState {
+        version: change.version.clone(),
+        position: change.position,
+        fields: upserted(change).cloned(),
     }
-}
-
-/// Commands mean more than their fields, and a mutation of a group cannot become part of another.
-fn must_stay_apart(entries: &[Entry]) -> bool {
-    let grouped = entries.iter().any(|entry| entry.group.is_some());
-    entries.iter().any(|entry| entry.command.is_some()) || (grouped && entries.len() > 1)
 }
 
 fn upserted(change: &Change) -> Option<&Fields> {
@@ -487,17 +327,6 @@ fn upserted(change: &Change) -> Option<&Fields> {
         ChangeKind::Upsert(fields) => Some(fields),
         ChangeKind::Delete => None,
     }
-}
-
-/// What came of bringing a dirty entity and a remote state together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reconciled {
-    /// Decided and written.
-    Settled,
-    /// A conflict is open.
-    Waits,
-    /// The decided row cannot be written; nothing was changed.
-    NoPlace(Written),
 }
 
 /// The state of an entity after a mutation, as far as it is known without asking the server.

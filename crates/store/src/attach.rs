@@ -3,6 +3,7 @@
 //! Works without a network, and leaves the app's own schema as it is.
 
 use crate::capture;
+use crate::conflict;
 use crate::error::{StoreError, to_json};
 use crate::follow;
 use crate::meta;
@@ -14,7 +15,7 @@ use crate::table::{self, Table};
 use crate::type_options::TypeOptions;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
-use syncline_core::{Now, Policy};
+use syncline_core::{ConflictRules, Now, Policy};
 use syncline_protocol::ClientId;
 
 /// What is attached, and to what.
@@ -42,8 +43,8 @@ pub struct AttachRequest {
 pub struct Declaration {
     /// The name of its entity type, the same on every device.
     pub name: String,
-    /// How its conflicts are decided.
-    pub policy: Policy,
+    /// How its conflicts are decided. Names in it are those of columns.
+    pub rules: ConflictRules,
     /// Everything else.
     pub options: TypeOptions,
 }
@@ -107,6 +108,8 @@ fn check(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
     }
     for (name, declared) in &request.declared {
         Table::check_options(conn, name, &declared.options)?;
+        let table = Table::read_with(conn, name, &declared.options)?;
+        conflict::rules_of_fields(&declared.rules, &table)?;
     }
     tables(conn, request).map(drop)
 }
@@ -195,7 +198,9 @@ fn update(
     }
     let before = &attached.options;
     let options = with_kept_fields(attached, &now.options);
-    if options == *before && now.policy == attached.policy {
+    let renewed_table = Table::read_with(tx, table, &options)?;
+    let rules = conflict::rules_of_fields(&now.rules, &renewed_table)?;
+    if options == *before && rules == attached.rules {
         return Ok(());
     }
     let fields_change = options.leave_out != before.leave_out || options.fields != before.fields;
@@ -211,12 +216,12 @@ fn update(
         tx.execute("DELETE FROM syncline_cursor", [])?;
     }
     tx.execute(
-        "UPDATE syncline_entity_type SET policy = ?2, options = ?3 WHERE name = ?1",
-        params![attached.name, now.policy.as_str(), to_json(&options)],
+        "UPDATE syncline_entity_type SET conflict_rules = ?2, options = ?3 WHERE name = ?1",
+        params![attached.name, to_json(&rules), to_json(&options)],
     )?;
     let renewed = RegisteredType {
-        table: Table::read_with(tx, table, &options)?,
-        policy: now.policy,
+        table: renewed_table,
+        rules,
         options,
         ..attached.clone()
     };
@@ -249,12 +254,12 @@ fn attach_table(
     report: &mut AttachReport,
 ) -> Result<(), StoreError> {
     let mut entity_type = RegisteredType {
-        policy: request.policy,
+        rules: ConflictRules::from(request.policy),
         ..RegisteredType::new(&table.name, table.clone())
     };
     if let Some(declared) = declared(request, &table.name) {
         entity_type.name.clone_from(&declared.name);
-        entity_type.policy = declared.policy;
+        entity_type.rules = conflict::rules_of_fields(&declared.rules, table)?;
         entity_type.options.clone_from(&declared.options);
     }
     let name = &entity_type.name;
@@ -264,8 +269,13 @@ fn attach_table(
         )));
     }
     tx.execute(
-        "INSERT INTO syncline_entity_type (name, table_name, policy, options) VALUES (?1, ?2, ?3, ?4)",
-        params![name, table.name, entity_type.policy.as_str(), to_json(&entity_type.options)],
+        "INSERT INTO syncline_entity_type (name, table_name, conflict_rules, options) VALUES (?1, ?2, ?3, ?4)",
+        params![
+            name,
+            table.name,
+            to_json(&entity_type.rules),
+            to_json(&entity_type.options)
+        ],
     )?;
     follow::remember(tx, name, table)?;
     capture::install(tx, &entity_type)?;

@@ -1,7 +1,8 @@
 //! Push, second half: writing down what became of a batch, with everything that follows (A3).
 
-use crate::apply::{Applier, Reconciled, after_mutation};
+use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, CapturedError};
+use crate::conflict::{Reconciled, natural, violation};
 use crate::error::{StoreError, to_json};
 use crate::inbox;
 use crate::journal::{self, Confirmed};
@@ -12,7 +13,7 @@ use crate::rekey::{self, Answer, Assigned, Taken};
 use crate::remedy;
 use crate::retry::{Occasion, retry_waiting};
 use crate::row;
-use crate::state::{self, Sides};
+use crate::state;
 use crate::store::RegisteredType;
 use crate::unknown;
 use rusqlite::params;
@@ -163,6 +164,9 @@ fn book_failed(
     error: &MutationError,
 ) -> Result<(), StoreError> {
     outbox::fail(applier.tx, entry, error, applier.now)?;
+    if natural::join_refused(applier, entry, entity, error)? {
+        return Ok(());
+    }
     tell_failed(applier, entry, entity, error);
     apply_waiting(applier, entity)
 }
@@ -439,9 +443,8 @@ fn book_conflict(
         (Some(waiting), None) => Some(&waiting.remote),
         _ => remote,
     };
-    let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
     let cause = ConflictCause::Push(reason);
-    let reconciled = match applier.reconcile(entity_type, entity, &entries, newest, cause) {
+    let reconciled = match applier.reconcile(entity_type, entity, newest, &cause) {
         Err(StoreError::Captured(error @ CapturedError::Unsyncable { .. })) => {
             Reconciled::NoPlace(row::Written::Refused(error.to_string()))
         }
@@ -460,7 +463,7 @@ fn book_conflict(
         }
     }
     if let (Reconciled::NoPlace(written), Some(state)) = (&reconciled, newest) {
-        open_for_constraint(applier, entity, &entries, state, written)?;
+        violation::open_pushed(applier, entity_type, entity, state, written)?;
     }
     Ok(())
 }
@@ -490,43 +493,4 @@ fn hold_back(
         inbox::park(tx, &scope, &change, WaitsFor::Checkpoint, "", applier.now)?;
     }
     Ok(ahead)
-}
-
-/// The decided row cannot be written here: a person has to look at it.
-fn open_for_constraint(
-    applier: &mut Applier<'_>,
-    entity: &EntityRef,
-    entries: &[Entry],
-    remote: &RemoteState,
-    written: &row::Written,
-) -> Result<(), StoreError> {
-    let reason = match written {
-        row::Written::NoParent(parent) => {
-            format!("the merged row references {parent}, which is not here")
-        }
-        row::Written::Refused(why) => format!("the merged row cannot be stored: {why}"),
-        row::Written::Done => return Ok(()),
-    };
-    let mutation = entries.first().map(|entry| entry.mutation.as_str());
-    let sides = Sides {
-        base: None,
-        local: None,
-        remote: remote.fields.as_ref(),
-    };
-    let cause = ConflictCause::Push(ConflictReason::Stale);
-    let error = state::ConflictError::new(&cause, &reason, Some(remote));
-    state::record_conflict(
-        applier.tx,
-        entity,
-        mutation,
-        &sides,
-        &error,
-        None,
-        applier.now,
-    )?;
-    applier.notices.push(Notice::ConflictOpened {
-        entity: entity.clone(),
-        reason,
-    });
-    Ok(())
 }

@@ -11,6 +11,7 @@ mod freeze;
 mod lanes;
 
 use crate::captured::{self, CapturedError};
+use crate::conflict::natural;
 use crate::error::{StoreError, to_json};
 use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
@@ -49,6 +50,8 @@ pub(crate) struct Claimer<'a> {
     until: i64,
     /// Where the rows of the scope stand; `None` until a first snapshot is complete (P6).
     position: Option<Base>,
+    /// The greatest number that an entry had when the head of the feed was last reached.
+    head_seq: i64,
     /// The history that known versions belong to: they are dropped when it changes.
     epoch: Epoch,
     /// Entities that cannot proceed any further in this batch.
@@ -110,6 +113,7 @@ impl<'a> Claimer<'a> {
         let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
         Ok(Self {
             position: feed_position(tx)?,
+            head_seq: meta::get(tx, meta::key::HEAD_SEQ)?.unwrap_or(0),
             epoch: Epoch::new(epoch.unwrap_or_default()),
             tx,
             types,
@@ -300,7 +304,10 @@ impl<'a> Claimer<'a> {
         let behind = view.waiting.is_some() || stage::holds(self.tx, entity)?;
         let reflects = !behind || entry.is_sent();
         let held = view.held && entry.op == Operation::Update;
-        Ok(based && !held && !view.conflict_open && reflects)
+        let entity_type = self.types.get(entry.entity_type.as_str());
+        let alone = entity_type
+            .is_none_or(|entity_type| !natural::waits_for_head(entity_type, entry, self.head_seq));
+        Ok(based && alone && !held && !view.conflict_open && reflects)
     }
 
     /// Whether more of its entity may go in the same batch: not before a new entity's id is known.

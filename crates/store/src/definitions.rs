@@ -279,7 +279,7 @@ pub fn make(
             Some(declared) => Declaration { name, ..declared },
             None => Declaration {
                 name,
-                policy: request.policy,
+                rules: request.policy.into(),
                 options: Default::default(),
             },
         };

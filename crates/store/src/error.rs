@@ -72,6 +72,9 @@ pub enum StoreError {
     /// There is no such outbox entry.
     #[error("the outbox has no entry {0}")]
     NoSuchEntry(i64),
+    /// There is no such conflict.
+    #[error("there is no conflict {0}; those that were decided long ago are forgotten")]
+    NoSuchConflict(i64),
     /// The entry is not in a state in which this can be done.
     #[error("{0}")]
     Refused(String),

@@ -291,7 +291,6 @@ fn inbox(conn: &Connection, entity: &EntityRef) -> Result<Option<Obstacle>, Stor
             "parent" => ("inbox-parent", format!("a change was received and waits for the row that it references: {detail}")),
             "constraint" => ("quarantined", format!("a change was received and finds no place: {detail}")),
             "answer" => ("inbox-answer", "a change was received and waits for the outcome of a mutation that may have been sent".to_owned()),
-            "conflict" => ("inbox-conflict", "a change was received and waits for the conflict".to_owned()),
             "type" | "valid" => ("quarantined", format!("a change was received that is not understood: {detail}")),
             other => ("inbox", format!("a change was received and waits ({other}) {detail}")),
         };

@@ -290,6 +290,18 @@ fn waiting_for(
     Ok(found)
 }
 
+/// Why the change of an entity waits.
+pub(crate) fn detail(conn: &Connection, entity: &EntityRef) -> Result<String, StoreError> {
+    let sql = "SELECT detail FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2";
+    let detail: Option<Option<String>> = conn
+        .prepare_cached(sql)?
+        .query_row([entity.entity_type.as_str(), entity.id.as_str()], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    Ok(detail.flatten().unwrap_or_default())
+}
+
 /// Whether anything waits that could be tried again.
 pub(crate) fn anything_retryable(conn: &Connection) -> Result<bool, StoreError> {
     Ok(conn

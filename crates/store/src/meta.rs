@@ -16,6 +16,10 @@ pub(crate) mod key {
     pub(crate) const SETTINGS: &str = "settings";
     /// JSON: the sizes that the server named last.
     pub(crate) const LIMITS: &str = "limits";
+    /// How many milliseconds the server's clock was ahead of ours when it was asked last.
+    pub(crate) const SERVER_CLOCK: &str = "server_clock_ms";
+    /// The greatest number that an entry had when the head of the feed was last reached.
+    pub(crate) const HEAD_SEQ: &str = "head_seq";
     /// JSON: the definitions that the remote took last, and those that it is being told.
     pub(crate) const REGISTERED: &str = "registered";
     pub(crate) const REGISTERING: &str = "registering";

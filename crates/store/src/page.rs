@@ -2,6 +2,7 @@
 //! checkpoint.
 
 use crate::apply::{Applier, Landed, Parents};
+use crate::conflict::{record, violation};
 use crate::error::StoreError;
 use crate::inbox;
 use crate::meta;
@@ -221,15 +222,33 @@ fn apply(
     }
     applier.parents = Parents::Checked;
     applier.plain = false;
-    if page.end.at_head {
-        retry_held_back(&mut applier, &mut summary)?;
-    }
-    retry_waiting(&mut applier, occasion(&summary), &mut summary)?;
+    try_again(&mut applier, &page.end, &mut summary)?;
     move_cursor(tx, scope, &page.end, now)?;
     // (Of a snapshot that was compared, nothing is due any more.)
     summary.again = page.end.at_head && recover::begin_after_feed(tx, scope)?;
     summary.notices.append(&mut applier.notices);
     Ok(summary)
+}
+
+/// What waits is tried again; at the head, what still finds no place becomes a conflict.
+fn try_again(
+    applier: &mut Applier<'_>,
+    end: &PageEnd,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    if end.at_head {
+        retry_held_back(applier, summary)?;
+    }
+    let occasion = match record::any_violation(applier.tx)? {
+        // Local edits may have made room.
+        true => Occasion::Changed,
+        false => occasion(summary),
+    };
+    retry_waiting(applier, occasion, summary)?;
+    match end.at_head {
+        true => violation::settle(applier, summary),
+        false => Ok(()),
+    }
 }
 
 /// Whether what waits may find its place now.
@@ -303,6 +322,11 @@ fn move_cursor(
     }
     if end.at_head {
         meta::set(tx, meta::key::LAST_PULL_AT, now.unix_ms)?;
+        tx.execute(
+            "INSERT OR REPLACE INTO syncline_meta (key, value)
+             SELECT ?1, coalesce(max(seq), 0) FROM syncline_outbox",
+            [meta::key::HEAD_SEQ],
+        )?;
     }
     Ok(())
 }

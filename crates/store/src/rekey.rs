@@ -44,6 +44,8 @@ enum Reason {
     Assigned,
     /// Another row needs the old one.
     Collision,
+    /// It is the same thing as another row.
+    Natural,
 }
 
 impl Reason {
@@ -51,6 +53,7 @@ impl Reason {
         match self {
             Reason::Assigned => "assigned",
             Reason::Collision => "collision",
+            Reason::Natural => "natural-key",
         }
     }
 }
@@ -309,6 +312,27 @@ fn wait_for_place(
     state::park(tx, &scope, &change, WaitsFor::Constraint, why, applier.now)
 }
 
+/// A row that was created here takes the id of a remote row that is the same thing. To be merged
+/// with it then. The reason, if it cannot have that id.
+pub(crate) fn unite(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+    create: i64,
+    to: &EntityRef,
+) -> Result<Result<(), String>, StoreError> {
+    let way = Move {
+        entity: entity.clone(),
+        from: create,
+        to: to.clone(),
+        reason: Reason::Natural,
+        settling: None,
+    };
+    Ok(match relocate(applier, &way)? {
+        Moved::Free | Moved::Met => Ok(()),
+        Moved::Refused(why) => Err(why),
+    })
+}
+
 /// What to do about a create that was refused because its id is taken.
 pub(crate) enum Taken {
     /// It is sent again under another id.
@@ -535,8 +559,9 @@ fn move_conflicts(conn: &Connection, way: &Move) -> Result<(), StoreError> {
     conn.prepare_cached(
         "UPDATE syncline_conflict SET entity_id = ?3
           WHERE resolved_at IS NULL AND entity_type = ?1 AND entity_id = ?2
-            AND mutation IN (SELECT mutation FROM syncline_outbox
-                              WHERE entity_type = ?1 AND entity_id = ?3)",
+            AND EXISTS (SELECT 1 FROM json_each(mutations) AS m JOIN syncline_outbox AS o
+                            ON o.mutation = m.value
+                         WHERE o.entity_type = ?1 AND o.entity_id = ?3)",
     )?
     .execute([
         way.entity.entity_type.as_str(),

@@ -2,14 +2,16 @@
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, CapturedError};
+use crate::conflict::{Reconciled, record, violation};
 use crate::error::{StoreError, to_json};
 use crate::outbox::{self, Entry, EntryState};
+use crate::retry::{Occasion, retry_waiting};
 use crate::row::{self, Written};
 use crate::state;
 use crate::store::RegisteredType;
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_core::EntityRef;
+use syncline_core::{ConflictCause, EntityRef, PageSummary};
 use syncline_protocol::{Fields, Operation, RemoteState};
 
 /// Lets an entry be sent again: a failed one under a new key, a dead one under its old key and
@@ -152,6 +154,7 @@ fn give_up(
     for (_, entity) in &order {
         roll_back(applier, entity)?;
     }
+    retry_waiting(applier, Occasion::Changed, &mut PageSummary::default())?;
     Ok(doomed.keys().copied().collect())
 }
 
@@ -332,7 +335,8 @@ fn references(
     }))
 }
 
-/// The row becomes its base, or the newest remote state known, with what is left laid over it.
+/// The row becomes its base with what is left laid over it, or what the newest remote state that
+/// waits for a decision makes of it: an open conflict is closed, or decided afresh about what is left.
 fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreError> {
     let (tx, names) = (
         applier.tx,
@@ -342,35 +346,51 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
         return Ok(());
     };
     let rest = outbox::of_entity(tx, names.0, names.1)?;
-    // Until the outcome of what may have been sent is known, remote changes wait (E5).
-    let newest = match rest.iter().any(|entry| entry.frozen.is_some()) {
-        true => None,
-        false => newest_remote(applier, entity)?,
-    };
-    let base = match &newest {
-        Some(remote) => remote.fields.clone(),
-        None => captured::base_of(tx, names.0, names.1)?.into_fields(),
-    };
-    let mut wanted = base.clone();
+    let mut wanted = captured::base_of(tx, names.0, names.1)?.into_fields();
     for entry in &rest {
         let payload = captured::fields_of_mutation(tx, entry.seq)?;
         wanted = after_mutation(wanted, entry.op, payload);
     }
+    // Until the outcome of what may have been sent is known, remote changes wait (E5).
+    let newest = match rest.iter().any(|entry| entry.frozen.is_some()) {
+        true => None,
+        false => newest_remote(applier, entity, rest.is_empty())?,
+    };
+    match &newest {
+        Some(newest) if rest.is_empty() => wanted = newest.state.fields.clone(),
+        _ => {}
+    }
     if rest.is_empty() {
         captured::delete_base(tx, names.0, names.1)?;
-    } else {
-        captured::write_base(tx, names.0, names.1, base.as_ref())?;
     }
-    if let Some(remote) = newest {
-        state::set_known(
+    write_back(applier, entity_type, entity, wanted.as_ref())?;
+    let Some(newest) = newest else { return Ok(()) };
+    let reconciled = match rest.is_empty() {
+        true => Reconciled::Settled,
+        false => applier.reconcile(entity_type, entity, Some(&newest.state), &newest.cause)?,
+    };
+    match reconciled {
+        Reconciled::Settled => state::set_known(
             tx,
             entity,
-            &remote.version,
-            remote.position,
-            remote.fields.is_none(),
-        )?;
+            &newest.state.version,
+            newest.state.position,
+            newest.state.fields.is_none(),
+        ),
+        Reconciled::Waits => Ok(()),
+        Reconciled::NoPlace(written) => {
+            violation::open_pushed(applier, entity_type, entity, &newest.state, &written)
+        }
     }
-    match applier.write_row(entity_type, entity, wanted.as_ref())? {
+}
+
+fn write_back(
+    applier: &mut Applier<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    wanted: Option<&Fields>,
+) -> Result<(), StoreError> {
+    match applier.write_row(entity_type, entity, wanted)? {
         Written::Done => Ok(()),
         Written::NoParent(parent) => Err(StoreError::Refused(format!(
             "{entity} cannot be taken back: it references {parent}, which is not there"
@@ -381,15 +401,32 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
     }
 }
 
-/// The newest remote state that waits for a decision about the entity; its conflict is closed.
+/// A remote state that waits for a decision about an entity.
+struct Newest {
+    state: RemoteState,
+    cause: ConflictCause,
+}
+
+/// The newest one. With nothing left of the entity its open conflict is closed.
 fn newest_remote(
     applier: &Applier<'_>,
     entity: &EntityRef,
-) -> Result<Option<RemoteState>, StoreError> {
-    let known = state::close_conflict(applier.tx, entity, "discarded", applier.now)?.flatten();
-    let waiting = state::unpark(applier.tx, entity)?.map(|waiting| waiting.remote);
+    close: bool,
+) -> Result<Option<Newest>, StoreError> {
+    let open = record::open_of(applier.tx, entity)?;
+    if let (Some(open), true) = (&open, close) {
+        record::close(applier.tx, open.id, "discarded", applier.now)?;
+    }
+    let known = open.and_then(|open| {
+        let cause = open.showed.cause();
+        open.showed.remote.map(|state| Newest { state, cause })
+    });
+    let waiting = state::unpark(applier.tx, entity)?.map(|waiting| Newest {
+        state: waiting.remote,
+        cause: ConflictCause::Pull,
+    });
     Ok([known, waiting]
         .into_iter()
         .flatten()
-        .max_by_key(|remote| remote.position))
+        .max_by_key(|newest| newest.state.position))
 }

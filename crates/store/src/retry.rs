@@ -85,8 +85,9 @@ fn circumstances(conn: &Connection) -> Result<i64, StoreError> {
     while let Some(row) = rows.next()? {
         row.get::<_, String>(0)?.hash(&mut hasher);
     }
-    let mut statement =
-        conn.prepare_cached("SELECT name || options FROM syncline_entity_type ORDER BY name")?;
+    let mut statement = conn.prepare_cached(
+        "SELECT name || options || conflict_rules FROM syncline_entity_type ORDER BY name",
+    )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         row.get::<_, String>(0)?.hash(&mut hasher);

@@ -138,6 +138,48 @@ pub(crate) fn for_each_orphan(
     for_each_where(conn, table, &filter, each)
 }
 
+/// The ids of rows with these values in these columns, the first few.
+pub(crate) fn with_values(
+    conn: &Connection,
+    table: &Table,
+    values: &[(&str, SqlValue)],
+    limit: usize,
+) -> Result<Vec<EntityId>, StoreError> {
+    let same = |(index, (name, _)): (usize, &(&str, SqlValue))| {
+        format!("{} = ?{}", quote_ident(name), index + 1)
+    };
+    let conditions: Vec<String> = values.iter().enumerate().map(same).collect();
+    let values = values.iter().map(|(_, value)| value.clone());
+    ids_where(conn, table, &conditions.join(" AND "), values, limit)
+}
+
+/// The ids of rows for which a condition holds, the first few.
+pub(crate) fn ids_where(
+    conn: &Connection,
+    table: &Table,
+    condition: &str,
+    values: impl Iterator<Item = SqlValue>,
+    limit: usize,
+) -> Result<Vec<EntityId>, StoreError> {
+    let keys: Vec<String> = table
+        .key
+        .iter()
+        .map(|column| quote_ident(&column.name))
+        .collect();
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {condition} LIMIT {limit}",
+        keys.join(", "),
+        quote_ident(&table.name)
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut ids = Vec::new();
+    while let Some(row) = rows.next()? {
+        ids.extend(id_from(table, row)?.ok());
+    }
+    Ok(ids)
+}
+
 fn for_each_where(
     conn: &Connection,
     table: &Table,

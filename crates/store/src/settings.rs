@@ -118,6 +118,9 @@ pub const SETTINGS: &[Setting] = &[
     sync("log_age_days", 1, 36_500),
     sync("journal_rows", 0, 1 << 40),
     sync("journal_age_days", 1, 36_500),
+    sync("conflict_rows", 0, 1 << 40),
+    sync("conflict_age_days", 1, 36_500),
+    sync("resolver_deadline_ms", 1, 60_000),
 ];
 
 /// Why a setting is refused.
@@ -234,6 +237,19 @@ impl Settings {
             rows: self.or("journal_rows", 10_000),
             age_ms: self.or("journal_age_days", 30).saturating_mul(DAY_MS),
         }
+    }
+
+    /// How many decided conflicts are remembered in `syncline_conflict`; open ones always are.
+    pub fn conflicts(&self) -> Retention {
+        Retention {
+            rows: self.or("conflict_rows", 10_000),
+            age_ms: self.or("conflict_age_days", 90).saturating_mul(DAY_MS),
+        }
+    }
+
+    /// How long a resolver of the app's own may take for one conflict, in milliseconds.
+    pub fn resolver_deadline_ms(&self) -> u64 {
+        self.or("resolver_deadline_ms", 250)
     }
 
     /// Unsettled mutations at most, before the write API says that it is enough.

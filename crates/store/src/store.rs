@@ -3,7 +3,9 @@
 
 use crate::apply::Applier;
 use crate::claim::Claimer;
+use crate::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter, Resolvers};
 use crate::definitions;
+pub use crate::entity_types::{EntityTypes, RegisteredType};
 use crate::error::{StoreError, to_json};
 use crate::follow;
 use crate::identity::{Identity, InstallationRecords};
@@ -15,8 +17,6 @@ use crate::page::Arrived;
 use crate::remedy::Discarded;
 use crate::settings::{Retention, Settings};
 use crate::stage::Checkpoint;
-use crate::table::Table;
-use crate::type_options::{IdMode, TypeOptions};
 use crate::unknown;
 use crate::{app_triggers, book, held, identity, outbox, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -24,114 +24,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use syncline_core::{Dice, Now, Policy, StoreAnswer, StoreWork};
-use syncline_protocol::{ClientId, EntityType, ExchangeToken, Fields, Hello, Principal};
-
-/// A table that is synced.
-#[derive(Debug, Clone)]
-pub struct RegisteredType {
-    /// The entity type.
-    pub name: String,
-    /// Its table.
-    pub table: Table,
-    /// How its conflicts are decided.
-    pub policy: Policy,
-    /// Counts the changes of the table's schema.
-    pub schema_version: u32,
-    /// Everything else that was declared for it.
-    pub options: TypeOptions,
-}
-
-impl RegisteredType {
-    /// A table registered under a name, with nothing declared.
-    pub fn new(name: impl Into<String>, table: Table) -> Self {
-        Self {
-            name: name.into(),
-            table,
-            policy: Policy::default(),
-            schema_version: 1,
-            options: TypeOptions::default(),
-        }
-    }
-
-    pub(crate) fn entity_type(&self) -> EntityType {
-        EntityType::new(self.name.clone())
-    }
-
-    /// Who decides the ids of its entities: as declared, else what suits the key.
-    pub fn id_mode(&self) -> IdMode {
-        match self.options.id_mode {
-            // Another id can only be made for a key of one column.
-            Some(mode) if self.table.key.len() == 1 => mode,
-            None if self.table.integer_key => IdMode::Provisional,
-            _ => IdMode::Client,
-        }
-    }
-}
-
-/// All registered types, by name.
-#[derive(Debug, Clone, Default)]
-pub struct EntityTypes(BTreeMap<String, RegisteredType>);
-
-impl EntityTypes {
-    /// Reads them, each with its table as it is now. A table that is gone is left out.
-    pub(crate) fn load(conn: &Connection) -> Result<Self, StoreError> {
-        let sql =
-            "SELECT name, table_name, policy, schema_version, options FROM syncline_entity_type";
-        let rows: Vec<(String, String, String, u32, String)> = conn
-            .prepare(sql)?
-            .query_map([], |row| {
-                Ok((
-                    row.get(0)?,
-                    row.get(1)?,
-                    row.get(2)?,
-                    row.get(3)?,
-                    row.get(4)?,
-                ))
-            })?
-            .collect::<Result<_, _>>()?;
-        let mut types = BTreeMap::new();
-        for (name, table, policy, schema_version, options) in rows {
-            let options = TypeOptions::from_json(&options)?;
-            match Table::read_with(conn, &table, &options) {
-                Ok(table) => {
-                    let policy = policy.parse().unwrap_or_default();
-                    types.insert(
-                        name.clone(),
-                        RegisteredType {
-                            name,
-                            table,
-                            policy,
-                            schema_version,
-                            options,
-                        },
-                    );
-                }
-                Err(error) => {
-                    tracing::warn!(entity_type = name, %error, "the table cannot be synced now")
-                }
-            }
-        }
-        Ok(Self(types))
-    }
-
-    /// A type by name.
-    pub fn get(&self, name: &str) -> Option<&RegisteredType> {
-        self.0.get(name)
-    }
-
-    /// The type of a table; SQLite's table names do not tell case apart.
-    pub fn of_table(&self, table: &str) -> Option<&RegisteredType> {
-        self.0
-            .values()
-            .find(|entity_type| entity_type.table.name.eq_ignore_ascii_case(table))
-    }
-
-    /// All of them, by name.
-    pub fn iter(&self) -> impl Iterator<Item = &RegisteredType> {
-        self.0.values()
-    }
-}
+use syncline_core::{Dice, Now, Resolver, StoreAnswer, StoreWork};
+use syncline_protocol::{ClientId, ExchangeToken, Fields, Hello, Principal};
 
 /// Moments of a unit of work, for those who watch (crash tests above all).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +56,8 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// How much of what was confirmed is kept, to be offered again to a server that lost it.
     pub journal: Retention,
+    /// How many decided conflicts are remembered; open ones always are.
+    pub conflicts: Retention,
     /// Where it is remembered, outside the file, that this file is this installation's; `None`:
     /// only the server can notice that a file is a copy.
     pub records: Option<Arc<dyn InstallationRecords>>,
@@ -169,6 +65,11 @@ pub struct StoreOptions {
     pub checkpoint: Option<Checkpoint>,
     /// Who watches units of work.
     pub watcher: Option<Watcher>,
+    /// Resolvers of the app's own, by entity type: they decide in place of the declared policy.
+    pub resolvers: BTreeMap<String, Arc<dyn Resolver>>,
+    /// How long one of them may take for one conflict. The write lock is held meanwhile, so the app's
+    /// own writes wait as long.
+    pub resolver_deadline_ms: u64,
 }
 
 impl StoreOptions {
@@ -181,9 +82,12 @@ impl StoreOptions {
             busy_timeout_ms: 0,
             retention: Retention::default(),
             journal: Settings::default().journal(),
+            conflicts: Settings::default().conflicts(),
             records: None,
             checkpoint: None,
             watcher: None,
+            resolvers: BTreeMap::new(),
+            resolver_deadline_ms: 0,
         }
         .settings(&Settings::default())
     }
@@ -196,6 +100,8 @@ impl StoreOptions {
         self.retention = settings.retention();
         self.checkpoint = settings.checkpoint();
         self.journal = settings.journal();
+        self.conflicts = settings.conflicts();
+        self.resolver_deadline_ms = settings.resolver_deadline_ms();
         self
     }
 }
@@ -213,6 +119,7 @@ pub struct Store {
     identity_changed: bool,
     dice: Dice,
     options: StoreOptions,
+    resolvers: Arc<Resolvers>,
 }
 
 impl Store {
@@ -240,6 +147,10 @@ impl Store {
             schema_cookie: -1,
             token: 0,
             dice,
+            resolvers: Arc::new(Resolvers::new(
+                &options.resolvers,
+                options.resolver_deadline_ms,
+            )),
             options,
         };
         store.follow_schema()?;
@@ -355,7 +266,8 @@ impl Store {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let types = follow::follow(&tx)?;
+        let mut types = follow::follow(&tx)?;
+        types.resolvers = Arc::clone(&self.resolvers);
         for entity_type in types.iter() {
             unknown::adopt(&tx, entity_type)?;
         }
@@ -420,6 +332,33 @@ impl Store {
         self.remedy(now, |applier| held::restore(applier, entity_type))
     }
 
+    /// Conflicts, newest first.
+    pub fn conflicts(&self, filter: &ConflictFilter) -> Result<Vec<Conflict>, StoreError> {
+        conflict::list(&self.conn, filter)
+    }
+
+    /// One conflict in full.
+    pub fn conflict(&self, id: i64) -> Result<ConflictDetails, StoreError> {
+        conflict::show(&self.conn, &self.types, id)
+    }
+
+    /// Decides an open conflict as a person chose. What is to be pushed of it flows out as an ordinary
+    /// mutation with the next sync.
+    pub fn resolve_conflict(
+        &mut self,
+        id: i64,
+        choice: &Choice,
+        now: Now,
+    ) -> Result<(), StoreError> {
+        self.remedy(now, |applier| conflict::resolve(applier, id, choice))
+    }
+
+    /// Takes back what a person chose, as long as nothing of it was sent: the conflict is open again,
+    /// with row and mutations as they were.
+    pub fn undo_resolution(&mut self, id: i64, now: Now) -> Result<(), StoreError> {
+        self.remedy(now, |applier| conflict::undo(applier, id))
+    }
+
     /// A local act of the app's: guarded like the engine's work, but not fenced.
     fn remedy<T>(
         &mut self,
@@ -481,13 +420,16 @@ impl Session<'_> {
                 }
                 outbox::trim(tx, Kept::Log, self.options.retention, now)?;
                 outbox::trim(tx, Kept::Journal, self.options.journal, now)?;
+                conflict::trim(tx, self.options.conflicts, now)?;
                 StoreAnswer::Booked(booked)
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
             StoreWork::ApplyPage { scope, from, page } => {
                 let arrived = Arrived::new(scope, from.as_ref(), page);
                 let take = || page::take(tx, types, &arrived, self.options.checkpoint, now);
-                StoreAnswer::PageApplied(guarded(tx, types, take)?)
+                let taken = guarded(tx, types, take)?;
+                conflict::trim(tx, self.options.conflicts, now)?;
+                StoreAnswer::PageApplied(taken)
             }
             StoreWork::ForgetCursor(scope) => {
                 page::forget_cursor(tx, scope)?;
@@ -547,6 +489,8 @@ fn greet(
         }
     }
     meta::set(tx, meta::key::LIMITS, to_json(&hello.limits))?;
+    let ahead_ms = hello.server_time_ms.saturating_sub(now.unix_ms);
+    meta::set(tx, meta::key::SERVER_CLOCK, ahead_ms)?;
     let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
     let epoch_changed = epoch
         .as_deref()

@@ -8,7 +8,7 @@ use crate::outbox;
 use crate::row::{self, Written};
 use crate::store::RegisteredType;
 use crate::table::Table;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use syncline_core::{EntityRef, WaitsFor};
 use syncline_protocol::{ChangeKind, EntityId, Fields, Operation};
 
@@ -46,6 +46,20 @@ pub(crate) fn keep(
         to_json(unknown)
     ])?;
     Ok(())
+}
+
+/// What is kept of an entity.
+pub(crate) fn of(conn: &Connection, entity: &EntityRef) -> Result<Fields, StoreError> {
+    let sql =
+        "SELECT fields FROM syncline_unknown_fields WHERE entity_type = ?1 AND entity_id = ?2";
+    let names = [entity.entity_type.as_str(), entity.id.as_str()];
+    let kept: Option<String> = conn
+        .prepare_cached(sql)?
+        .query_row(names, |row| row.get(0))
+        .optional()?;
+    kept.map_or(Ok(Fields::new()), |text: String| {
+        json("unknown field", &text)
+    })
 }
 
 /// The entity is gone, or has no such fields any more.

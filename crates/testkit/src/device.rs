@@ -55,7 +55,7 @@ impl Device {
                     let name = table.clone();
                     let declared = Declaration {
                         name,
-                        policy,
+                        rules: policy.into(),
                         options,
                     };
                     (table, declared)

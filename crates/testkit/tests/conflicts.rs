@@ -40,7 +40,8 @@ fn edits_of_different_fields_both_stand() {
         world.rows("Alice", "SELECT title || done FROM task"),
         ["oat milk1"]
     );
-    assert_eq!(conflict_records(&mut world, "Bob"), 0, "nothing was lost");
+    let lost = "SELECT outcome ->> 'lost_mine' || ', ' || (outcome ->> 'lost_theirs') FROM syncline_conflict";
+    assert_eq!(world.rows("Bob", lost), ["nothing, nothing"]);
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn attaching_again_keeps_the_field_of_a_renamed_column() {
         let fields = fields.iter();
         let declared = Declaration {
             name: "task".to_owned(),
-            policy: Policy::ClientWins,
+            rules: Policy::ClientWins.into(),
             options: TypeOptions {
                 fields: fields
                     .map(|&(column, field)| (column.to_owned(), field.to_owned()))

@@ -37,11 +37,11 @@ fn a_file_says_it_all() {
         .json();
     assert_eq!(ran["pushed"], 1);
     let types =
-        "SELECT group_concat(name || ' ' || table_name || ' ' || policy || ' ' || options, '; ')
+        "SELECT group_concat(name || ' ' || table_name || ' ' || conflict_rules || ' ' || options, '; ')
                    FROM (SELECT * FROM syncline_entity_type ORDER BY name)";
     assert_eq!(
         value(&db, types),
-        r#"project project field-merge {}; todo task server-wins {"lane":"background"}"#
+        r#"project project {} {}; todo task {"policy":"server-wins"} {"lane":"background"}"#
     );
     assert_eq!(
         value(
@@ -67,7 +67,7 @@ fn a_file_says_it_all() {
     );
     assert_eq!(
         value(&db, types),
-        "project project field-merge {}; todo task client-wins {}"
+        r#"project project {} {}; todo task {"policy":"client-wins"} {}"#
     );
 }
 

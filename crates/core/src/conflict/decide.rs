@@ -98,7 +98,8 @@ impl Settled {
 /// Two different creates of one id are never merged unless `rules` declare a natural key on which they
 /// agree, since they need not be the same thing: they wait for a person. An answer that leaves
 /// fields out, invents some, holds a value that cannot be synced or breaks an invariant of `rules`
-/// waits for a person as well. A panic of a resolver is not caught here.
+/// waits for a person as well. Where the server's state is still the base, the resolver is not asked:
+/// the local edits stand. A panic of a resolver is not caught here.
 pub fn decide(
     resolver: &dyn Resolver,
     rules: &ConflictRules,

@@ -85,8 +85,18 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
-    /// A row that was created here goes by another id now: the server has assigned it, or another
-    /// row needed the old one. Whoever remembers the old id has to follow.
+    /// A resolver of the app's did not answer in time. Until the database is opened again, conflicts
+    /// of the type that only it could decide wait for a person.
+    ResolverDisabled {
+        /// The entity type.
+        entity_type: EntityType,
+        /// The resolver's name.
+        resolver: String,
+        /// How long it had, in milliseconds.
+        deadline_ms: u64,
+    },
+    /// A row that was created here goes by another id now: the server has assigned it, another row
+    /// needed the old one, or it is the same thing as another row by its natural key. Whoever remembers the old id has to follow.
     IdChanged {
         /// The entity type.
         entity_type: EntityType,

@@ -18,7 +18,7 @@ CREATE TABLE syncline_guard (
 CREATE TABLE syncline_entity_type (
   name       TEXT PRIMARY KEY NOT NULL,  -- the entity type
   table_name TEXT NOT NULL UNIQUE,       -- the app's table
-  policy     TEXT NOT NULL,              -- field-merge, server-wins or client-wins
+  conflict_rules TEXT NOT NULL DEFAULT '{}', -- JSON: how conflicts are decided, in the words of syncline.toml; names are fields
   schema_version INTEGER NOT NULL DEFAULT 1, -- counts the changes of the table's schema
   options    TEXT NOT NULL DEFAULT '{}', -- JSON: lane, id mode, declared references, columns left out, renamed fields
   columns    TEXT NOT NULL DEFAULT '[]'  -- JSON: the table's columns when it was last looked at
@@ -114,7 +114,7 @@ CREATE TABLE syncline_inbox (
   version     TEXT NOT NULL,
   position    INTEGER NOT NULL,
   received_at INTEGER NOT NULL,          -- ms since 1970
-  waits_for   TEXT NOT NULL,             -- answer, parent, conflict, constraint, type, valid, checkpoint
+  waits_for   TEXT NOT NULL,             -- answer, parent, constraint, type, valid, checkpoint
   detail      TEXT,                      -- which parent, which constraint …
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
@@ -157,7 +157,7 @@ CREATE TABLE syncline_id_map (
   entity_type TEXT NOT NULL,
   old_id      TEXT NOT NULL,
   new_id      TEXT NOT NULL,
-  reason      TEXT NOT NULL,             -- assigned (by the server), collision (a pulled row needed it)
+  reason      TEXT NOT NULL,             -- assigned (by the server), collision (a pulled row needed it), natural-key
   mapped_at   INTEGER NOT NULL,          -- ms since 1970
   PRIMARY KEY (entity_type, old_id)
 ) WITHOUT ROWID;
@@ -199,12 +199,15 @@ CREATE TABLE syncline_conflict (
   id          INTEGER PRIMARY KEY,
   entity_type TEXT NOT NULL,
   entity_id   TEXT NOT NULL,
-  mutation    TEXT,                      -- the mutation it arose on
+  mutations   TEXT NOT NULL,             -- JSON array of the mutations that it is about
   base        TEXT,                      -- JSON fields; NULL: absent
   local       TEXT,
   remote      TEXT,
-  error       TEXT,                      -- JSON: where and why it showed
-  resolution  TEXT,                      -- JSON: what was decided, by which rule; NULL: open
+  error       TEXT NOT NULL,             -- JSON: where and why it showed, and the remote's version
+  resolution  TEXT,                      -- the rule, or what a person chose; NULL: open
+  result      TEXT,                      -- JSON: the row that came of it; NULL: none
+  outcome     TEXT,                      -- JSON: field by field what was taken, and what either side lost
+  undo        TEXT,                      -- JSON: what a person's choice is taken back with
   opened_at   INTEGER NOT NULL,
   resolved_at INTEGER
 );

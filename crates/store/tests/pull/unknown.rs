@@ -57,7 +57,8 @@ fn they_are_never_sent_back_and_an_edit_of_other_fields_does_not_lose_them() {
         [r#"update|{"title":"oat milk"}"#]
     );
     assert_eq!(kept(&device), [r#"t|{"colour":"blue"}"#]);
-    assert_eq!(device.rows("SELECT count(*) FROM syncline_conflict"), ["0"]);
+    let lost = "SELECT outcome ->> 'lost_mine' || ', ' || (outcome ->> 'lost_theirs') FROM syncline_conflict";
+    assert_eq!(device.rows(lost), ["nothing, nothing"]);
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! The mutations of an entity on a new base: each is rewritten to what is left of it, what is empty
+//! is closed, and what depended on it depends on what carries its content now.
+
+use super::reconcile::Way;
+use crate::apply::Applier;
+use crate::captured;
+use crate::error::{StoreError, to_json};
+use crate::outbox::{self, Entry, EntryState, Recorded};
+use rusqlite::params;
+use syncline_core::{Intent, PendingMutation, Rebased, Rewrite};
+use syncline_protocol::Operation;
+
+/// As the outbox says why a mutation was recorded that nobody has written.
+pub(super) const ORIGIN: &str = "resolved";
+
+impl Applier<'_> {
+    /// Rewrites the entries on the remote state as base; those of which nothing is left are closed,
+    /// naming the rule and the record. Returns the number of a mutation that had to be added.
+    pub(super) fn rewrite_outbox(
+        &mut self,
+        way: &Way<'_>,
+        rebased: &Rebased,
+        rule: &str,
+        record: Option<i64>,
+    ) -> Result<Option<i64>, StoreError> {
+        self.rekeying.outbox_changed();
+        let names = (way.entity.entity_type.as_str(), way.entity.id.as_str());
+        let is_left = |one: &Rewrite| matches!(one, Rewrite::Write(_));
+        if rebased.new.is_some() || rebased.each.iter().any(is_left) {
+            captured::write_base(self.tx, names.0, names.1, way.theirs)?;
+        } else {
+            captured::delete_base(self.tx, names.0, names.1)?;
+        }
+        let detail = serde_json::json!({ "reason": "resolved", "rule": rule, "conflict": record });
+        for (index, (entry, rewrite)) in way.here.entries.iter().zip(&rebased.each).enumerate() {
+            match rewrite {
+                Rewrite::Write(intent) => self.rewrite_entry(entry, intent)?,
+                Rewrite::Supersede => {
+                    let carries = carriers(&way.here.pending, &rebased.each, index);
+                    self.lead_on(entry, &carries)?;
+                    outbox::settle(self.tx, entry, "superseded", &detail, self.now)?;
+                }
+            }
+        }
+        let Some(new) = &rebased.new else {
+            return Ok(None);
+        };
+        let recorded = Recorded {
+            entity_type: way.entity_type,
+            id: &way.entity.id,
+            op: new.op,
+            fields: (new.op != Operation::Delete).then_some(&new.fields),
+            origin: ORIGIN,
+        };
+        outbox::record(self.tx, &recorded, self.now).map(Some)
+    }
+
+    /// A mutation that a person has to mend keeps its state and its error.
+    fn rewrite_entry(&self, entry: &Entry, intent: &Intent) -> Result<(), StoreError> {
+        let kept = entry.state == EntryState::Failed;
+        let error: Option<String> = match kept {
+            true => self
+                .tx
+                .prepare_cached("SELECT last_error FROM syncline_outbox WHERE seq = ?1")?
+                .query_row([entry.seq], |row| row.get(0))?,
+            false => None,
+        };
+        outbox::rewrite(self.tx, entry.seq, intent.op, &intent.fields)?;
+        if kept {
+            self.tx
+                .prepare_cached(
+                    "UPDATE syncline_outbox SET state = 'failed', last_error = ?2 WHERE seq = ?1",
+                )?
+                .execute(params![entry.seq, error])?;
+        }
+        Ok(())
+    }
+
+    /// What names this mutation as a dependency names those that carry its content instead.
+    fn lead_on(&self, entry: &Entry, carries: &[&str]) -> Result<(), StoreError> {
+        let mutation = entry.mutation.as_str();
+        let mut statement = self.tx.prepare_cached(
+            "SELECT seq, depends_on FROM syncline_outbox o
+              WHERE depends_on IS NOT NULL AND json_valid(depends_on) AND EXISTS (
+                SELECT 1 FROM json_each(o.depends_on) WHERE value = ?1)",
+        )?;
+        let found = statement.query_map([mutation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let found: Vec<(i64, String)> = found.collect::<Result<_, _>>()?;
+        for (seq, named) in found {
+            // Anything else there is told when the entry is claimed.
+            let Ok(named) = serde_json::from_str::<Vec<String>>(&named) else {
+                continue;
+            };
+            let mut now: Vec<&str> = Vec::new();
+            for name in &named {
+                let instead = match name == mutation {
+                    true => carries,
+                    false => &[name.as_str()],
+                };
+                for one in instead {
+                    if !now.contains(one) {
+                        now.push(one);
+                    }
+                }
+            }
+            let now = (!now.is_empty()).then(|| to_json(&now));
+            self.tx
+                .prepare_cached("UPDATE syncline_outbox SET depends_on = ?2 WHERE seq = ?1")?
+                .execute(params![seq, now])?;
+        }
+        Ok(())
+    }
+}
+
+/// The mutations that say now what this one, of which nothing is left, had said.
+fn carriers<'p>(
+    pending: &'p [PendingMutation],
+    each: &[Rewrite],
+    superseded: usize,
+) -> Vec<&'p str> {
+    let Some(gone) = pending.get(superseded) else {
+        return Vec::new();
+    };
+    let carries = |rewrite: &Rewrite| match rewrite {
+        Rewrite::Supersede => false,
+        Rewrite::Write(intent) => {
+            intent.op != Operation::Update
+                || gone.fields.names().any(|name| intent.fields.contains(name))
+        }
+    };
+    let written = pending.iter().zip(each);
+    written
+        .filter(|(_, rewrite)| carries(rewrite))
+        .map(|(one, _)| one.mutation.as_str())
+        .collect()
+}

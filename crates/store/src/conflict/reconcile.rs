@@ -1,0 +1,321 @@
+//! Bringing a dirty entity and a remote state together: the resolver is asked, and row, base, outbox
+//! and record are written in one go (P2). The same for a pulled change and for a refused push.
+
+use super::person::loss;
+use super::record::{self, About, Decided, Showed};
+use crate::apply::{Applier, after_mutation};
+use crate::captured;
+use crate::error::StoreError;
+use crate::meta;
+use crate::outbox::{self, Entry};
+use crate::row::Written;
+use crate::store::RegisteredType;
+use crate::unknown;
+use rusqlite::Transaction;
+use syncline_core::{
+    ConflictCause, ConflictInput, Decision, EntityRef, Notice, PendingMutation, Settled, decide,
+};
+use syncline_protocol::{Fields, RemoteState};
+
+/// What came of bringing a dirty entity and a remote state together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reconciled {
+    /// Decided and written.
+    Settled,
+    /// A conflict is open.
+    Waits,
+    /// The decided row cannot be written; nothing was changed.
+    NoPlace(Written),
+}
+
+/// What there is of an entity on this side.
+pub(super) struct Here {
+    pub(super) base: Option<Fields>,
+    pub(super) local: Option<Fields>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) pending: Vec<PendingMutation>,
+}
+
+impl Here {
+    pub(super) fn read(
+        applier: &Applier<'_>,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+    ) -> Result<Self, StoreError> {
+        let (tx, names) = (
+            applier.tx,
+            (entity.entity_type.as_str(), entity.id.as_str()),
+        );
+        let entries = outbox::of_entity(tx, names.0, names.1)?;
+        let base = captured::base_of(tx, names.0, names.1)?.into_fields();
+        let local = match applier.local_row(entity_type, entity)? {
+            Some(row) => Some(with_dropped(tx, entity_type, base.as_ref(), &entries, row)?),
+            None => None,
+        };
+        Ok(Self {
+            pending: pending(tx, &entries)?,
+            base,
+            local,
+            entries,
+        })
+    }
+
+    pub(super) fn mutations(&self) -> Vec<&str> {
+        self.pending
+            .iter()
+            .map(|one| one.mutation.as_str())
+            .collect()
+    }
+}
+
+impl Applier<'_> {
+    /// Brings a dirty entity and a remote state together. None of its entries may have been sent
+    /// without a final outcome (E5).
+    pub(crate) fn reconcile(
+        &mut self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+        remote: Option<&RemoteState>,
+        cause: &ConflictCause,
+    ) -> Result<Reconciled, StoreError> {
+        let (theirs, unknown) = split_remote(entity_type, remote);
+        let here = Here::read(self, entity_type, entity)?;
+        let showed = Showed::new(cause, remote);
+        let way = Way {
+            entity_type,
+            entity,
+            theirs: theirs.as_ref(),
+            unknown: &unknown,
+            here: &here,
+            open: record::open_of(self.tx, entity)?.map(|record| record.id),
+        };
+        if let Some(theirs) = way.theirs
+            && must_stay_apart(&here.entries)
+        {
+            return self.replay(&way, theirs, showed);
+        }
+        match self.decide(&way, cause)? {
+            Decision::Manual { reason, .. } => {
+                self.open_conflict(&way, showed, reason)?;
+                Ok(Reconciled::Waits)
+            }
+            Decision::Settled(settled) => self.settle(&way, &settled, showed),
+        }
+    }
+
+    /// A conflict waits for a person from here on; one that is open is brought up to date.
+    pub(super) fn open_conflict(
+        &mut self,
+        way: &Way<'_>,
+        mut showed: Showed,
+        reason: String,
+    ) -> Result<i64, StoreError> {
+        showed.reason = Some(reason.clone());
+        let (id, new) = record::open(self.tx, &way.about(showed), way.open, self.now)?;
+        if new {
+            self.notices.push(Notice::ConflictOpened {
+                entity: way.entity.clone(),
+                reason,
+            });
+        }
+        Ok(id)
+    }
+
+    /// Asks the app's resolver, where there is one, else the declared rules.
+    pub(super) fn decide(
+        &mut self,
+        way: &Way<'_>,
+        cause: &ConflictCause,
+    ) -> Result<Decision, StoreError> {
+        let ahead_ms: Option<i64> = meta::get(self.tx, meta::key::SERVER_CLOCK)?;
+        let input = ConflictInput {
+            entity: way.entity,
+            base: way.here.base.as_ref(),
+            local: way.here.local.as_ref(),
+            remote: way.theirs,
+            pending: &way.here.pending,
+            cause,
+            server_time_ms: ahead_ms.map(|ahead| self.now.unix_ms.saturating_add(ahead)),
+        };
+        let rules = &way.entity_type.rules;
+        let joined = match (&way.here.base, &way.here.local, way.theirs) {
+            (None, Some(local), Some(theirs)) => rules.same_natural_key(local, theirs),
+            _ => false,
+        };
+        let Some(own) = self.types.resolvers.of(&way.entity_type.name) else {
+            if let (ConflictCause::Violation { constraint, .. }, false) = (cause, joined) {
+                return Ok(Decision::Manual {
+                    rule: "violation".to_owned(),
+                    reason: constraint.clone(),
+                });
+            }
+            return Ok(decide(rules, rules, &input));
+        };
+        let decision = decide(&own, rules, &input);
+        if let Some(deadline_ms) = own.was_late() {
+            self.notices.push(Notice::ResolverDisabled {
+                entity_type: way.entity.entity_type.clone(),
+                resolver: syncline_core::Resolver::name(&own).to_owned(),
+                deadline_ms,
+            });
+        }
+        Ok(decision)
+    }
+
+    /// Writes what was decided: row, record, base and outbox.
+    pub(super) fn settle(
+        &mut self,
+        way: &Way<'_>,
+        settled: &Settled,
+        showed: Showed,
+    ) -> Result<Reconciled, StoreError> {
+        if settled.row != way.here.local || self.vacated.contains_key(way.entity) {
+            match self.write_row(way.entity_type, way.entity, settled.row.as_ref())? {
+                Written::Done => {}
+                refused => return Ok(Reconciled::NoPlace(refused)),
+            }
+        }
+        let told = settled.rule != "unchanged";
+        // Where both sides say the same there was nothing to decide.
+        let record = match told && settled.rule != "equal" || way.open.is_some() {
+            true => {
+                let decided = Decided {
+                    resolution: &settled.rule,
+                    result: settled.row.as_ref(),
+                    outcome: Some(settled.into()),
+                    undo: None,
+                };
+                let (id, _) = record::open(self.tx, &way.about(showed), way.open, self.now)?;
+                record::decide(self.tx, id, &decided, self.now)?;
+                Some(id)
+            }
+            false => None,
+        };
+        unknown::keep(self.tx, way.entity, way.unknown)?;
+        self.rewrite_outbox(way, &settled.pending, &settled.rule, record)?;
+        if told {
+            self.notices.push(Notice::ConflictResolved {
+                entity: way.entity.clone(),
+                rule: settled.rule.clone(),
+            });
+        }
+        Ok(Reconciled::Settled)
+    }
+
+    /// Lays mutations that cannot become one over a remote state, in order: each stays as it is,
+    /// and the server decides it on whatever it finds.
+    fn replay(
+        &mut self,
+        way: &Way<'_>,
+        theirs: &Fields,
+        showed: Showed,
+    ) -> Result<Reconciled, StoreError> {
+        let mut row = Some(theirs.clone());
+        for (entry, shown) in way.here.entries.iter().zip(&way.here.pending) {
+            row = after_mutation(row, entry.op, Some(shown.fields.clone()));
+        }
+        match self.write_row(way.entity_type, way.entity, row.as_ref())? {
+            Written::Done => {}
+            refused => return Ok(Reconciled::NoPlace(refused)),
+        }
+        let names = (way.entity.entity_type.as_str(), way.entity.id.as_str());
+        captured::write_base(self.tx, names.0, names.1, Some(theirs))?;
+        unknown::keep(self.tx, way.entity, way.unknown)?;
+        if way.here.base.as_ref() != Some(theirs) {
+            let outcome = super::Outcome {
+                lost_theirs: loss(way.here.base.as_ref(), Some(theirs), row.as_ref()),
+                ..super::Outcome::default()
+            };
+            let decided = Decided {
+                resolution: "replay",
+                result: row.as_ref(),
+                outcome: Some(outcome),
+                undo: None,
+            };
+            let (id, _) = record::open(self.tx, &way.about(showed), way.open, self.now)?;
+            record::decide(self.tx, id, &decided, self.now)?;
+        }
+        Ok(Reconciled::Settled)
+    }
+}
+
+/// What is known of a conflict while it is decided.
+pub(super) struct Way<'a> {
+    pub(super) entity_type: &'a RegisteredType,
+    pub(super) entity: &'a EntityRef,
+    /// The server's fields that the table has.
+    pub(super) theirs: Option<&'a Fields>,
+    /// And those that it lacks.
+    pub(super) unknown: &'a Fields,
+    pub(super) here: &'a Here,
+    /// The record of the conflict, if it is open already.
+    pub(super) open: Option<i64>,
+}
+
+impl Way<'_> {
+    pub(super) fn about(&self, showed: Showed) -> About<'_> {
+        About {
+            entity: self.entity,
+            mutations: self.here.mutations(),
+            base: self.here.base.as_ref(),
+            local: self.here.local.as_ref(),
+            remote: self.theirs,
+            showed,
+        }
+    }
+}
+
+/// The row, and what was recorded of fields that have no column any more: the app has dropped
+/// it since, but not what it wrote.
+fn with_dropped(
+    tx: &Transaction<'_>,
+    entity_type: &RegisteredType,
+    base: Option<&Fields>,
+    entries: &[Entry],
+    mut row: Fields,
+) -> Result<Fields, StoreError> {
+    let mut recorded = base.cloned();
+    for entry in entries {
+        let payload = captured::fields_of_mutation(tx, entry.seq)?;
+        recorded = after_mutation(recorded, entry.op, payload);
+    }
+    let columns = &entity_type.table.columns;
+    for (field, value) in &recorded.unwrap_or_default() {
+        if columns.iter().all(|column| column.field != *field) {
+            row.insert(field.clone(), value.clone());
+        }
+    }
+    Ok(row)
+}
+
+/// What a resolver is shown of the entries.
+fn pending(tx: &Transaction<'_>, entries: &[Entry]) -> Result<Vec<PendingMutation>, StoreError> {
+    let shown = entries.iter().map(|entry| {
+        Ok(PendingMutation {
+            mutation: entry.mutation.as_str().to_owned(),
+            op: entry.op,
+            fields: captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default(),
+        })
+    });
+    shown.collect()
+}
+
+/// The fields of a remote state that the table has, and those that it lacks.
+pub(super) fn split_remote(
+    entity_type: &RegisteredType,
+    remote: Option<&RemoteState>,
+) -> (Option<Fields>, Fields) {
+    match remote.and_then(|remote| remote.fields.clone()) {
+        Some(fields) => {
+            let (known, unknown) = unknown::split(&entity_type.table, fields);
+            (Some(known), unknown)
+        }
+        None => (None, Fields::new()),
+    }
+}
+
+/// Commands mean more than their fields, and a mutation of a group cannot become part of another.
+fn must_stay_apart(entries: &[Entry]) -> bool {
+    let grouped = entries.iter().any(|entry| entry.group.is_some());
+    entries.iter().any(|entry| entry.command.is_some()) || (grouped && entries.len() > 1)
+}
