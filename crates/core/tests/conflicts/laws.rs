@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
     Bound, ConflictCause, ConflictRules, Decision, DeleteRule, DeleteRules, FieldRule, Intent,
-    Invariant, Lost, Policy, Rebased, Rewrite, Settled, TimeUnit, Timestamp, changed,
+    Invariant, Lost, PendingMutation, Policy, Rebased, Rewrite, Settled, TimeUnit, Timestamp,
+    changed,
 };
 use syncline_protocol::{ConflictReason, Fields, Operation, Value};
 
@@ -142,26 +143,24 @@ prop_compose! {
     }
 }
 
-/// The same in several mutations, or in none at all.
-fn split_up(
-    pending: Vec<syncline_core::PendingMutation>,
-    split: usize,
-) -> Vec<syncline_core::PendingMutation> {
-    let update = |one: &syncline_core::PendingMutation| one.op == Operation::Update;
-    if split == 0 {
-        return Vec::new();
-    }
-    match pending.first().filter(|one| split > 1 && update(one)) {
-        None => pending,
-        Some(one) => {
-            let numbered = one.fields.iter().enumerate();
-            numbered
+/// The same in several mutations, some of which write a field again, or in none at all.
+fn split_up(pending: Vec<PendingMutation>, split: usize) -> Vec<PendingMutation> {
+    let update = |one: &&PendingMutation| one.op == Operation::Update;
+    match pending.first().filter(update) {
+        _ if split == 0 => Vec::new(),
+        Some(one) if split > 1 => {
+            let before = (split > 2).then(|| mutation(9, Operation::Update, one.fields.clone()));
+            let single = one
+                .fields
+                .iter()
+                .enumerate()
                 .map(|(number, (name, value))| {
                     let fields = [(name.clone(), value.clone())].into_iter().collect();
                     mutation(number, Operation::Update, fields)
-                })
-                .collect()
+                });
+            before.into_iter().chain(single).collect()
         }
+        _ => pending,
     }
 }
 
@@ -231,18 +230,25 @@ proptest! {
         prop_assert!(row.names().all(|name| known.contains(name)));
     }
 
-    /// Each mutation keeps its place: an update that stays writes fields of its own, but for the last,
-    /// which takes what belongs to none.
+    /// Each mutation keeps its place: a field is sent with the last one that writes it, and with the last
+    /// of all if none does; no mutation sends anything else.
     #[test]
     fn each_mutation_keeps_its_own_fields(rules in any_rules(), question in any_question()) {
         let Some(settled) = settled(&rules, &question) else { return Ok(()) };
-        let pairs = question.pending.iter().zip(&settled.pending.each);
-        for (number, (old, new)) in pairs.enumerate() {
-            if let Rewrite::Write(Intent { op: Operation::Update, fields }) = new {
-                let last = number + 1 == question.pending.len();
-                prop_assert!(last || fields.names().all(|name| old.fields.contains(name)));
+        let (Some(row), Some(remote)) = (&settled.row, &question.remote) else { return Ok(()) };
+        let pending = &question.pending;
+        let mut expected = vec![Fields::new(); pending.len()];
+        for (name, value) in &changed(remote, row) {
+            let own = pending.iter().rposition(|one| one.fields.contains(name));
+            if let Some(at) = own.or(pending.len().checked_sub(1)) {
+                expected[at].insert(name.clone(), value.clone());
             }
         }
+        let found = settled.pending.each.iter().map(|one| match one {
+            Rewrite::Supersede => Fields::new(),
+            Rewrite::Write(intent) => intent.fields.clone(),
+        });
+        prop_assert_eq!(found.collect::<Vec<Fields>>(), expected);
     }
 
     /// Deciding once more, on what came of it, changes nothing and loses nothing.
