@@ -42,7 +42,8 @@ pub use page::{
     unstorable,
 };
 pub use remote::{
-    AnswerFuture, Page, PageChange, Remote, RemoteAnswer, RemoteError, RemoteRequest,
+    AnswerFuture, Hear, ListenEnd, ListenFuture, Page, PageChange, Remote, RemoteAnswer,
+    RemoteError, RemoteRequest,
 };
 pub use retry::{Dice, backoff_ms, retry_after_ms};
 pub use time::Now;

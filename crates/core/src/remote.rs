@@ -9,8 +9,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 use syncline_protocol::{
-    Change, ClientId, ExchangeToken, Hello, IdempotencyKey, KeyOutcome, PageEnd, PushResponse,
-    Scope, TypeDefinitions,
+    Change, ClientId, ExchangeToken, Head, Hello, IdempotencyKey, KeyOutcome, PageEnd,
+    PushResponse, Scope, TypeDefinitions,
 };
 
 /// One thing asked of the system of record.
@@ -165,6 +165,23 @@ pub enum RemoteError {
 /// A future that a remote returns.
 pub type AnswerFuture<'a> = Pin<Box<dyn Future<Output = RemoteAnswer> + Send + 'a>>;
 
+/// Who is told of each head that a remote hints at; quick, and never blocking.
+pub type Hear = Box<dyn FnMut(Head) + Send>;
+
+/// Ends when there is no more to be heard.
+pub type ListenFuture<'a> = Pin<Box<dyn Future<Output = ListenEnd> + Send + 'a>>;
+
+/// Why there is no more to be heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenEnd {
+    /// The remote gives no hints. Asking again helps when it has become another one.
+    NotOffered,
+    /// The remote ended the stream in order.
+    Closed,
+    /// The stream could not be opened, broke, or fell silent.
+    Failed(RemoteError),
+}
+
 /// A system of record.
 ///
 /// An implementation never panics on what it receives, bounds every wait, and holds no lock or
@@ -177,4 +194,11 @@ pub trait Remote: Send + Sync {
     /// Asks for new credentials after the old ones were refused. `Ok(())` when a request may be
     /// tried again with them; the reason otherwise (to be shown to the user, without secrets).
     fn refresh_credentials(&self) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+
+    /// Listens for hints that a scope's head moved, for as long as the remote gives them. The first
+    /// head comes soon after the stream is open: whoever has heard one may rely on the stream, and
+    /// one that falls silent ends by itself. What this client pushed need not be told.
+    fn listen(&self, _client: ClientId, _hear: Hear) -> ListenFuture<'_> {
+        Box::pin(std::future::ready(ListenEnd::NotOffered))
+    }
 }

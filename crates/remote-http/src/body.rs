@@ -46,6 +46,24 @@ impl BodyReader {
         self
     }
 
+    /// The whole of what follows has to come within this time.
+    pub(crate) fn within(&mut self, time: Duration) {
+        self.deadline = self.deadline.min(Instant::now() + time);
+    }
+
+    /// From here on it may take as long as it likes, as long as it is never silent for longer than
+    /// this.
+    pub(crate) fn endless(&mut self, silence: Duration) {
+        // Some thirty years: a moment that every clock can tell.
+        self.deadline = Instant::now() + Duration::from_secs(1 << 30);
+        self.progress = silence;
+    }
+
+    /// So many bytes may come from now on.
+    pub(crate) fn allow(&mut self, bytes: usize) {
+        self.left = bytes;
+    }
+
     /// Appends the next piece; `false` once the body is complete.
     pub(crate) async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, BodyFault> {
         let silence = Instant::now() + self.progress;

@@ -51,6 +51,7 @@ impl fmt::Debug for HttpRemoteBuilder {
 pub(crate) struct Bounds {
     pub(crate) request_timeout: Duration,
     pub(crate) progress_timeout: Duration,
+    pub(crate) live_silence: Duration,
     pub(crate) max_response_bytes: usize,
     pub(crate) compress_above: usize,
 }
@@ -65,6 +66,7 @@ impl HttpRemoteBuilder {
             bounds: Bounds {
                 request_timeout: Duration::from_secs(30),
                 progress_timeout: Duration::from_secs(15),
+                live_silence: Duration::from_secs(60),
                 max_response_bytes: 64 << 20,
                 compress_above: 1 << 10,
             },
@@ -108,6 +110,14 @@ impl HttpRemoteBuilder {
         self
     }
 
+    /// The longest that a live stream may be silent before it is taken for dead; default: 60 s. A
+    /// server of ours says something every 25 s.
+    #[must_use]
+    pub fn live_silence(mut self, timeout: Duration) -> Self {
+        self.bounds.live_silence = timeout.min(LONGEST_TIMEOUT);
+        self
+    }
+
     /// The longest answer, after decompression, in bytes; default: 64 MiB.
     #[must_use]
     pub fn max_response_bytes(mut self, bytes: usize) -> Self {
@@ -144,6 +154,7 @@ impl HttpRemoteBuilder {
             ("the connect time-out", self.connect_timeout.is_zero()),
             ("the request time-out", bounds.request_timeout.is_zero()),
             ("the progress time-out", bounds.progress_timeout.is_zero()),
+            ("the longest live silence", bounds.live_silence.is_zero()),
             ("the longest answer", bounds.max_response_bytes == 0),
         ] {
             if zero {

@@ -8,7 +8,7 @@
 //!   the echo of our request id, the right content type): captive portals and proxies speak HTTP
 //!   too, and what they say is *unreachable*, whatever their status;
 //! - follow a redirect, or speak plain `http` beyond this machine unless told to;
-//! - wait or read without a bound;
+//! - wait or read without a bound (a live stream may last, but not fall silent or flood);
 //! - let a token into an error, a log line or a `Debug` output, or a row's values into a log line;
 //! - change a byte of a frozen mutation.
 //!
@@ -27,6 +27,8 @@ mod answer;
 mod body;
 mod builder;
 mod error;
+mod events;
+mod listen;
 mod marks;
 mod page;
 mod remote;

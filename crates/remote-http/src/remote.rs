@@ -15,7 +15,9 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::SystemTime;
-use syncline_core::{AnswerFuture, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_core::{
+    AnswerFuture, Hear, ListenFuture, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest,
+};
 use syncline_protocol::{ClientId, TypeDefinitions};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -25,9 +27,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// environment (`HTTPS_PROXY` and its kin) are used, except for this very machine.
 pub struct HttpRemote {
     client: reqwest::Client,
-    base: Url,
+    pub(crate) base: Url,
     credentials: Credentials,
-    bounds: Bounds,
+    pub(crate) bounds: Bounds,
     ids: RequestIds,
 }
 
@@ -89,6 +91,10 @@ impl Remote for HttpRemote {
             tracing::debug!(renewed = result.is_ok(), "credentials renewed");
             result
         })
+    }
+
+    fn listen(&self, client: ClientId, hear: Hear) -> ListenFuture<'_> {
+        Box::pin(self.live(client, hear))
     }
 }
 
@@ -163,7 +169,7 @@ impl HttpRemote {
         self.end(call, result).await
     }
 
-    fn begin(&self, request: &Request) -> Call {
+    pub(crate) fn begin(&self, request: &Request) -> Call {
         Call {
             id: self.ids.next(),
             method: request.method.clone(),
@@ -176,7 +182,7 @@ impl HttpRemote {
     }
 
     /// Sends the request and returns the body of its answer, if that is a believed success.
-    async fn open(
+    pub(crate) async fn open(
         &self,
         call: &mut Call,
         client: &ClientId,
@@ -232,7 +238,11 @@ impl HttpRemote {
     }
 
     /// Logs the call, notes a refused token, and takes the token out of what was said.
-    async fn end<T>(&self, call: Call, result: Result<T, RemoteError>) -> Result<T, RemoteError> {
+    pub(crate) async fn end<T>(
+        &self,
+        call: Call,
+        result: Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
         let result = result.map_err(|error| call.redact(error));
         if let (Err(RemoteError::Auth { .. }), 401, Some(bearer)) =
             (&result, call.status, &call.bearer)
@@ -245,7 +255,7 @@ impl HttpRemote {
 }
 
 /// One request under way.
-struct Call {
+pub(crate) struct Call {
     id: String,
     method: reqwest::Method,
     path: String,
@@ -253,11 +263,11 @@ struct Call {
     deadline: Instant,
     bearer: Option<Bearer>,
     /// The status of the answer; 0 until there is one.
-    status: u16,
+    pub(crate) status: u16,
 }
 
 impl Call {
-    fn fault(&self, fault: BodyFault) -> RemoteError {
+    pub(crate) fn fault(&self, fault: BodyFault) -> RemoteError {
         fault.into_error(self.status)
     }
 

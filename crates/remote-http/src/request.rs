@@ -2,16 +2,16 @@
 
 use crate::builder::Bounds;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue,
 };
 use reqwest::{Method, Url};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use syncline_protocol::{
-    CONTENT_TYPE_PAGES, CONTENT_TYPE_PROBLEM, ClientId, HEADER_CLIENT, HEADER_PROTOCOL,
-    HEADER_REQUEST, IdempotencyKey, PROTOCOL_VERSION, Scope, TypeDefinitions,
+    CONTENT_TYPE_EVENTS, CONTENT_TYPE_PAGES, CONTENT_TYPE_PROBLEM, ClientId, HEADER_CLIENT,
+    HEADER_PROTOCOL, HEADER_REQUEST, IdempotencyKey, PROTOCOL_VERSION, Scope, TypeDefinitions,
 };
 
 /// Content type of a push, and of the answers to it and to a hello.
@@ -103,6 +103,15 @@ impl Request {
         }
     }
 
+    pub(crate) fn live(base: &Url) -> Self {
+        Self {
+            method: Method::GET,
+            url: endpoint(base, "live"),
+            expects: CONTENT_TYPE_EVENTS,
+            body: None,
+        }
+    }
+
     /// All headers; an error when the client's id or the like cannot be one.
     pub(crate) fn headers(
         &self,
@@ -123,6 +132,10 @@ impl Request {
         }
         let accept = format!("{}, {CONTENT_TYPE_PROBLEM}", self.expects);
         headers.insert(ACCEPT, own(&accept)?);
+        if self.expects == CONTENT_TYPE_EVENTS {
+            // Whoever compresses a stream holds its events back until there are enough.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization);

@@ -6,6 +6,7 @@ mod bounds;
 mod classification;
 mod credentials;
 mod fixtures;
+mod live;
 mod odd_answers;
 mod server;
 mod wire;
