@@ -264,7 +264,7 @@ impl Builder {
         let store = Store::open(&self.path, options)?;
         let remote = self.make_remote(&store, &settings)?;
         let writer = write::connect(&self.path, &settings)?;
-        let driver = Driver::new(store, remote, config, &self.path)?;
+        let driver = Driver::new(store, remote, config, settings.live(), &self.path)?;
         Syncline::start(driver, writer, settings.outbox_rows(), &self.path)
     }
 
@@ -332,6 +332,9 @@ impl Builder {
         }
         if let Some(timeout) = time("progress_timeout_ms") {
             builder = builder.progress_timeout(timeout);
+        }
+        if let Some(timeout) = time("live_silence_ms") {
+            builder = builder.live_silence(timeout);
         }
         if let Some(bytes) = size("max_response_bytes") {
             builder = builder.max_response_bytes(bytes);

@@ -3,15 +3,18 @@
 //! One thread, one single-threaded runtime, one loop: a command, an answer, a deadline or a write
 //! by somebody else becomes an input; what comes out is sent, told or waited for.
 
+mod live;
+
 use crate::handle::{SyncEnd, Told};
 use crate::{Clock, Engine, Error, Outgoing};
+use live::Listener;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use syncline_core::{Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError};
+use syncline_core::{Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError, RemoteRequest};
 use syncline_protocol::Fields;
-use syncline_store::{Discarded, Store, StoreError};
+use syncline_store::{Discarded, LiveUpdates, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -67,6 +70,7 @@ pub(crate) struct Driver {
     remote: Arc<dyn Remote>,
     clock: Clock,
     tasks: JoinSet<Input>,
+    listener: Listener,
     waiters: Vec<Waiter>,
     watch: Connection,
     /// `PRAGMA data_version` and the newest entry of the outbox, when last looked at.
@@ -78,12 +82,15 @@ impl Driver {
         store: Store,
         remote: Arc<dyn Remote>,
         config: Config,
+        live: LiveUpdates,
         path: &Path,
     ) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let watch = Connection::open_with_flags(path, flags)?;
         watch.busy_timeout(Duration::from_secs(1))?;
+        let listener = Listener::new(Arc::clone(&remote), config.clone(), live)?;
         Ok(Self {
+            listener,
             engine: Engine::new(store, config, random_seed()?)?,
             remote,
             clock: Clock::start(),
@@ -100,6 +107,7 @@ impl Driver {
         watching.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.catch_up(&told).await;
+            self.consider_hints(&told);
             let wake = self.next_wake();
             tokio::select! {
                 command = commands.recv() => match command {
@@ -118,6 +126,7 @@ impl Driver {
                         Err(error) => self.task_died(&error, &told),
                     }
                 }
+                event = self.listener.next() => self.on_live(event, &told),
                 () = tokio::time::sleep_until(wake.into()) => {
                     self.feed(Input::Tick, &told);
                     self.expire_waiters();
@@ -149,6 +158,7 @@ impl Driver {
 
     fn stop(&mut self, told: &Told) {
         self.tasks.abort_all();
+        self.listener.hush();
         self.engine.stop(self.clock.now());
         told.state(self.engine.state());
     }
@@ -215,6 +225,9 @@ impl Driver {
         for outgoing in outgoing {
             match outgoing {
                 Outgoing::Request(id, request) => {
+                    if matches!(request, RemoteRequest::Hello { .. }) {
+                        self.listener.greeting();
+                    }
                     let remote = Arc::clone(&self.remote);
                     self.tasks
                         .spawn(async move { Input::Remote(id, remote.send(request).await) });
@@ -227,6 +240,7 @@ impl Driver {
                 }
                 Outgoing::Notice(notice) => {
                     self.tell_waiters(&notice);
+                    self.follow(&notice);
                     told.notice(notice);
                 }
             }

@@ -57,8 +57,8 @@ pub use write::{Grouping, Recorded, WriteOptions};
 
 pub use rusqlite;
 pub use syncline_core::{
-    Config, Constraints, CycleEnd, Effect, EntityRef, Input, MutationError, Notice, Now, Policy,
-    Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId, State, SyncOrder,
+    Config, Constraints, CycleEnd, Effect, EntityRef, Input, Live, MutationError, Notice, Now,
+    Policy, Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId, State, SyncOrder,
 };
 pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]
@@ -68,7 +68,7 @@ pub use syncline_store::definitions::Made;
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{
-    Checkpoint, Discarded, EntryState, Lane, Moment, PullMode, SettingError, Settings, Store,
-    StoreError, StoreOptions, Watcher,
+    Checkpoint, Discarded, EntryState, Lane, LiveUpdates, Moment, PullMode, SettingError, Settings,
+    Store, StoreError, StoreOptions, Watcher,
 };
 pub use syncline_store::{InstallationRecords, StateDirectory};

@@ -14,6 +14,8 @@ pub struct Config {
     pub debounce_longest_ms: u64,
     /// How often the remote is asked for changes when nothing else happens; ±20 % jitter.
     pub poll_interval_ms: u64,
+    /// The same while the remote's hints are heard: only for those that were missed.
+    pub live_poll_interval_ms: u64,
     /// Mutations in one push at most (the server's limit may be lower).
     pub push_mutations: usize,
     /// Bytes of mutations in one push at most, unless a single one has more.
@@ -46,6 +48,7 @@ impl Default for Config {
             debounce_ms: 100,
             debounce_longest_ms: 2_000,
             poll_interval_ms: 15_000,
+            live_poll_interval_ms: 21_600_000,
             push_mutations: 500,
             push_bytes: 1 << 20,
             page_changes: 1_000,

@@ -34,7 +34,7 @@ pub use conflict::{
 pub use fold::{Folded, Intent, fold};
 pub use machine::{
     BookSummary, Booking, Cancel, ClaimLimits, Claimed, Constraints, CycleEnd, Effect, FaultKind,
-    Input, Machine, Notice, PageSummary, Reason, RequestId, State, StoreAnswer, StoreFault,
+    Input, Live, Machine, Notice, PageSummary, Reason, RequestId, State, StoreAnswer, StoreFault,
     StoreWork, Survey, SyncOrder, WakeReason,
 };
 pub use page::{

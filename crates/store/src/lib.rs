@@ -54,7 +54,8 @@ pub use outbox::EntryState;
 pub use preview::{Preview, preview};
 pub use remedy::Discarded;
 pub use settings::{
-    PullMode, Retention, SETTINGS, Section, Setting, SettingError, Settings, server_limits,
+    LiveUpdates, PullMode, Retention, SETTINGS, Section, Setting, SettingError, Settings,
+    server_limits,
 };
 pub use stage::Checkpoint;
 pub use store::{EntityTypes, Moment, RegisteredType, Store, StoreOptions, Watcher};

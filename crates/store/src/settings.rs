@@ -56,6 +56,19 @@ pub enum PullMode {
     Checkpoint,
 }
 
+/// The words for [`LiveUpdates`].
+const LIVE_UPDATES: &[&str] = &["on", "off"];
+
+/// Whether the remote's hints are listened for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LiveUpdates {
+    /// As long as the engine runs, with a remote that gives hints.
+    #[default]
+    On,
+    /// Never: changes are found by polling.
+    Off,
+}
+
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -91,12 +104,15 @@ pub const SETTINGS: &[Setting] = &[
     remote("connect_timeout_ms", 1, DAY_MS),
     remote("request_timeout_ms", 1, DAY_MS),
     remote("progress_timeout_ms", 1, DAY_MS),
+    remote("live_silence_ms", 1, DAY_MS),
     remote("token_timeout_ms", 1, DAY_MS),
     remote("max_response_bytes", 1 << 10, 1 << 40),
     remote("compress_above_bytes", 0, 1 << 40),
     sync("debounce_ms", 0, HOUR_MS),
     sync("debounce_longest_ms", 0, HOUR_MS),
     sync("poll_interval_ms", 100, 30 * DAY_MS),
+    word("live", LIVE_UPDATES),
+    sync("live_poll_interval_ms", 100, 30 * DAY_MS),
     sync("push_mutations", 1, 100_000),
     sync("push_bytes", 1 << 10, 1 << 30),
     word("order", ORDERS),
@@ -189,6 +205,7 @@ impl Settings {
                 "debounce_ms" => config.debounce_ms = value,
                 "debounce_longest_ms" => config.debounce_longest_ms = value,
                 "poll_interval_ms" => config.poll_interval_ms = value,
+                "live_poll_interval_ms" => config.live_poll_interval_ms = value,
                 "push_mutations" => config.push_mutations = size(value),
                 "push_bytes" => config.push_bytes = size(value),
                 "page_changes" => config.page_changes = size(value),
@@ -250,6 +267,19 @@ impl Settings {
     /// How long a resolver of the app's own may take for one conflict, in milliseconds.
     pub fn resolver_deadline_ms(&self) -> u64 {
         self.or("resolver_deadline_ms", 250)
+    }
+
+    /// Sets whether the remote's hints are listened for (`live` in `syncline.toml`).
+    pub fn set_live(&mut self, live: LiveUpdates) {
+        self.0.insert("live", live as u64);
+    }
+
+    /// Whether the remote's hints are listened for.
+    pub fn live(&self) -> LiveUpdates {
+        match self.or("live", 0) {
+            0 => LiveUpdates::On,
+            _ => LiveUpdates::Off,
+        }
     }
 
     /// Unsettled mutations at most, before the write API says that it is enough.

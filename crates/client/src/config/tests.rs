@@ -41,6 +41,7 @@ fn the_example_of_the_guide_is_complete_and_shows_the_defaults() {
     }
     let defaults = Settings::default();
     assert_eq!(config.settings.config(), Config::default());
+    assert_eq!(config.settings.live(), defaults.live());
     assert_eq!(config.settings.retention(), defaults.retention());
     assert_eq!(config.settings.outbox_rows(), defaults.outbox_rows());
     assert_eq!(
@@ -78,6 +79,7 @@ fn the_guide_tells_the_defaults_of_the_remote() {
         ("connect_timeout_ms", "connect_timeout: 10s"),
         ("request_timeout_ms", "request_timeout: 30s"),
         ("progress_timeout_ms", "progress_timeout: 15s"),
+        ("live_silence_ms", "live_silence: 60s"),
         ("max_response_bytes", "max_response_bytes: 67108864"),
         ("compress_above_bytes", "compress_above: 1024"),
     ] {
@@ -228,6 +230,13 @@ const WRONG: &[Wrong] = &[
             "sync.rounds",
             "0 is out of range: 1 to 1000",
         ),
+        (
+            "[sync]\nlive = true",
+            2,
+            "sync.live",
+            "must be a string, not a boolean",
+        ),
+        ("[sync]\nlive = 'of'", 2, "sync.live", "did you mean off?"),
         ("[sync]\nrounds = -1", 2, "sync.rounds", "not negative"),
         ("[sync]\nrounds = 1.5", 2, "sync.rounds", "not a float"),
         ("[remote]\nurl = ''", 2, "remote.url", "must not be empty"),

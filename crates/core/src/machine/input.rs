@@ -20,6 +20,8 @@ pub enum Input {
     Pause,
     /// The end of a pause.
     Resume,
+    /// Whether the remote's hints are heard from now on.
+    Live(Live),
     /// Time passed; sent when the wake-up told by `next_wakeup` is due, harmless at other times.
     Tick,
     /// A unit of store work ended.
@@ -59,6 +61,16 @@ pub enum Reason {
     Timer,
     /// A conflict was resolved, or a dead letter retried or discarded.
     Remediated,
+}
+
+/// Whether hints that a scope's head moved are heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Live {
+    /// A stream is open and has told a head.
+    Heard,
+    /// No stream is open.
+    Lost,
 }
 
 /// Names one remote request, so that a late or doubled answer is recognised.

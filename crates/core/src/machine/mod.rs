@@ -14,8 +14,8 @@ mod suspect;
 mod wait;
 
 pub use input::{
-    BookSummary, Booking, Cancel, ClaimLimits, Claimed, Effect, FaultKind, Input, PageSummary,
-    Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
+    BookSummary, Booking, Cancel, ClaimLimits, Claimed, Effect, FaultKind, Input, Live,
+    PageSummary, Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
 };
 pub use notice::{CycleEnd, Notice};
 pub use schedule::{Constraints, SyncOrder};
@@ -161,6 +161,7 @@ impl Machine {
             }
             (_, Input::Pause) => self.on_pause(now, &mut out),
             (_, Input::Resume) => self.on_resume(now, &mut out),
+            (_, Input::Live(live)) => self.on_live(live, now),
 
             (_, Input::Store(StoreAnswer::Renewed)) => {
                 self.waiting.lease_renewed(&self.config, now)

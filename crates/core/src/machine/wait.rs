@@ -2,7 +2,8 @@
 
 use super::push::Then;
 use super::{
-    CycleEnd, Effects, FaultKind, Machine, Notice, Reason, State, StoreFault, StoreWork, Survey,
+    CycleEnd, Effects, FaultKind, Live, Machine, Notice, Reason, State, StoreFault, StoreWork,
+    Survey,
 };
 use crate::{Config, Dice, Now, RemoteError, backoff_ms, retry_after_ms};
 
@@ -12,6 +13,8 @@ pub(super) struct Waiting {
     /// The first write of the burst, and when the debounce ends.
     debounce: Option<(u64, u64)>,
     poll: Option<u64>,
+    /// Hints are heard: polling is only for those that were missed.
+    live: bool,
     entry_due: Option<u64>,
     backoff: Option<Backoff>,
     renew: Option<u64>,
@@ -140,6 +143,15 @@ impl Waiting {
         self.debounce = Some((first, due));
     }
 
+    fn plan_poll(&mut self, config: &Config, now: Now, dice: &mut Dice) {
+        let interval = match self.live {
+            true => config.live_poll_interval_ms.max(config.poll_interval_ms),
+            false => config.poll_interval_ms,
+        };
+        let fifth = interval / 5;
+        self.poll = Some(now.after_ms(interval - fifth + dice.up_to(fifth * 2)));
+    }
+
     /// Sets the deadlines of rest; pushing may pause until a given moment.
     fn rest(
         &mut self,
@@ -149,8 +161,7 @@ impl Waiting {
         now: Now,
         dice: &mut Dice,
     ) {
-        let fifth = config.poll_interval_ms / 5;
-        self.poll = Some(now.after_ms(config.poll_interval_ms - fifth + dice.up_to(fifth * 2)));
+        self.plan_poll(config, now, dice);
         self.entry_due = survey.due_unix_ms.map(|due| {
             let delay = u64::try_from(due.saturating_sub(now.unix_ms)).unwrap_or(0);
             now.after_ms(delay.min(config.backoff_cap_ms))
@@ -259,6 +270,15 @@ impl Machine {
                 .error
                 .map_or(CycleEnd::Standby, CycleEnd::RemoteFailed);
             self.end_cycle(end, out);
+        }
+    }
+
+    /// While hints are heard, polling is rare; the moment they are not, it is as often as ever.
+    pub(super) fn on_live(&mut self, live: Live, now: Now) {
+        let heard = live == Live::Heard;
+        let changed = std::mem::replace(&mut self.waiting.live, heard) != heard;
+        if changed && self.waiting.poll.is_some() {
+            self.waiting.plan_poll(&self.config, now, &mut self.dice);
         }
     }
 

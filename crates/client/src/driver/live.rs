@@ -1,0 +1,298 @@
+//! Listening: keeps a live stream open while there is an engine to wake, and wakes it.
+//!
+//! A hint becomes a trigger only if it says more than was applied. It decides nothing else: when to
+//! poll while hints are heard, and what a hint may cut short, is the machine's business. A stream
+//! that ends is opened again after a back-off of its own; one that cannot be opened for good is not
+//! asked for again before the remote was greeted anew.
+
+use super::Driver;
+use crate::Error;
+use crate::driver::random_seed;
+use crate::handle::Told;
+use rusqlite::OptionalExtension;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use syncline_core::{
+    Config, CycleEnd, Dice, Input, ListenEnd, Live, Notice, Reason, Remote, RemoteError, State,
+    backoff_ms, retry_after_ms,
+};
+use syncline_protocol::{ClientId, Head, Scope};
+use syncline_store::LiveUpdates;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+/// A stream that lasted so long was a good one: the next failure is the first.
+const GOOD: Duration = Duration::from_secs(60);
+
+/// Whoever loses a stream polls anyway, and thousands may lose theirs at the same moment: the first
+/// wait is drawn from eight times the first back-off.
+const FIRST_FAILURE: u32 = 3;
+
+/// More scopes than anybody is granted.
+const MOST_SCOPES: usize = 1_000;
+
+type Heads = BTreeMap<Scope, Head>;
+
+pub(super) struct Listener {
+    wanted: LiveUpdates,
+    remote: Arc<dyn Remote>,
+    config: Config,
+    dice: Dice,
+    stage: Stage,
+    failures: u32,
+    /// The remote was greeted since it said that it gives no hints.
+    greeted: bool,
+    /// Hints were heard and are not any more, which the machine does not know yet.
+    lost: bool,
+    /// What was heard and not compared with what was applied.
+    heads: Heads,
+}
+
+enum Stage {
+    /// Nothing is heard, and nothing is done about it.
+    Quiet,
+    /// Until the stream is opened again.
+    Waiting(Instant),
+    Listening {
+        task: JoinSet<ListenEnd>,
+        heads: watch::Receiver<Heads>,
+        since: Instant,
+        heard: bool,
+    },
+}
+
+/// What happens while listening.
+pub(super) enum Event {
+    Heard,
+    Ended(Result<ListenEnd, JoinError>),
+    Due,
+}
+
+impl Listener {
+    pub(super) fn new(
+        remote: Arc<dyn Remote>,
+        config: Config,
+        wanted: LiveUpdates,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            wanted,
+            remote,
+            config,
+            dice: Dice::seeded(random_seed()?),
+            stage: Stage::Quiet,
+            failures: 0,
+            greeted: true,
+            lost: false,
+            heads: Heads::new(),
+        })
+    }
+
+    /// Waits for the next event; dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Event {
+        match &mut self.stage {
+            Stage::Quiet => std::future::pending().await,
+            Stage::Waiting(until) => {
+                tokio::time::sleep_until((*until).into()).await;
+                Event::Due
+            }
+            Stage::Listening { task, heads, .. } => tokio::select! {
+                biased; // what was heard before the end counts
+                Ok(()) = heads.changed() => Event::Heard,
+                Some(end) = task.join_next() => Event::Ended(end),
+            },
+        }
+    }
+
+    /// The remote is being greeted.
+    pub(super) fn greeting(&mut self) {
+        self.greeted = true;
+    }
+
+    fn start(&mut self, client: ClientId) {
+        let (sender, heads) = watch::channel(Heads::new());
+        let mut task = JoinSet::new();
+        task.spawn(listen(Arc::clone(&self.remote), client, sender));
+        self.stage = Stage::Listening {
+            task,
+            heads,
+            since: Instant::now(),
+            heard: false,
+        };
+    }
+
+    /// Takes over what was heard; true when it is the first of this stream.
+    fn take(&mut self) -> bool {
+        let Stage::Listening { heads, heard, .. } = &mut self.stage else {
+            return false;
+        };
+        self.heads.extend(heads.borrow_and_update().clone());
+        !std::mem::replace(heard, true)
+    }
+
+    /// Stops listening.
+    pub(super) fn hush(&mut self) {
+        self.heads.clear();
+        self.leave(Stage::Quiet);
+    }
+
+    fn leave(&mut self, stage: Stage) {
+        let left = std::mem::replace(&mut self.stage, stage);
+        self.lost |= matches!(left, Stage::Listening { heard: true, .. });
+    }
+
+    /// After the stream's end: waits, or falls quiet.
+    fn ended(&mut self, end: &Result<ListenEnd, JoinError>) {
+        if let Stage::Listening {
+            since, heard: true, ..
+        } = &self.stage
+            && since.elapsed() >= GOOD
+        {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        let wait = match end {
+            Ok(ListenEnd::NotOffered) => {
+                self.greeted = false;
+                return self.leave(Stage::Quiet);
+            }
+            Ok(ListenEnd::Failed(RemoteError::Auth { .. })) => return self.leave(Stage::Quiet),
+            Ok(ListenEnd::Failed(RemoteError::Transient {
+                retry_after: Some(asked),
+                ..
+            })) => retry_after_ms(*asked, &mut self.dice),
+            _ => {
+                let failures = self.failures.saturating_add(FIRST_FAILURE);
+                backoff_ms(&self.config, failures, &mut self.dice)
+            }
+        };
+        self.leave(Stage::Waiting(Instant::now() + Duration::from_millis(wait)));
+    }
+}
+
+/// One stream, opened once more with other credentials if the first are refused.
+async fn listen(
+    remote: Arc<dyn Remote>,
+    client: ClientId,
+    heads: watch::Sender<Heads>,
+) -> ListenEnd {
+    let heads = Arc::new(heads);
+    let hear = || {
+        let heads = Arc::clone(&heads);
+        Box::new(move |head: Head| {
+            heads.send_modify(|all| {
+                if all.len() < MOST_SCOPES || all.contains_key(&head.scope) {
+                    all.insert(head.scope.clone(), head);
+                }
+            });
+        })
+    };
+    let end = remote.listen(client.clone(), hear()).await;
+    if let ListenEnd::Failed(RemoteError::Auth { .. }) = end
+        && remote.refresh_credentials().await.is_ok()
+    {
+        return remote.listen(client, hear()).await;
+    }
+    end
+}
+
+impl Driver {
+    pub(super) fn on_live(&mut self, event: Event, told: &Told) {
+        match event {
+            Event::Heard => {
+                if self.listener.take() {
+                    tracing::debug!("hints are heard");
+                    self.feed(Input::Live(Live::Heard), told);
+                }
+            }
+            Event::Due => self.listen(),
+            Event::Ended(end) => {
+                tracing::debug!(?end, "no more hints are heard");
+                self.listener.ended(&end);
+                if let Ok(ListenEnd::Failed(RemoteError::Auth { .. })) = end {
+                    // The engine asks for credentials as it does for every request, and tells.
+                    self.feed(Input::Trigger(Reason::Timer), told);
+                }
+            }
+        }
+    }
+
+    /// Opens a stream unless the engine has reasons to leave the remote alone: then the end of its
+    /// next cycle opens it.
+    fn listen(&mut self) {
+        let busy = matches!(
+            self.engine.state(),
+            State::Connecting | State::Pushing | State::Pulling
+        );
+        let client = self.engine.store().client_id();
+        match client {
+            Ok(client) if busy || self.rests() => self.listener.start(client),
+            _ => self.listener.hush(),
+        }
+    }
+
+    /// Listening follows the engine: it begins when a cycle has come to its end, and ends when the
+    /// engine may not ask anything of the remote.
+    pub(super) fn follow(&mut self, notice: &Notice) {
+        match notice {
+            Notice::CycleEnded(CycleEnd::Complete | CycleEnd::RoundsUsedUp) => {
+                let quiet = matches!(self.listener.stage, Stage::Quiet);
+                let wanted = self.listener.wanted == LiveUpdates::On;
+                if quiet && wanted && self.listener.greeted {
+                    self.listen();
+                }
+            }
+            Notice::CycleEnded(CycleEnd::Standby | CycleEnd::CredentialsNeeded)
+            | Notice::IdentityChanged => self.listener.hush(),
+            Notice::StateChanged { to, .. } if !is_awake(*to) => self.listener.hush(),
+            _ => {}
+        }
+    }
+
+    fn rests(&self) -> bool {
+        matches!(self.engine.state(), State::Idle | State::BlockedConflict)
+    }
+
+    /// Asks for a sync if something was heard that the last cycle did not bring.
+    pub(super) fn consider_hints(&mut self, told: &Told) {
+        if std::mem::take(&mut self.listener.lost) {
+            self.feed(Input::Live(Live::Lost), told);
+        }
+        if self.listener.heads.is_empty() || !self.rests() {
+            return;
+        }
+        let heads = std::mem::take(&mut self.listener.heads);
+        if heads.values().any(|head| self.is_news(head)) {
+            self.feed(Input::Trigger(Reason::RemoteHint), told);
+        }
+    }
+
+    fn is_news(&self, head: &Head) -> bool {
+        let applied = self
+            .watch
+            .prepare_cached(
+                "SELECT epoch, position FROM syncline_cursor WHERE scope = ?1 AND phase = 'feed'",
+            )
+            .and_then(|mut statement| {
+                let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+                statement.query_row([head.scope.as_str()], read).optional()
+            });
+        let applied: Option<(String, i64)> = applied.unwrap_or_default();
+        applied.is_none_or(|(epoch, position)| {
+            epoch != head.epoch.as_str() || position < head.position
+        })
+    }
+}
+
+/// Whether an engine in this state may have a stream open.
+fn is_awake(state: State) -> bool {
+    matches!(
+        state,
+        State::Idle
+            | State::Connecting
+            | State::Pushing
+            | State::Pulling
+            | State::BlockedConflict
+            | State::Backoff
+    )
+}
