@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline_core::{
     Config, CycleEnd, Dice, Input, ListenEnd, Live, Notice, Reason, Remote, RemoteError, State,
-    backoff_ms, retry_after_ms,
+    SyncOrder, backoff_ms, retry_after_ms,
 };
 use syncline_protocol::{ClientId, Head, Scope};
 use syncline_store::LiveUpdates;
@@ -107,6 +107,13 @@ impl Listener {
     /// The remote is being greeted.
     pub(super) fn greeting(&mut self) {
         self.greeted = true;
+    }
+
+    /// A moment after a cycle: an engine that was started for one sync ends before.
+    fn soon(&mut self) {
+        let half = self.config.backoff_base_ms / 2;
+        let wait = Duration::from_millis(half + self.dice.up_to(half));
+        self.stage = Stage::Waiting(Instant::now() + wait);
     }
 
     fn start(&mut self, client: ClientId) {
@@ -237,9 +244,10 @@ impl Driver {
         match notice {
             Notice::CycleEnded(CycleEnd::Complete | CycleEnd::RoundsUsedUp) => {
                 let quiet = matches!(self.listener.stage, Stage::Quiet);
-                let wanted = self.listener.wanted == LiveUpdates::On;
+                let wanted = self.listener.wanted == LiveUpdates::On
+                    && self.listener.config.order != SyncOrder::PushOnly;
                 if quiet && wanted && self.listener.greeted {
-                    self.listen();
+                    self.listener.soon();
                 }
             }
             Notice::CycleEnded(CycleEnd::Standby | CycleEnd::CredentialsNeeded)
