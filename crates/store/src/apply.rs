@@ -5,6 +5,7 @@ use crate::captured::{self, CapturedError};
 use crate::conflict::{Reconciled, natural, record};
 use crate::error::StoreError;
 use crate::held;
+use crate::orphans;
 use crate::rekey::{self, Rekeying, Room};
 use crate::row::{self, Written};
 use crate::state;
@@ -177,12 +178,21 @@ impl Applier<'_> {
         entity: &EntityRef,
     ) -> Result<Landed, StoreError> {
         let fields = upserted(change);
+        let gone = match fields {
+            None => self.referenced_row(entity_type, entity)?,
+            Some(_) => None,
+        };
         match self.write_row(entity_type, entity, fields)? {
             Written::Done => {}
             Written::NoParent(parent) => {
                 return self.park(scope, change, WaitsFor::Parent, &parent);
             }
             Written::Refused(why) => return self.park(scope, change, WaitsFor::Constraint, &why),
+        }
+        if let Some(gone) = gone {
+            let deletion = Some((&change.version, change.position));
+            let (tx, types) = (self.tx, self.types);
+            orphans::note(tx, types, entity_type, &entity.id, &gone, deletion)?;
         }
         let unknown = match fields {
             Some(fields) => unknown::split(&entity_type.table, fields.clone()).1,
@@ -245,6 +255,18 @@ impl Applier<'_> {
                 }
                 Ok(written)
             }
+        }
+    }
+
+    /// The local row, where others may reference it.
+    fn referenced_row(
+        &self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+    ) -> Result<Option<Fields>, StoreError> {
+        match orphans::is_referenced(self.types, entity_type) {
+            true => self.local_row(entity_type, entity),
+            false => Ok(None),
         }
     }
 

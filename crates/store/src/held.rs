@@ -6,6 +6,7 @@
 use crate::apply::Applier;
 use crate::captured;
 use crate::error::StoreError;
+use crate::orphans;
 use crate::outbox;
 use crate::retry::{Occasion, retry_waiting};
 use crate::row::{self, Written};
@@ -83,7 +84,12 @@ pub(crate) fn confirm(applier: &mut Applier<'_>, name: &str) -> Result<u64, Stor
             &entity,
             "its row is gone on the server, as a person confirmed",
         )?;
+        let row = row::read(applier.tx, &entity_type.table, &entity.id)?;
         if applier.write_row(entity_type, &entity, None)? == Written::Done {
+            if let Some(row) = &row {
+                let (tx, types) = (applier.tx, applier.types);
+                orphans::note(tx, types, entity_type, &entity.id, row, None)?;
+            }
             captured::delete_base(applier.tx, name, entity.id.as_str())?;
             gone += 1;
         }

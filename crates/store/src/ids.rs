@@ -4,6 +4,7 @@
 
 use crate::error::StoreError;
 use crate::journal;
+use crate::orphans;
 use crate::outbox::Entry;
 use crate::store::RegisteredType;
 use crate::table::quote_ident;
@@ -20,7 +21,7 @@ const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
 /// table was attached, or that the server confirmed before, is offered under its own id: if the
 /// server has the same row, it is the same thing.
 pub(crate) fn assign_for(entry: &Entry, entity_type: &RegisteredType) -> Option<Assign> {
-    let confirmed = entry.origin.as_deref() == Some(journal::ORIGIN);
+    let confirmed = entry.origin.as_deref() == Some(journal::ORIGIN) || orphans::is_restored(entry);
     let known_by_id = confirmed || entry.origin.as_deref() == Some("attach");
     match (entry.op, entity_type.id_mode()) {
         (Operation::Create, IdMode::Provisional) if !known_by_id => Some(Assign::IfTaken),

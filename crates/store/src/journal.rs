@@ -95,7 +95,7 @@ pub(crate) fn begin_history(
          DELETE FROM syncline_entity_state;
          DELETE FROM syncline_inbox;
          DELETE FROM syncline_staged; DELETE FROM syncline_staged_page;
-         DELETE FROM syncline_held;
+         DELETE FROM syncline_held; UPDATE syncline_removed SET version = NULL, position = NULL;
          UPDATE syncline_conflict
             SET error = json_set(error, '$.remote.position', 0, '$.remote.version', '')
           WHERE resolved_at IS NULL AND json_type(error, '$.remote') = 'object';",

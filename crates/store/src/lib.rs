@@ -28,6 +28,7 @@ mod journal;
 mod lease;
 mod meta;
 pub mod migrate;
+mod orphans;
 mod outbox;
 pub mod outbox_view;
 mod page;

@@ -6,6 +6,7 @@ use crate::conflict::{record, violation};
 use crate::error::StoreError;
 use crate::inbox;
 use crate::meta;
+use crate::orphans;
 use crate::recover;
 use crate::retry::{Occasion, retry_held_back, retry_waiting};
 use crate::stage::{self, Checkpoint, Staging};
@@ -224,6 +225,9 @@ fn apply(
     applier.plain = false;
     try_again(&mut applier, &page.end, &mut summary)?;
     move_cursor(tx, scope, &page.end, now)?;
+    if page.end.at_head {
+        orphans::mend(&mut applier)?;
+    }
     // (Of a snapshot that was compared, nothing is due any more.)
     summary.again = page.end.at_head && recover::begin_after_feed(tx, scope)?;
     summary.notices.append(&mut applier.notices);

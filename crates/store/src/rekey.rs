@@ -11,6 +11,7 @@ use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
 use crate::error::StoreError;
 use crate::ids;
+use crate::orphans;
 use crate::outbox::{self, Entry};
 use crate::row::{self, Written};
 use crate::state;
@@ -114,6 +115,9 @@ pub(crate) fn make_room(
     }
     if entity_type.id_mode() == IdMode::Client {
         return move_parent(applier, entity_type, entity);
+    }
+    if orphans::is_only_restored(&entries) {
+        return Ok(Room::NotNeeded);
     }
     if first == Some(0) && entity_type.is_known_by_id(create) {
         let local = row::read(applier.tx, &entity_type.table, &entity.id)?;
@@ -365,7 +369,8 @@ pub(crate) fn taken(
         return Ok(Taken::Rekeyed);
     }
     let local = row::read(applier.tx, &entity_type.table, &entity.id)?;
-    if entity_type.is_known_by_id(create) && has_all(remote, local.as_ref()) {
+    let same = entity_type.is_known_by_id(create) && has_all(remote, local.as_ref());
+    if same || orphans::is_restored(create) {
         return Ok(Taken::Conflict);
     }
     match to_fresh_id(applier, entity_type, entity, create.seq)? {

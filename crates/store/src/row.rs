@@ -2,6 +2,7 @@
 
 use crate::capture;
 use crate::error::{StoreError, is_rows_fault};
+use crate::store::RegisteredType;
 use crate::table::{Affinity, Column, Reference, Table, quote_ident};
 use rusqlite::types::{Value as SqlValue, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
@@ -108,7 +109,7 @@ pub(crate) fn for_each(
     table: &Table,
     each: impl FnMut(Result<EntityId, String>, Fields) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    for_each_where(conn, table, "1", each)
+    for_each_where(conn, table, "1", &[], each)
 }
 
 /// Every row whose referenced row is not there.
@@ -135,7 +136,30 @@ pub(crate) fn for_each_orphan(
         quote_ident(&reference.table),
         pairs.map(same).collect::<Vec<_>>().join(" AND ")
     );
-    for_each_where(conn, table, &filter, each)
+    for_each_where(conn, table, &filter, &[], each)
+}
+
+/// The rows of a type that reference a row with these values; those with a key that cannot be synced
+/// are left out.
+pub(crate) fn referring(
+    conn: &Connection,
+    entity_type: &RegisteredType,
+    reference: &Reference,
+    values: Option<Vec<SqlValue>>,
+) -> Result<Vec<(EntityId, Fields)>, StoreError> {
+    let mut found = Vec::new();
+    let Some(values) = values else {
+        return Ok(found);
+    };
+    let same =
+        |(index, column): (usize, &String)| format!("{} = ?{}", quote_ident(column), index + 1);
+    let filter: Vec<String> = reference.columns.iter().enumerate().map(same).collect();
+    let filter = filter.join(" AND ");
+    for_each_where(conn, &entity_type.table, &filter, &values, |id, fields| {
+        found.extend(id.ok().map(|id| (id, fields)));
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// The ids of rows with these values in these columns, the first few.
@@ -184,6 +208,7 @@ fn for_each_where(
     conn: &Connection,
     table: &Table,
     filter: &str,
+    values: &[SqlValue],
     mut each: impl FnMut(Result<EntityId, String>, Fields) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let keys: Vec<String> = table
@@ -198,7 +223,7 @@ fn for_each_where(
         quote_ident(&table.name)
     );
     let mut statement = conn.prepare(&sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query(params_from_iter(values))?;
     while let Some(row) = rows.next()? {
         let id = id_from(table, row)?;
         each(id, fields_from(table, row, table.key.len())?)?;
@@ -236,16 +261,24 @@ pub(crate) fn is_default(
     let Some(constant) = capture::constant_default(default) else {
         return Ok(true);
     };
+    Ok(self::constant(conn, column, &constant)? == *value)
+}
+
+/// What a column makes of a constant.
+pub(crate) fn constant(
+    conn: &Connection,
+    column: &Column,
+    constant: &str,
+) -> Result<Value, StoreError> {
     let stored = match column.affinity {
         Affinity::Text => format!("iif(typeof({constant}) = 'blob', {constant}, {constant} || '')"),
         Affinity::Real => {
             format!("iif(typeof({constant}) = 'integer', {constant} + 0.0, {constant})")
         }
-        _ => constant,
+        _ => constant.to_owned(),
     };
     let sql = format!("SELECT {stored}");
-    let default = conn.query_row(&sql, [], |row| Ok(from_sql(row.get_ref(0)?)))?;
-    Ok(default == *value)
+    Ok(conn.query_row(&sql, [], |row| Ok(from_sql(row.get_ref(0)?)))?)
 }
 
 /// Writes a whole row: inserts it, or sets the fields if it is there. Not for a part of a row: SQLite
@@ -406,13 +439,24 @@ pub(crate) fn reference_values(
     id: &EntityId,
     fields: &Fields,
 ) -> Option<Vec<SqlValue>> {
+    match reference.to_columns.is_empty() {
+        true => None,
+        false => values_of(table, &reference.columns, id, fields),
+    }
+}
+
+/// The values of these columns of an entity; `None` when there are none, or one is NULL or unknown.
+pub(crate) fn values_of(
+    table: &Table,
+    columns: &[String],
+    id: &EntityId,
+    fields: &Fields,
+) -> Option<Vec<SqlValue>> {
     let value = |column: &String| {
         column_value(table, id, fields, column).filter(|value| *value != SqlValue::Null)
     };
-    if reference.to_columns.is_empty() {
-        return None;
-    }
-    reference.columns.iter().map(value).collect()
+    let values: Option<Vec<SqlValue>> = columns.iter().map(value).collect();
+    values.filter(|values| !values.is_empty())
 }
 
 /// Whether the referenced row is there.

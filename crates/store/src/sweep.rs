@@ -10,6 +10,7 @@ use crate::captured;
 use crate::error::StoreError;
 use crate::held;
 use crate::meta;
+use crate::orphans;
 use crate::outbox;
 use crate::recover;
 use crate::row;
@@ -145,11 +146,12 @@ fn sweep_type(
         return Ok(());
     }
     held::hold(tx, &entity_type.name, std::iter::empty())?;
-    for (id, _) in &gone {
+    for (id, fields) in &gone {
         let entity = EntityRef {
             entity_type: entity_type.entity_type(),
             id: id.clone(),
         };
+        orphans::note(tx, applier.types, entity_type, id, fields, None)?;
         row::remove(tx, &entity_type.table, id)?;
         unknown::forget(tx, &entity)?;
         captured::delete_base(tx, &entity_type.name, id.as_str())?;
@@ -227,18 +229,24 @@ fn park_orphans(
     summary: &mut PageSummary,
 ) -> Result<(), StoreError> {
     let (tx, table) = (applier.tx, &entity_type.table);
-    let mut orphans = Vec::new();
+    let mut found = Vec::new();
     for reference in table
         .references
         .iter()
         .filter(|reference| !reference.to_columns.is_empty())
     {
+        // Those whose parent has just left are looked after at the head.
+        let noted = orphans::noted_values(tx, applier.types, reference)?;
         row::for_each_orphan(tx, table, reference, |id, fields| {
-            orphans.extend(id.ok().map(|id| (id, fields, reference.table.clone())));
+            let Ok(id) = id else { return Ok(()) };
+            let values = row::reference_values(table, reference, &id, &fields);
+            if !values.is_some_and(|values| noted.contains(&values)) {
+                found.push((id, fields, reference.table.clone()));
+            }
             Ok(())
         })?;
     }
-    for (id, fields, parent) in orphans {
+    for (id, fields, parent) in found {
         let name = EntityType::new(entity_type.name.clone());
         let entity = EntityRef {
             entity_type: name,

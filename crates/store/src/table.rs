@@ -125,6 +125,22 @@ pub struct Reference {
     pub table: String,
     /// The columns there, in the same order; empty if that table does not exist.
     pub to_columns: Vec<String>,
+    /// What becomes of rows whose referenced row is deleted.
+    pub on_delete: OnDelete,
+}
+
+/// The ON DELETE clause of a foreign key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnDelete {
+    /// The deletion is refused; also RESTRICT, and what is declared to Syncline only.
+    #[default]
+    NoAction,
+    /// They are deleted too.
+    Cascade,
+    /// They reference nothing any more.
+    SetNull,
+    /// They reference what the columns' defaults say.
+    SetDefault,
 }
 
 /// Why a table cannot be synced.

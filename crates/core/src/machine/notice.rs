@@ -46,6 +46,22 @@ pub enum Notice {
         /// Changes that were applied before the head was reached.
         changes: u64,
     },
+    /// A row was deleted elsewhere, and rows here referenced it: what their foreign key says was
+    /// recorded as mutations.
+    OrphansMended {
+        /// The row that was deleted.
+        parent: EntityRef,
+        /// Rows that were deleted with it.
+        deleted: u64,
+        /// Rows whose reference was changed.
+        changed: u64,
+    },
+    /// A row that was deleted elsewhere is created again: rows here reference it, and their foreign
+    /// key does not let it go.
+    DeletionUndone {
+        /// The row.
+        entity: EntityRef,
+    },
     /// The server will not have a mutation; it waits for a person, everything else goes on.
     MutationFailed {
         /// The mutation.

@@ -7,6 +7,7 @@ use crate::apply::{Applier, after_mutation};
 use crate::captured;
 use crate::error::StoreError;
 use crate::meta;
+use crate::orphans;
 use crate::outbox::{self, Entry};
 use crate::row::Written;
 use crate::store::RegisteredType;
@@ -94,6 +95,11 @@ impl Applier<'_> {
         {
             return self.replay(&way, theirs, showed);
         }
+        if let Some(theirs) = way.theirs
+            && orphans::is_only_restored(&here.entries)
+        {
+            return self.yield_to(&way, theirs);
+        }
         match self.decide(&way, cause)? {
             Decision::Manual { reason, .. } => {
                 self.open_conflict(&way, showed, reason)?;
@@ -175,6 +181,12 @@ impl Applier<'_> {
                 refused => return Ok(Reconciled::NoPlace(refused)),
             }
         }
+        let gone = way.here.base.as_ref().or(way.here.local.as_ref());
+        if let (None, None, Some(gone)) = (way.theirs, &settled.row, gone) {
+            let (tx, types, id) = (self.tx, self.types, &way.entity.id);
+            let deletion = orphans::deletion(showed.remote.as_ref());
+            orphans::note(tx, types, way.entity_type, id, gone, deletion)?;
+        }
         let told = settled.rule != "unchanged";
         // Where both sides say the same there was nothing to decide.
         let record = match told && settled.rule != "equal" || way.open.is_some() {
@@ -199,6 +211,23 @@ impl Applier<'_> {
                 rule: settled.rule.clone(),
             });
         }
+        Ok(Reconciled::Settled)
+    }
+
+    /// A row that was to be created again for its children's sake is there again: it is taken as it is.
+    fn yield_to(&mut self, way: &Way<'_>, theirs: &Fields) -> Result<Reconciled, StoreError> {
+        match self.write_row(way.entity_type, way.entity, Some(theirs))? {
+            Written::Done => {}
+            refused => return Ok(Reconciled::NoPlace(refused)),
+        }
+        self.rekeying.outbox_changed();
+        let detail = serde_json::json!({ "reason": "resolved", "rule": "restored elsewhere" });
+        for entry in &way.here.entries {
+            outbox::settle(self.tx, entry, "superseded", &detail, self.now)?;
+        }
+        let names = (way.entity.entity_type.as_str(), way.entity.id.as_str());
+        captured::delete_base(self.tx, names.0, names.1)?;
+        unknown::keep(self.tx, way.entity, way.unknown)?;
         Ok(Reconciled::Settled)
     }
 

@@ -278,6 +278,46 @@ fn text(fields: Option<&Fields>) -> Option<String> {
     fields.map(to_json)
 }
 
+/// What the app's schema decided about a row when another went: kept like any decision.
+pub(crate) struct BySchema<'a> {
+    pub(crate) entity: &'a EntityRef,
+    pub(crate) mutations: Vec<&'a str>,
+    pub(crate) base: Option<&'a Fields>,
+    pub(crate) local: Option<&'a Fields>,
+    /// The row as it is from now on.
+    pub(crate) result: Option<&'a Fields>,
+    pub(crate) rule: &'a str,
+    pub(crate) reason: String,
+    pub(crate) lost_mine: Loss,
+    pub(crate) lost_theirs: Loss,
+}
+
+/// Records a decision of the app's schema.
+pub(crate) fn by_schema(conn: &Connection, one: BySchema<'_>, now: Now) -> Result<(), StoreError> {
+    let mut showed = Showed::new(&ConflictCause::Pull, None);
+    showed.reason = Some(one.reason);
+    let about = About {
+        entity: one.entity,
+        mutations: one.mutations,
+        base: one.base,
+        local: one.local,
+        remote: None,
+        showed,
+    };
+    let decided = Decided {
+        resolution: one.rule,
+        result: one.result,
+        outcome: Some(Outcome {
+            fields: BTreeMap::new(),
+            lost_mine: one.lost_mine,
+            lost_theirs: one.lost_theirs,
+        }),
+        undo: None,
+    };
+    let (id, _) = open(conn, &about, None, now)?;
+    decide(conn, id, &decided, now)
+}
+
 /// Opens one, or refreshes the one that is open; its number, and whether it is a new one.
 pub(super) fn open(
     conn: &Connection,

@@ -50,7 +50,7 @@ CREATE TABLE syncline_outbox (
   depends_on  TEXT,                      -- JSON array of mutations that must be settled before
   -- What follows is the engine's.
   covers      TEXT,                      -- JSON array of mutations coalesced into this one
-  origin      TEXT,                      -- attach, recovered, restored, journal; NULL: captured
+  origin      TEXT,                      -- attach, recovered, restored, journal, reference; NULL: captured
   origin_client TEXT,                    -- another installation may have sent it: as it was called then
   cancel      INTEGER NOT NULL DEFAULT 0 -- 1: to be cancelled at the server, then discarded
 );
@@ -258,6 +258,17 @@ CREATE TABLE syncline_missing (
 CREATE TABLE syncline_held (
   entity_type TEXT NOT NULL,
   entity_id   TEXT NOT NULL,
+  PRIMARY KEY (entity_type, entity_id)
+) WITHOUT ROWID;
+
+-- Rows that went because the server does not have them, while rows here may reference them: judged
+-- when the head is reached.
+CREATE TABLE syncline_removed (
+  entity_type TEXT NOT NULL,
+  entity_id   TEXT NOT NULL,
+  fields      TEXT NOT NULL,             -- JSON: the row as it was
+  version     TEXT,                      -- of the deletion, where it is known
+  position    INTEGER,
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
 

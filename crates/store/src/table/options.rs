@@ -1,7 +1,7 @@
 //! What was declared for a table beside its schema: columns left out, fields with other names,
 //! references that only the app knows.
 
-use super::{Column, Reference, Table, TableError};
+use super::{Column, OnDelete, Reference, Table, TableError};
 use crate::type_options::{IdMode, TypeOptions};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -38,6 +38,7 @@ impl Table {
                     columns: declared.columns.clone(),
                     table: declared.table.clone(),
                     to_columns,
+                    on_delete: OnDelete::NoAction,
                 });
             }
         }

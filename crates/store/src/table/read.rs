@@ -2,7 +2,8 @@
 
 use super::index_sql;
 use super::{
-    Affinity, Column, Place, Reference, Table, TableError, TermKind, UniqueIndex, UniqueTerm,
+    Affinity, Column, OnDelete, Place, Reference, Table, TableError, TermKind, UniqueIndex,
+    UniqueTerm,
 };
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::BTreeMap;
@@ -268,7 +269,7 @@ fn read_index_sql(
 
 fn read_references(conn: &Connection, table: &str) -> Result<Vec<Reference>, TableError> {
     let mut statement = conn.prepare_cached(
-        "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1, 'main')
+        "SELECT id, \"table\", \"from\", \"to\", on_delete FROM pragma_foreign_key_list(?1, 'main')
          ORDER BY id DESC, seq",
     )?;
     let mut rows = statement.query([table])?;
@@ -280,6 +281,7 @@ fn read_references(conn: &Connection, table: &str) -> Result<Vec<Reference>, Tab
             columns: Vec::new(),
             table: row.get(1)?,
             to_columns: Vec::new(),
+            on_delete: on_delete(&row.get::<_, String>(4)?),
         });
         reference.columns.push(row.get(2)?);
         reference
@@ -295,6 +297,15 @@ fn read_references(conn: &Connection, table: &str) -> Result<Vec<Reference>, Tab
         }
     }
     Ok(references)
+}
+
+fn on_delete(clause: &str) -> OnDelete {
+    match clause {
+        "CASCADE" => OnDelete::Cascade,
+        "SET NULL" => OnDelete::SetNull,
+        "SET DEFAULT" => OnDelete::SetDefault,
+        _ => OnDelete::NoAction,
+    }
 }
 
 /// The primary key's columns of a table; empty if it has none, or is not there.

@@ -186,6 +186,7 @@ fn declared_references_join_those_of_the_schema() {
             columns: vec!["list".to_owned()],
             table: "list".to_owned(),
             to_columns: vec!["id".to_owned()],
+            on_delete: Default::default(),
         }],
         "and that of a column left out goes with it"
     );
