@@ -50,8 +50,8 @@ pub(crate) struct Claimer<'a> {
     until: i64,
     /// Where the rows of the scope stand; `None` until a first snapshot is complete (P6).
     position: Option<Base>,
-    /// The greatest number that an entry had when the head of the feed was last reached.
-    head_seq: i64,
+    /// Creates up to which are known not to be on the server under another id.
+    head: natural::Head,
     /// The history that known versions belong to: they are dropped when it changes.
     epoch: Epoch,
     /// Entities that cannot proceed any further in this batch.
@@ -113,7 +113,7 @@ impl<'a> Claimer<'a> {
         let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
         Ok(Self {
             position: feed_position(tx)?,
-            head_seq: meta::get(tx, meta::key::HEAD_SEQ)?.unwrap_or(0),
+            head: natural::Head::read(tx, now)?,
             epoch: Epoch::new(epoch.unwrap_or_default()),
             tx,
             types,
@@ -305,8 +305,7 @@ impl<'a> Claimer<'a> {
         let reflects = !behind || entry.is_sent();
         let held = view.held && entry.op == Operation::Update;
         let entity_type = self.types.get(entry.entity_type.as_str());
-        let alone = entity_type
-            .is_none_or(|entity_type| !natural::waits_for_head(entity_type, entry, self.head_seq));
+        let alone = entity_type.is_none_or(|entity_type| !self.head.holds(entity_type, entry));
         Ok(based && alone && !held && !view.conflict_open && reflects)
     }
 

@@ -2,7 +2,7 @@
 //! checkpoint.
 
 use crate::apply::{Applier, Landed, Parents};
-use crate::conflict::{record, violation};
+use crate::conflict::{natural, record, violation};
 use crate::error::StoreError;
 use crate::inbox;
 use crate::meta;
@@ -149,6 +149,7 @@ fn merge(summary: &mut PageSummary, more: PageSummary) {
     summary.merged += more.merged;
     summary.parked += more.parked;
     summary.skipped += more.skipped;
+    summary.released += more.released;
     summary.again |= more.again;
     summary.notices.extend(more.notices);
 }
@@ -224,6 +225,9 @@ fn apply(
     applier.parents = Parents::Checked;
     applier.plain = false;
     try_again(&mut applier, &page.end, &mut summary)?;
+    if page.end.at_head {
+        summary.released = natural::release(tx, types, now)?;
+    }
     move_cursor(tx, scope, &page.end, now)?;
     if page.end.at_head {
         orphans::mend(&mut applier)?;
@@ -326,11 +330,6 @@ fn move_cursor(
     }
     if end.at_head {
         meta::set(tx, meta::key::LAST_PULL_AT, now.unix_ms)?;
-        tx.execute(
-            "INSERT OR REPLACE INTO syncline_meta (key, value)
-             SELECT ?1, coalesce(max(seq), 0) FROM syncline_outbox",
-            [meta::key::HEAD_SEQ],
-        )?;
     }
     Ok(())
 }

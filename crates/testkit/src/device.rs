@@ -9,7 +9,7 @@ use syncline::{
     Checkpoint, Config, Engine, Existing, Notice, Now, Policy, RequestId, Store, StoreOptions,
     Watcher,
 };
-use syncline_core::RemoteRequest;
+use syncline_core::{ConflictRules, RemoteRequest, Resolver};
 use syncline_protocol::ClientId;
 use syncline_store::attach::{AttachRequest, Declaration, Tables, attach};
 use syncline_store::{StateDirectory, TypeOptions};
@@ -27,6 +27,8 @@ pub struct Device {
     pub(crate) held: VecDeque<(RequestId, RemoteRequest)>,
     /// Everything the engine told.
     pub notices: Vec<Notice>,
+    /// What its app brings along to decide conflicts with.
+    pub(crate) resolvers: BTreeMap<String, Arc<dyn Resolver>>,
     pub(crate) starts: u64,
 }
 
@@ -36,7 +38,7 @@ impl Device {
         schema: &str,
         seed: u64,
         (existing, policy): (Existing, Policy),
-        options: BTreeMap<String, TypeOptions>,
+        declared: BTreeMap<String, (TypeOptions, ConflictRules)>,
         now: Now,
     ) -> Self {
         let app = Connection::open(&path).unwrap();
@@ -49,13 +51,13 @@ impl Device {
             tables: Tables::All,
             existing,
             policy,
-            declared: options
+            declared: declared
                 .into_iter()
-                .map(|(table, options)| {
+                .map(|(table, (options, rules))| {
                     let name = table.clone();
                     let declared = Declaration {
                         name,
-                        rules: policy.into(),
+                        rules,
                         options,
                     };
                     (table, declared)
@@ -90,6 +92,7 @@ impl Device {
             },
             held: VecDeque::new(),
             notices: Vec::new(),
+            resolvers: BTreeMap::new(),
             starts: seed,
         }
     }
@@ -105,6 +108,7 @@ impl Device {
         let mut options =
             StoreOptions::new(format!("{:?}#{}", self.path, self.starts), self.starts);
         options.watcher = watcher;
+        options.resolvers = self.resolvers.clone();
         options.checkpoint = checkpoint;
         options.records = Some(Arc::new(StateDirectory::new(&self.state)));
         let store = Store::open(&self.path, options).unwrap();

@@ -5,10 +5,11 @@ use crate::link::{Delivery, Fault, Traffic};
 use rusqlite::types::Value as SqlValue;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use syncline::{
     Checkpoint, Config, Engine, Existing, Input, Outgoing, Policy, Reason, State, Status, Watcher,
 };
-use syncline_core::Now;
+use syncline_core::{ConflictRules, Now, Resolver};
 use syncline_protocol::{Access, Fields, Principal, PullLine};
 use syncline_server::{
     Authenticator, Identity, MemoryStorage, Now as ServerNow, Request, ServerConfig, Service,
@@ -87,7 +88,29 @@ impl World {
         options: BTreeMap<String, TypeOptions>,
     ) {
         let choices = (Existing::Upload, Policy::default());
-        self.add(name, schema, choices, options);
+        let declared = options.into_iter();
+        let declared =
+            declared.map(|(table, options)| (table, (options, ConflictRules::default())));
+        self.add(name, schema, choices, declared.collect());
+    }
+
+    /// Adds a device on which conflicts of a table are decided by these rules, named by columns.
+    pub fn device_ruled(&mut self, name: &str, table: &str, rules: &ConflictRules) {
+        let schema = self.schema.clone();
+        let choices = (Existing::Upload, Policy::default());
+        let declared = (TypeOptions::default(), rules.clone());
+        self.add(
+            name,
+            &schema,
+            choices,
+            [(table.to_owned(), declared)].into(),
+        );
+    }
+
+    /// From its next start on the app of a device decides conflicts of a type itself.
+    pub fn resolver(&mut self, name: &str, entity_type: &str, resolver: Arc<dyn Resolver>) {
+        let resolvers = &mut self.get(name).resolvers;
+        resolvers.insert(entity_type.to_owned(), resolver);
     }
 
     /// Adds a device with a policy and starts its engine.
@@ -102,11 +125,11 @@ impl World {
         name: &str,
         schema: &str,
         choices: (Existing, Policy),
-        options: BTreeMap<String, TypeOptions>,
+        declared: BTreeMap<String, (TypeOptions, ConflictRules)>,
     ) {
         let path = self.folder.path().join(format!("{name}.db"));
         let seed = self.next_seed();
-        let mut device = Device::attach(path, schema, seed, choices, options, self.now);
+        let mut device = Device::attach(path, schema, seed, choices, declared, self.now);
         device.link.token = self.token("somebody");
         self.add_device(name, device);
     }

@@ -261,6 +261,8 @@ pub struct PageSummary {
     pub parked: u64,
     /// Changes already reflected (own echoes).
     pub skipped: u64,
+    /// Mutations that had waited for the head and may be sent now.
+    pub released: u64,
     /// The cursor was given up: a snapshot comes next, head or not.
     pub again: bool,
     /// Things the app is to be told (C4).

@@ -118,8 +118,8 @@ impl Machine {
             StoreAnswer::Cursor(cursor) => self.ask_page(cursor, out),
             StoreAnswer::PageApplied(summary) => {
                 let again = summary.again;
-                self.cycle.progress |=
-                    again || summary.upserts + summary.deletes + summary.merged > 0;
+                let moved = summary.upserts + summary.deletes + summary.merged + summary.released;
+                self.cycle.progress |= again || moved > 0;
                 tell(summary, out);
                 if self.cycle.at_head && !again {
                     self.cycle.scope += 1;
@@ -203,6 +203,7 @@ fn tell(summary: PageSummary, out: &mut Effects) {
         merged,
         parked,
         skipped: _,
+        released: _,
         again: _,
         notices,
     } = summary;

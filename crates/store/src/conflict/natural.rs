@@ -5,12 +5,14 @@
 use crate::apply::Applier;
 use crate::conflict::Reconciled;
 use crate::error::StoreError;
-use crate::outbox::{self, Entry, EntryState};
+use crate::meta;
+use crate::outbox::{self, Entry};
 use crate::rekey;
 use crate::row;
 use crate::state;
-use crate::store::RegisteredType;
-use syncline_core::{ConflictCause, EntityRef, MutationError};
+use crate::store::{EntityTypes, RegisteredType};
+use rusqlite::{Connection, Transaction, params};
+use syncline_core::{ConflictCause, EntityRef, MutationError, Now};
 use syncline_protocol::{EntityId, Fields, Operation, RemoteState, ServerVersion};
 
 /// Rows that share a natural key at most: more cannot be the same thing.
@@ -170,11 +172,61 @@ pub(crate) fn join_refused(
     Ok(false)
 }
 
-/// Whether a create has to wait until the feed was read to its head after it was recorded: the
-/// server may have the same thing under another id.
-pub(crate) fn waits_for_head(entity_type: &RegisteredType, entry: &Entry, head_seq: i64) -> bool {
-    entry.op == Operation::Create
-        && entry.state == EntryState::Pending
-        && !entity_type.rules.natural_key.is_empty()
-        && entry.seq > head_seq
+/// How long a look at the head of the feed counts, in milliseconds.
+const FRESH_MS: i64 = 60_000;
+
+/// Up to where creates are known not to be on the server under another id. Those of a type with a
+/// natural key wait until the feed was read to its head, lately and after they were recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    seq: i64,
+}
+
+impl Head {
+    pub(crate) fn read(conn: &Connection, now: Now) -> Result<Self, StoreError> {
+        let at: Option<i64> = conn
+            .prepare_cached("SELECT max(head_at) FROM syncline_cursor")?
+            .query_row([], |row| row.get(0))?;
+        let age = at.map(|at| now.unix_ms.saturating_sub(at));
+        let seq = match age {
+            Some(0..=FRESH_MS) => meta::get(conn, meta::key::HEAD_SEQ)?.unwrap_or(0),
+            _ => 0,
+        };
+        Ok(Self { seq })
+    }
+
+    pub(crate) fn holds(self, entity_type: &RegisteredType, entry: &Entry) -> bool {
+        entry.op == Operation::Create
+            && !entity_type.rules.natural_key.is_empty()
+            && entry.seq > self.seq
+    }
+}
+
+/// The head is reached: how many creates may be sent that had to wait for it. To be called before the
+/// cursor moves.
+pub(crate) fn release(
+    tx: &Transaction<'_>,
+    types: &EntityTypes,
+    now: Now,
+) -> Result<u64, StoreError> {
+    let before = Head::read(tx, now)?.seq;
+    let (mut released, mut any) = (0, false);
+    for entity_type in types.iter() {
+        if entity_type.rules.natural_key.is_empty() {
+            continue;
+        }
+        any = true;
+        let sql = "SELECT count(*) FROM syncline_outbox WHERE entity_type = ?1 AND op = 'create'
+                      AND state = 'pending' AND frozen IS NULL AND seq > ?2";
+        let waited: u64 = tx
+            .prepare_cached(sql)?
+            .query_row(params![entity_type.name, before], |row| row.get(0))?;
+        released += waited;
+    }
+    if any {
+        let sql = "SELECT coalesce(max(seq), 0) FROM syncline_outbox";
+        let greatest: i64 = tx.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        meta::set(tx, meta::key::HEAD_SEQ, greatest)?;
+    }
+    Ok(released)
 }
