@@ -4,6 +4,7 @@
 //! by somebody else becomes an input; what comes out is sent, told or waited for.
 
 mod live;
+mod watch;
 
 use crate::handle::{SyncEnd, Told};
 use crate::{Clock, Engine, Error, Outgoing};
@@ -17,9 +18,7 @@ use syncline_protocol::Fields;
 use syncline_store::{Discarded, LiveUpdates, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-
-/// How often the file is asked whether someone else wrote to it; asking costs one small read.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+use watch::Watch;
 
 /// How long a request gets to reach the wire before the thread turns to the file again.
 const HEAD_START: Duration = Duration::from_millis(1);
@@ -72,6 +71,7 @@ pub(crate) struct Driver {
     tasks: JoinSet<Input>,
     listener: Listener,
     waiters: Vec<Waiter>,
+    writes: Watch,
     watch: Connection,
     /// `PRAGMA data_version` and the newest entry of the outbox, when last looked at.
     seen: (i64, i64),
@@ -88,6 +88,8 @@ impl Driver {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let watch = Connection::open_with_flags(path, flags)?;
         watch.busy_timeout(Duration::from_secs(1))?;
+        let no_watch = |error: std::io::Error| Error::NotRunning(Some(error.to_string()));
+        let writes = Watch::start(path).map_err(no_watch)?;
         let listener = Listener::new(Arc::clone(&remote), config.clone(), live)?;
         Ok(Self {
             listener,
@@ -96,6 +98,7 @@ impl Driver {
             clock: Clock::start(),
             tasks: JoinSet::new(),
             waiters: Vec::new(),
+            writes,
             watch,
             seen: (-1, 0),
         })
@@ -103,8 +106,6 @@ impl Driver {
 
     /// Runs until told to stop or until nobody holds the handle any more.
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, told: Told) {
-        let mut watching = tokio::time::interval(WATCH_INTERVAL);
-        watching.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.catch_up(&told).await;
             self.consider_hints(&told);
@@ -131,7 +132,7 @@ impl Driver {
                     self.feed(Input::Tick, &told);
                     self.expire_waiters();
                 }
-                _ = watching.tick() => self.look_for_writes(&told),
+                () = self.writes.written() => self.look_for_writes(&told),
             }
         }
     }
