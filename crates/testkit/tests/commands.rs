@@ -159,7 +159,10 @@ fn fields_that_the_server_sets_come_back_with_the_answer() {
 #[test]
 fn fields_that_the_server_sets_come_back_beside_what_was_edited_meanwhile() {
     let mut world = bank();
-    world.sql("Alice", "UPDATE account SET note = 'x'");
+    world.sql(
+        "Alice",
+        "UPDATE account SET note = 'x', changed_by = 'a liar'",
+    );
     world.hold_push("Alice");
     world.sql("Alice", "UPDATE account SET balance = 9");
     // Only the answer arrives, no page after it.
