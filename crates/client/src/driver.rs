@@ -6,6 +6,7 @@
 mod live;
 mod watch;
 
+use crate::awaiting::{Awaiting, SyncedEnd, Writes};
 use crate::handle::{SyncEnd, Told};
 use crate::{Clock, Engine, Error, Outgoing};
 use live::Listener;
@@ -30,6 +31,11 @@ pub(crate) enum Command {
     Sync {
         until: Instant,
         done: oneshot::Sender<SyncEnd>,
+    },
+    AwaitSynced {
+        writes: Writes,
+        until: Instant,
+        done: oneshot::Sender<SyncedEnd>,
     },
     Retry {
         seq: i64,
@@ -72,6 +78,7 @@ pub(crate) struct Driver {
     listener: Listener,
     waiters: Vec<Waiter>,
     writes: Watch,
+    awaiting: Awaiting,
     watch: Connection,
     /// `PRAGMA data_version` and the newest entry of the outbox, when last looked at.
     seen: (i64, i64),
@@ -99,6 +106,7 @@ impl Driver {
             tasks: JoinSet::new(),
             waiters: Vec::new(),
             writes,
+            awaiting: Awaiting::default(),
             watch,
             seen: (-1, 0),
         })
@@ -154,6 +162,7 @@ impl Driver {
         self.waiters
             .iter()
             .map(|waiter| waiter.until)
+            .chain(self.awaiting.next_deadline())
             .fold(machine, Instant::min)
     }
 
@@ -184,6 +193,11 @@ impl Driver {
                 });
                 self.feed(Input::Trigger(Reason::UserAsked), told);
             }
+            Command::AwaitSynced {
+                writes,
+                until,
+                done,
+            } => self.awaiting.push(&self.watch, writes, until, done),
             Command::Retry { seq, done } => {
                 let _ = done.send(self.engine.store().retry(seq, now));
                 self.feed(Input::Trigger(Reason::Remediated), told);
@@ -246,6 +260,7 @@ impl Driver {
                 }
             }
         }
+        self.awaiting.look(&self.watch);
         told.state(self.engine.state());
     }
 
@@ -297,6 +312,7 @@ impl Driver {
                 let _ = waiter.done.send(end);
             }
         }
+        self.awaiting.look(&self.watch);
     }
 
     /// Writes by the app, also in other connections and processes: asks for a sync when the outbox

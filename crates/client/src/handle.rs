@@ -1,5 +1,6 @@
 //! The handle that apps hold.
 
+use crate::awaiting::{SyncedEnd, Writes};
 use crate::driver::{Command, Driver};
 use crate::write::{Recorded, WriteOptions};
 use crate::{Builder, Clock, Error, write};
@@ -188,6 +189,38 @@ impl Syncline {
             Some(done) => done.blocking_recv().unwrap_or(SyncEnd::TimedOut),
             None => SyncEnd::TimedOut,
         }
+    }
+
+    /// Waits until the server has confirmed given writes, without holding up anything else.
+    pub async fn await_synced(&self, writes: Writes, patience: Duration) -> SyncedEnd {
+        match self.ask_synced(writes, patience) {
+            Some(done) => done.await.unwrap_or(SyncedEnd::TimedOut),
+            None => SyncedEnd::TimedOut,
+        }
+    }
+
+    /// As [`Syncline::await_synced`], blocking the calling thread. Not to be called in async code.
+    pub fn await_synced_blocking(&self, writes: Writes, patience: Duration) -> SyncedEnd {
+        match self.ask_synced(writes, patience) {
+            Some(done) => done.blocking_recv().unwrap_or(SyncedEnd::TimedOut),
+            None => SyncedEnd::TimedOut,
+        }
+    }
+
+    fn ask_synced(
+        &self,
+        writes: Writes,
+        patience: Duration,
+    ) -> Option<oneshot::Receiver<SyncedEnd>> {
+        let (done, receiver) = oneshot::channel();
+        let until = Instant::now() + patience;
+        let command = Command::AwaitSynced {
+            writes,
+            until,
+            done,
+        };
+        self.commands.send(command).ok()?;
+        Some(receiver)
     }
 
     fn ask_sync(&self, patience: Duration) -> Option<oneshot::Receiver<SyncEnd>> {

@@ -36,6 +36,7 @@
 //! it on a thread of its own and moves requests and time; its methods may be called from any
 //! thread, in async code or not.
 
+mod awaiting;
 mod builder;
 mod clock;
 #[cfg(feature = "http")]
@@ -47,6 +48,7 @@ mod error;
 mod handle;
 mod write;
 
+pub use awaiting::{SyncedEnd, Writes};
 pub use builder::Builder;
 pub use clock::Clock;
 pub use config::{ConfigError, ConfigFile, ConfiguredToken, ConfiguredType};

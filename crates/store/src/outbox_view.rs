@@ -421,3 +421,59 @@ fn unsettled_parent(
     }
     Ok(None)
 }
+
+/// Writes that somebody waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Awaited {
+    /// Every mutation up to this entry.
+    UpTo(i64),
+    /// These mutations.
+    These(Vec<String>),
+}
+
+/// Where awaited writes stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// None of them is left: each was confirmed by the server, or superseded with a recorded reason.
+    Settled,
+    /// Some are on their way.
+    Waiting,
+    /// All that is left of them waits for a person: dead letters and open conflicts.
+    NeedsPerson,
+}
+
+/// The newest entry of the outbox: everything written so far is up to it.
+pub fn newest(conn: &Connection) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM syncline_outbox";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Where awaited writes stand. A mutation that was coalesced into another counts as that one does.
+pub fn standing(conn: &Connection, awaited: &Awaited) -> Result<Standing, StoreError> {
+    let (condition, value) = match awaited {
+        Awaited::UpTo(seq) => (
+            "o.seq <= ?1 OR o.covers IS NOT NULL",
+            rusqlite::types::Value::Integer(*seq),
+        ),
+        Awaited::These(mutations) => (
+            "o.mutation IN (SELECT value FROM json_each(?1))
+             OR EXISTS (SELECT 1 FROM json_each(o.covers) AS covered
+                         WHERE covered.value IN (SELECT value FROM json_each(?1)))",
+            rusqlite::types::Value::Text(serde_json::Value::from(mutations.as_slice()).to_string()),
+        ),
+    };
+    let sql = format!(
+        "SELECT count(*), count(*) FILTER (WHERE o.state IN ('failed', 'dead')
+             OR EXISTS (SELECT 1 FROM syncline_conflict AS c WHERE c.entity_type = o.entity_type
+                         AND c.entity_id = o.entity_id AND c.resolved_at IS NULL))
+           FROM syncline_outbox AS o WHERE {condition}"
+    );
+    let counts = conn.prepare_cached(&sql)?.query_row([value], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    Ok(match counts {
+        (0, _) => Standing::Settled,
+        (all, person) if all == person => Standing::NeedsPerson,
+        _ => Standing::Waiting,
+    })
+}
