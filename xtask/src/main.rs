@@ -1,8 +1,10 @@
-//! The chores of this repository: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask deps`.
+//! The chores of this repository: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask deps`,
+//! `cargo xtask idle`.
 //!
 //! Everything here uses the standard library only and never opens a network connection itself.
 
 mod deps;
+mod idle;
 mod suite;
 mod tidy;
 mod tools;
@@ -19,6 +21,8 @@ cargo xtask <task>
   tidy   check the house rules that a machine can check (see CONTRIBUTING.md)
   deps   check that the stated versions are true: lowest and newest dependencies, Rust;
          bundled SQLite and rustls only (needs the registry)
+  idle   measure what an engine costs while nothing happens: CPU and requests
+         (Linux; a number of seconds may follow)
   help   print this text
 ";
 
@@ -72,6 +76,8 @@ fn run(words: &[String]) -> Result<(), Failure> {
         ["test"] => suite::run(&root()),
         ["tidy"] => tidy::run(&root()),
         ["deps"] => deps::run(&root()),
+        ["idle"] => idle::run(&root(), None),
+        ["idle", seconds] => idle::run(&root(), Some(seconds)),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");
             Ok(())
