@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use syncline::Notice;
 use syncline_core::{ConflictRules, FieldRule};
 use syncline_protocol::{Fields, Value};
+use syncline_server::{ServerConfig, TypeConfig};
 use syncline_store::conflict::{Choice, Conflict, ConflictFilter, FieldChoice, Side};
 use syncline_testkit::World;
 
@@ -71,6 +72,47 @@ fn three_devices_make_the_same_thing_offline_and_it_becomes_one_with_all_its_chi
         assert!(world.get("Carol").notices.iter().any(told));
         let why = "SELECT reason FROM syncline_id_map WHERE old_id = 'carol'";
         assert_eq!(world.rows("Carol", why), ["natural-key"]);
+    }
+}
+
+/// The race that waiting for the head leaves open: Alice is quicker while Bob's push is on its way.
+#[test]
+fn a_create_that_the_server_refuses_because_the_thing_is_there_becomes_one_with_it() {
+    let tag = TypeConfig {
+        unique: vec![vec!["name".to_owned()]],
+        ..TypeConfig::default()
+    };
+    let config = ServerConfig {
+        types: BTreeMap::from([
+            ("tag".to_owned(), tag),
+            ("note".to_owned(), TypeConfig::default()),
+        ]),
+        ..ServerConfig::default()
+    };
+    for schema in [TAGS, LOOSE_TAGS] {
+        let mut world = World::with_server(schema, config.clone());
+        for name in ["Alice", "Bob"] {
+            world.device_ruled(name, "tag", &by_name());
+            world.sync(name);
+        }
+        world.sql("Alice", "INSERT INTO tag VALUES ('a', 'red', 1, NULL)");
+        world.sql(
+            "Bob",
+            "INSERT INTO tag VALUES ('b', 'red', 2, 'b');
+             INSERT INTO note VALUES ('n', 'b', 'x')",
+        );
+        world.hold_push("Bob");
+        world.sync("Alice");
+        world.release("Bob");
+        world.run_until_quiet();
+        world.run_until_quiet();
+        world.assert_converged();
+        assert_eq!(
+            world.rows("Alice", "SELECT id || uses || colour FROM tag"),
+            ["a3b"]
+        );
+        assert_eq!(world.rows("Alice", "SELECT tag FROM note"), ["a"]);
+        assert_eq!(world.status("Bob").outbox["failed"], 0);
     }
 }
 
