@@ -90,6 +90,8 @@ impl From<StoreError> for Failure {
             ),
             StoreError::NoSuchEntry(_) => Failure::new("no-such-entry", message)
                 .hint("syncline outbox list DB shows the entries; settled ones are gone from it"),
+            StoreError::NoSuchConflict(_) => Failure::new("no-such-conflict", message)
+                .hint("syncline conflicts list DB --all shows those that are remembered"),
             StoreError::Refused(_) => Failure::new("refused", message),
             StoreError::Table(error) => table(error, message),
             StoreError::Fenced => Failure::new("busy", message)

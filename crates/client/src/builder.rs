@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 #[cfg(feature = "http")]
 use std::time::Duration;
-use syncline_core::{Config, Policy, Remote};
+use syncline_core::{Config, ConflictInput, ConflictRules, Policy, Remote, Resolution, Resolver};
 use syncline_protocol::ClientId;
 use syncline_store::attach::{AttachReport, AttachRequest, Declaration, Existing, Tables, attach};
 use syncline_store::{
-    InstallationRecords, PullMode, Settings, StateDirectory, Store, StoreOptions, Watcher, holder,
+    InstallationRecords, PullMode, Settings, StateDirectory, Store, StoreError, StoreOptions,
+    Watcher, holder, status,
 };
 
 /// Builds a [`Syncline`]; see [`Syncline::builder`].
@@ -29,6 +30,8 @@ pub struct Builder {
     declared: BTreeMap<String, Declaration>,
     existing: Existing,
     policy: Policy,
+    rules: BTreeMap<String, ConflictRules>,
+    resolvers: BTreeMap<String, Arc<dyn Resolver>>,
     config: Option<Config>,
     pull_mode: Option<PullMode>,
     records: Option<Arc<dyn InstallationRecords>>,
@@ -50,6 +53,8 @@ impl Builder {
             declared: BTreeMap::new(),
             existing: Existing::Upload,
             policy: Policy::default(),
+            rules: BTreeMap::new(),
+            resolvers: BTreeMap::new(),
             config: None,
             pull_mode: None,
             records: None,
@@ -112,7 +117,7 @@ impl Builder {
             .map(|(table, one)| {
                 let declaration = Declaration {
                     name: one.name,
-                    rules: one.policy.into(),
+                    rules: one.rules,
                     options: one.options,
                 };
                 (table, declaration)
@@ -147,6 +152,47 @@ impl Builder {
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
+    }
+
+    /// Declares how conflicts in this table are decided, and attaches it when opening if it is not
+    /// attached yet. A table attached before takes the rules over. Names in the rules are those of
+    /// columns.
+    #[must_use]
+    pub fn conflict_rules(mut self, table: impl Into<String>, rules: ConflictRules) -> Self {
+        self.rules.insert(table.into(), rules);
+        self
+    }
+
+    /// Has conflicts of an entity type (by its name, which is its table's unless declared otherwise)
+    /// decided by code of your own, in place of the declared policy. Natural keys and invariants of its
+    /// rules count all the same.
+    ///
+    /// It has to answer from what it is given and from nothing else. A panic, an answer that breaks an
+    /// invariant or lacks a field, or none within `resolver_deadline_ms` leaves the conflict to a person;
+    /// after the last it is not asked again until the database is opened anew
+    /// ([`Notice::ResolverDisabled`](crate::Notice::ResolverDisabled)). Only the process that has it
+    /// asks it, so give it to every process that syncs the database.
+    #[must_use]
+    pub fn resolver(
+        mut self,
+        entity_type: impl Into<String>,
+        resolver: impl Resolver + 'static,
+    ) -> Self {
+        let resolver = Arc::new(resolver);
+        self.resolvers.insert(entity_type.into(), resolver);
+        self
+    }
+
+    /// As [`Builder::resolver`], with a closure; `rule` is its name in conflict records.
+    #[must_use]
+    pub fn resolve_with(
+        self,
+        entity_type: impl Into<String>,
+        rule: impl Into<String>,
+        resolve: impl Fn(&ConflictInput<'_>) -> Resolution + Send + Sync + 'static,
+    ) -> Self {
+        let rule = rule.into();
+        self.resolver(entity_type, Closure { rule, resolve })
     }
 
     /// Every number by its name in `syncline.toml`; without them, those that the database was
@@ -222,17 +268,43 @@ impl Builder {
         self
     }
 
+    /// Those that were named for attaching and those of which rules were declared.
+    fn wanted_tables(&self) -> Option<Tables> {
+        let ruled = self.rules.keys().cloned();
+        match &self.tables {
+            None if self.rules.is_empty() => None,
+            None => Some(Tables::Named(ruled.collect())),
+            Some(Tables::All) => Some(Tables::All),
+            Some(Tables::Named(names)) => {
+                Some(Tables::Named(names.iter().cloned().chain(ruled).collect()))
+            }
+        }
+    }
+
+    /// The server's address, or the one that the database was attached with.
+    fn address(&self, conn: &Connection) -> Result<String, Error> {
+        if let Some(url) = &self.url {
+            return Ok(url.clone());
+        }
+        match status::read(conn, Clock::start().now()) {
+            Ok(status) => status.remote.ok_or(Error::NoRemote),
+            Err(StoreError::NotAttached) => Err(Error::NoRemote),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Attaches without starting an engine. Works offline.
     pub fn attach_only(&self) -> Result<AttachReport, Error> {
-        let Some(tables) = self.tables.clone() else {
+        let Some(tables) = self.wanted_tables() else {
             return Ok(AttachReport::default());
         };
         let mut conn = open_existing(&self.path)?;
         let request = AttachRequest {
-            remote: self.url.clone().ok_or(Error::NoRemote)?,
+            remote: self.address(&conn)?,
             tables,
             existing: self.existing,
             policy: self.policy,
+            rules: self.rules.clone(),
             declared: self.declared.clone(),
             settings: self.settings_of(&conn)?,
             client: ClientId::new(driver::random_name()?),
@@ -261,6 +333,7 @@ impl Builder {
         options.records = self.kept_records();
         options.lease_ttl_ms = config.lease_ttl_ms;
         options.watcher = self.watcher.clone();
+        options.resolvers = self.resolvers.clone();
         let store = Store::open(&self.path, options)?;
         let remote = self.make_remote(&store, &settings)?;
         let writer = write::connect(&self.path, &settings)?;
@@ -298,6 +371,10 @@ impl Builder {
 
     pub(crate) fn default_policy(&self) -> Policy {
         self.policy
+    }
+
+    pub(crate) fn declared_rules(&self) -> BTreeMap<String, ConflictRules> {
+        self.rules.clone()
     }
 
     pub(crate) fn declarations(&self) -> BTreeMap<String, Declaration> {
@@ -350,6 +427,22 @@ impl Builder {
             (None, _) => {}
         }
         Ok(builder.build()?)
+    }
+}
+
+/// A resolver that is a closure.
+struct Closure<F> {
+    rule: String,
+    resolve: F,
+}
+
+impl<F: Fn(&ConflictInput<'_>) -> Resolution + Send + Sync> Resolver for Closure<F> {
+    fn name(&self) -> &str {
+        &self.rule
+    }
+
+    fn resolve(&self, input: &ConflictInput<'_>) -> Resolution {
+        (self.resolve)(input)
     }
 }
 

@@ -35,6 +35,7 @@ impl Builder {
             tables: Tables::Named(Vec::new()),
             existing: Existing::Upload,
             policy: self.default_policy(),
+            rules: self.declared_rules(),
             declared: self.declarations(),
             settings: self.given_settings(),
             client,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline_core::{Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError, RemoteRequest};
 use syncline_protocol::Fields;
+use syncline_store::conflict::Choice;
 use syncline_store::{Discarded, LiveUpdates, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -57,6 +58,15 @@ pub(crate) enum Command {
     RestoreSweep {
         entity_type: String,
         done: oneshot::Sender<Result<u64, StoreError>>,
+    },
+    ResolveConflict {
+        id: i64,
+        choice: Choice,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    UndoResolution {
+        id: i64,
+        done: oneshot::Sender<Result<(), StoreError>>,
     },
     Stop {
         done: oneshot::Sender<()>,
@@ -216,6 +226,14 @@ impl Driver {
             }
             Command::RestoreSweep { entity_type, done } => {
                 let _ = done.send(self.engine.store().restore_sweep(&entity_type, now));
+                self.feed(Input::Trigger(Reason::Remediated), told);
+            }
+            Command::ResolveConflict { id, choice, done } => {
+                let _ = done.send(self.engine.store().resolve_conflict(id, &choice, now));
+                self.feed(Input::Trigger(Reason::Remediated), told);
+            }
+            Command::UndoResolution { id, done } => {
+                let _ = done.send(self.engine.store().undo_resolution(id, now));
                 self.feed(Input::Trigger(Reason::Remediated), told);
             }
             Command::Stop { .. } => {}

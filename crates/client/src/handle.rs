@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use syncline_core::{Constraints, CycleEnd, Input, Notice, Reason, State};
 use syncline_protocol::{EntityId, Fields};
+use syncline_store::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter};
 use syncline_store::ids;
 use syncline_store::status::{self, Status};
 use syncline_store::{Discarded, Settings};
@@ -314,11 +315,64 @@ impl Syncline {
             .map_err(Error::from)
     }
 
+    /// Conflicts, newest first: those that wait for a person ([`ConflictFilter::open`]), and records of
+    /// those that were decided. [`Notice::ConflictOpened`] tells when there is a new one.
+    pub fn conflicts(&self, filter: &ConflictFilter) -> Result<Vec<Conflict>, Error> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(conflict::list(&writer, filter)?)
+    }
+
+    /// One conflict in full: base, mine and theirs field by field, and what each policy would do.
+    pub fn conflict(&self, id: i64) -> Result<ConflictDetails, Error> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(conflict::read(&writer, id)?)
+    }
+
+    /// Decides an open conflict. The row is what was chosen at once; what is to be pushed of it goes
+    /// out as an ordinary mutation. Fails, and changes nothing, if it is decided already, or if the row
+    /// cannot be like that.
+    pub async fn resolve_conflict(&self, id: i64, choice: Choice) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Command::ResolveConflict { id, choice, done }, answer)
+            .await?
+            .map_err(Error::from)
+    }
+
+    /// As [`Syncline::resolve_conflict`], blocking the calling thread. Not to be called in async code.
+    pub fn resolve_conflict_blocking(&self, id: i64, choice: Choice) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask_blocking(Command::ResolveConflict { id, choice, done }, answer)?
+            .map_err(Error::from)
+    }
+
+    /// Takes a decision of [`Syncline::resolve_conflict`] back, as long as nothing of it was sent: the
+    /// conflict is open again.
+    pub async fn undo_resolution(&self, id: i64) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Command::UndoResolution { id, done }, answer)
+            .await?
+            .map_err(Error::from)
+    }
+
+    /// As [`Syncline::undo_resolution`], blocking the calling thread. Not to be called in async code.
+    pub fn undo_resolution_blocking(&self, id: i64) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.ask_blocking(Command::UndoResolution { id, done }, answer)?
+            .map_err(Error::from)
+    }
+
     async fn ask<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, Error> {
         self.commands
             .send(command)
             .map_err(|_| Error::NotRunning(None))?;
         answer.await.map_err(|_| Error::NotRunning(None))
+    }
+
+    fn ask_blocking<T>(&self, command: Command, answer: oneshot::Receiver<T>) -> Result<T, Error> {
+        self.commands
+            .send(command)
+            .map_err(|_| Error::NotRunning(None))?;
+        answer.blocking_recv().map_err(|_| Error::NotRunning(None))
     }
 
     /// Stops the engine and waits until it has given the file back. What was sent and not answered

@@ -59,6 +59,10 @@ pub use write::{Grouping, Recorded, WriteOptions};
 
 pub use rusqlite;
 pub use syncline_core::{
+    Bound, ConflictCause, ConflictInput, ConflictRules, DeleteRule, DeleteRules, FieldRule,
+    Invariant, PendingMutation, Resolution, Resolver, TimeUnit, Timestamp,
+};
+pub use syncline_core::{
     Config, Constraints, CycleEnd, Effect, EntityRef, Input, Live, MutationError, Notice, Now,
     Policy, Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId, State, SyncOrder,
 };
@@ -66,6 +70,10 @@ pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]
 pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenCommand, TokenSource};
 pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
+pub use syncline_store::conflict::{
+    ChangedBy, Choice, Conflict, ConflictDetails, ConflictFilter, ConflictState, FieldChoice,
+    FieldDetails, FieldRecord, Loss, OtherEntity, Outcome, PolicyOutcome, Showed, Side,
+};
 pub use syncline_store::definitions::Made;
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};

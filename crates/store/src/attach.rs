@@ -29,6 +29,9 @@ pub struct AttachRequest {
     pub existing: Existing,
     /// How conflicts are decided in tables of which nothing else is declared.
     pub policy: Policy,
+    /// How conflicts are decided in single tables, by the table's name, where nothing else of them is
+    /// declared anew; it goes before `declared`. Names in it are those of columns.
+    pub rules: BTreeMap<String, ConflictRules>,
     /// What is declared of single tables, by the table's name: also of ones attached before, which
     /// take it over.
     pub declared: BTreeMap<String, Declaration>,
@@ -111,6 +114,10 @@ fn check(conn: &Connection, request: &AttachRequest) -> Result<(), StoreError> {
         let table = Table::read_with(conn, name, &declared.options)?;
         conflict::rules_of_fields(&declared.rules, &table)?;
     }
+    for (name, rules) in &request.rules {
+        let table = Table::read_with(conn, name, &options_of(request, name))?;
+        conflict::rules_of_fields(rules, &table)?;
+    }
     tables(conn, request).map(drop)
 }
 
@@ -178,6 +185,31 @@ fn declared<'a>(request: &'a AttachRequest, table: &str) -> Option<&'a Declarati
         .map(|(_, declaration)| declaration)
 }
 
+fn rules_alone<'a>(request: &'a AttachRequest, table: &str) -> Option<&'a ConflictRules> {
+    let mut all = request.rules.iter();
+    all.find(|(name, _)| name.eq_ignore_ascii_case(table))
+        .map(|(_, rules)| rules)
+}
+
+/// What is declared now of a table that was attached before.
+fn declared_anew(request: &AttachRequest, attached: &RegisteredType) -> Option<Declaration> {
+    let table = &attached.table.name;
+    let (full, rules) = (declared(request, table), rules_alone(request, table));
+    let mut declaration = match (full, rules) {
+        (None, None) => return None,
+        (Some(full), _) => full.clone(),
+        (None, Some(_)) => Declaration {
+            name: attached.name.clone(),
+            rules: ConflictRules::default(),
+            options: attached.options.clone(),
+        },
+    };
+    if let Some(rules) = rules {
+        declaration.rules = rules.clone();
+    }
+    Some(declaration)
+}
+
 /// Takes over what is declared now of a table that was attached before.
 fn update(
     tx: &Transaction<'_>,
@@ -186,7 +218,7 @@ fn update(
     report: &mut AttachReport,
 ) -> Result<(), StoreError> {
     let table = &attached.table.name;
-    let Some(now) = declared(request, table) else {
+    let Some(now) = declared_anew(request, attached) else {
         return Ok(());
     };
     let refuse = |why: String| Err(StoreError::Refused(format!("table {table:?}: {why}")));
@@ -261,6 +293,9 @@ fn attach_table(
         entity_type.name.clone_from(&declared.name);
         entity_type.rules = conflict::rules_of_fields(&declared.rules, table)?;
         entity_type.options.clone_from(&declared.options);
+    }
+    if let Some(rules) = rules_alone(request, &table.name) {
+        entity_type.rules = conflict::rules_of_fields(rules, table)?;
     }
     let name = &entity_type.name;
     if EntityTypes::load(tx)?.get(name).is_some() {

@@ -41,6 +41,7 @@ fn attach_all(path: &Path) -> TypeDefinitions {
     let request = AttachRequest {
         remote: "http://localhost".to_owned(),
         tables: Tables::All,
+        rules: Default::default(),
         existing: Existing::Upload,
         policy: Policy::FieldMerge,
         declared: BTreeMap::new(),

@@ -21,6 +21,7 @@ fn request() -> AttachRequest {
     AttachRequest {
         remote: "http://localhost".to_owned(),
         tables: Tables::All,
+        rules: Default::default(),
         existing: Existing::Upload,
         policy: Policy::default(),
         declared: BTreeMap::new(),

@@ -49,6 +49,7 @@ impl Device {
         let request = AttachRequest {
             remote: "test:".to_owned(),
             tables: Tables::All,
+            rules: Default::default(),
             existing,
             policy,
             declared: declared

@@ -164,6 +164,7 @@ fn attaching_again_keeps_the_field_of_a_renamed_column() {
         let request = AttachRequest {
             remote: "test:".to_owned(),
             tables: Tables::Named(vec!["task".to_owned()]),
+            rules: Default::default(),
             existing: Existing::Upload,
             policy: Policy::default(),
             declared: [("task".to_owned(), declared)].into(),

@@ -1,6 +1,5 @@
 //! Every key and every word that a `syncline.toml` may contain; the schema is held against it.
 
-use syncline_core::Policy;
 use syncline_store::{IdMode, Lane, SETTINGS, Section};
 
 pub(super) const ROOT: &[&str] = &["remote", "sync", "types"];
@@ -11,6 +10,11 @@ pub(super) const REMOTE: &[&str] = &["url", "token_file", "token_command", "allo
 pub(super) const TYPE: &[&str] = &[
     "table",
     "policy",
+    "merge",
+    "deletes",
+    "timestamp",
+    "natural_key",
+    "invariants",
     "lane",
     "id",
     "leave_out",
@@ -20,11 +24,11 @@ pub(super) const TYPE: &[&str] = &[
 
 pub(super) const REFERENCE: &[&str] = &["columns", "table"];
 
-pub(super) const POLICIES: [(&str, Policy); 3] = [
-    ("field-merge", Policy::FieldMerge),
-    ("server-wins", Policy::ServerWins),
-    ("client-wins", Policy::ClientWins),
-];
+pub(super) const DELETES: &[&str] = &["here", "there"];
+
+pub(super) const TIMESTAMP: &[&str] = &["field", "unit"];
+
+pub(super) const INVARIANT: &[&str] = &["name", "sum", "field", "min", "max"];
 
 pub(super) const LANES: [(&str, Lane); 3] = [
     ("urgent", Lane::Urgent),

@@ -6,12 +6,13 @@
 
 mod keys;
 mod read;
+mod rules;
 
 use read::Table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use syncline_core::Policy;
+use syncline_core::ConflictRules;
 use syncline_store::{DeclaredReference, SETTINGS, Section, SettingError, Settings, TypeOptions};
 
 /// What a `syncline.toml` says.
@@ -71,8 +72,8 @@ impl From<ConfiguredToken> for crate::TokenSource {
 pub struct ConfiguredType {
     /// The name of the entity type.
     pub name: String,
-    /// How its conflicts are decided.
-    pub policy: Policy,
+    /// How its conflicts are decided; fields by the names of their columns.
+    pub rules: ConflictRules,
     /// Everything else.
     pub options: TypeOptions,
 }
@@ -232,7 +233,7 @@ fn entity_type(name: &str, table: &Table<'_>) -> Result<(String, ConfiguredType)
     }
     let configured = ConfiguredType {
         name: name.to_owned(),
-        policy: table.word("policy", &keys::POLICIES)?.unwrap_or_default(),
+        rules: rules::conflict_rules(table)?,
         options,
     };
     Ok((

@@ -1,6 +1,7 @@
 //! Reading TOML with the place of everything kept, so that an error can name line and key.
 
 use std::collections::BTreeMap;
+use syncline_protocol::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -64,7 +65,8 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    fn path_of(&self, key: &str) -> String {
+    /// The key with the sections that it stands in.
+    pub(super) fn path_of(&self, key: &str) -> String {
         match (self.path.as_str(), key) {
             ("", key) => key.to_owned(),
             (path, "") => path.to_owned(),
@@ -175,6 +177,53 @@ impl<'a> Table<'a> {
             }
         }
         Ok(tables)
+    }
+
+    /// A value that is a string or a table: the table. `None` where it is a string, or not there.
+    pub(super) fn unless_text(&self, key: &str, wanted: &str) -> Result<Option<Table<'a>>, Fault> {
+        let found = self.typed(key, wanted, |value| match value {
+            DeValue::String(_) => Some(false),
+            DeValue::Table(_) => Some(true),
+            _ => None,
+        })?;
+        match found {
+            Some(true) => self.table(key),
+            _ => Ok(None),
+        }
+    }
+
+    /// A value that is a string or a number: the number. `None` where it is a string, or not there.
+    pub(super) fn unless_text_number(&self, key: &str) -> Result<Option<Value>, Fault> {
+        let found = self.typed(key, "a number or the name of a column", |value| {
+            Some(match value {
+                DeValue::String(_) => None,
+                DeValue::Integer(number) => {
+                    let number = i64::from_str_radix(number.as_str(), number.radix()).ok()?;
+                    Some(Value::Integer(number))
+                }
+                DeValue::Float(number) => {
+                    let number: f64 = number.as_str().parse().ok()?;
+                    Some(Value::Real(number.is_finite().then_some(number)?))
+                }
+                _ => return None,
+            })
+        })?;
+        Ok(found.flatten())
+    }
+
+    /// All members, each one of these words.
+    pub(super) fn all_words<T: Copy>(
+        &self,
+        words: &[(&str, T)],
+    ) -> Result<BTreeMap<String, T>, Fault> {
+        let mut all = BTreeMap::new();
+        for key in self.inner.keys() {
+            let name = key.get_ref().to_string();
+            if let Some(word) = self.word(&name, words)? {
+                all.insert(name, word);
+            }
+        }
+        Ok(all)
     }
 
     /// All members, each a string.

@@ -2,7 +2,9 @@
 
 use super::*;
 use serde_json::{Value, json};
-use syncline_core::Config;
+use syncline_core::{
+    Bound, Config, DeleteRule, DeleteRules, FieldRule, Policy, TimeUnit, Timestamp,
+};
 use syncline_store::IdMode;
 
 const GUIDE: &str = include_str!("../../../../docs/howto/configure.md");
@@ -60,7 +62,7 @@ fn the_example_of_the_guide_is_complete_and_shows_the_defaults() {
     assert_eq!(file, Path::new("/etc/app/token"));
     let task = &config.types["tasks"];
     assert_eq!(
-        (task.name.as_str(), task.policy),
+        (task.name.as_str(), task.rules.policy),
         ("task", Policy::FieldMerge)
     );
     assert_eq!(task.options.id_mode, Some(IdMode::Client));
@@ -118,7 +120,8 @@ fn the_schema_has_every_key_with_its_bounds_and_no_other() {
             .unwrap()
             .clone()
     };
-    assert_eq!(words("policy"), json!(keys::POLICIES.map(|(word, _)| word)));
+    rules_of_the_schema(&schema.pointer(types).unwrap().clone());
+    assert_eq!(words("policy"), words_of(Policy::WORDS));
     assert_eq!(words("lane"), json!(keys::LANES.map(|(word, _)| word)));
     assert_eq!(words("id"), json!(keys::ID_MODES.map(|(word, _)| word)));
     let shown = parse(example()).unwrap();
@@ -142,6 +145,86 @@ fn the_schema_has_every_key_with_its_bounds_and_no_other() {
             setting.key
         );
     }
+}
+
+fn words_of<T>(words: &[(&str, T)]) -> Value {
+    words.iter().map(|(word, _)| *word).collect()
+}
+
+/// Keys and words of conflict rules are those of the core.
+fn rules_of_the_schema(types: &Value) {
+    let keys = |pointer: &str| -> Vec<String> {
+        let object = types.pointer(pointer).unwrap().as_object().unwrap();
+        object.keys().cloned().collect()
+    };
+    let sorted = |keys: &[&str]| {
+        let mut keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    let rule = &types["merge"]["additionalProperties"]["enum"];
+    assert_eq!(*rule, words_of(FieldRule::WORDS));
+    let deletes = &types["deletes"]["oneOf"];
+    assert_eq!(deletes[0]["enum"], words_of(DeleteRule::WORDS));
+    assert_eq!(keys("/deletes/oneOf/1/properties"), sorted(keys::DELETES));
+    for direction in keys::DELETES {
+        let words = &deletes[1]["properties"][direction]["enum"];
+        assert_eq!(*words, words_of(DeleteRule::WORDS));
+    }
+    let full = "/timestamp/oneOf/1/properties";
+    assert_eq!(keys(full), sorted(keys::TIMESTAMP));
+    let units = types.pointer(&format!("{full}/unit/enum")).unwrap();
+    assert_eq!(*units, words_of(TimeUnit::WORDS));
+    assert_eq!(
+        keys("/invariants/items/properties"),
+        sorted(keys::INVARIANT)
+    );
+}
+
+#[test]
+fn the_guide_shows_every_conflict_rule() {
+    let config = parse(example()).unwrap();
+    let task = &config.types["tasks"].rules;
+    let both = Some(DeleteRule::DeleteWins);
+    let (here, there) = (both, both);
+    assert_eq!(task.deletes, DeleteRules { here, there });
+    assert_eq!(task.natural_key.len(), 2);
+    assert_eq!(task.merge["title"], FieldRule::Theirs);
+    for (word, _) in FieldRule::WORDS {
+        assert!(example().contains(word), "{word} is not in the guide");
+    }
+    let [stock] = task.invariants.as_slice() else {
+        panic!("{task:?}");
+    };
+    assert_eq!(stock.sum, ["estimate"]);
+    let zero = syncline_protocol::Value::Integer(0);
+    assert_eq!(stock.min, Some(Bound::Number(zero)));
+    let reading = &config.types["reading"].rules;
+    let seconds = Timestamp {
+        field: "taken_at".to_owned(),
+        unit: TimeUnit::Seconds,
+    };
+    assert_eq!(reading.timestamp, Some(seconds));
+    assert_eq!(reading.deletes.here, Some(DeleteRule::Manual));
+    assert_eq!(reading.deletes.there, Some(DeleteRule::EditWins));
+}
+
+/// The rules of a type can be written in the file as they are in a fixture or in the store.
+#[test]
+fn the_words_of_the_file_are_those_of_the_rules_themselves() {
+    let text = "[types.a]
+        policy = 'field-merge'
+        merge = { n = 'counter', tags = 'text-words' }
+        deletes = { there = 'edit-wins' }
+        natural_key = ['a', 'b']
+        invariants = [{ name = 'sum', sum = ['a', 'b'], min = -1.5, max = 'limit' }]";
+    assert!(is_valid(text));
+    let told: Value = toml::from_str(text).unwrap();
+    let itself: ConflictRules = serde_json::from_value(told["types"]["a"].clone()).unwrap();
+    assert_eq!(parse(text).unwrap().types["a"].rules, itself);
+    let short = parse("[types.a]\npolicy='last-writer-wins'\ntimestamp='at'").unwrap();
+    let timestamp = short.types["a"].rules.timestamp.clone().unwrap();
+    assert_eq!(timestamp.unit, TimeUnit::Milliseconds);
 }
 
 /// Text, line, key, and words of the message.
@@ -192,6 +275,78 @@ const WRONG: &[Wrong] = &[
             2,
             "types.a.policy",
             "did you mean server-wins?",
+        ),
+        (
+            "[types.a]\n[types.a.merge]\nn = 'count'",
+            3,
+            "types.a.merge.n",
+            "did you mean counter?",
+        ),
+        (
+            "[types.a]\npolicy = 'manual'\n[types.a.merge]\n\nn = 'max'",
+            5,
+            "types.a.merge.n",
+            "the policy is manual",
+        ),
+        (
+            "[types.a]\n\ntimestamp = 'at'",
+            3,
+            "types.a.timestamp",
+            "the policy is field-merge",
+        ),
+        (
+            "[types.a]\npolicy = 'last-writer-wins'\ntimestamp = {unit = 's'}",
+            3,
+            "types.a.timestamp.field",
+            "missing",
+        ),
+        (
+            "[types.a]\ntimestamp = 3",
+            2,
+            "types.a.timestamp",
+            "the name of a column, or a table",
+        ),
+        (
+            "[types.a]\ndeletes = 'delete_wins'",
+            2,
+            "types.a.deletes",
+            "did you mean delete-wins?",
+        ),
+        (
+            "[types.a]\ndeletes = {hear = 'manual'}",
+            2,
+            "types.a.deletes.hear",
+            "did you mean here?",
+        ),
+        (
+            "[types.a]\nnatural_key = []",
+            2,
+            "types.a.natural_key",
+            "names no column",
+        ),
+        (
+            "[types.a]\n[[types.a.invariants]]\nname = 'x'\nmin = 0",
+            2,
+            "types.a.invariants.field",
+            "missing",
+        ),
+        (
+            "[types.a]\n[[types.a.invariants]]\nname = 'x'\nfield = 'a'",
+            2,
+            "types.a.invariants.x",
+            "neither min nor max",
+        ),
+        (
+            "[types.a]\n[[types.a.invariants]]\nname = 'x'\nfield = 'a'\nmin = true",
+            5,
+            "types.a.invariants.min",
+            "a number or the name of a column",
+        ),
+        (
+            "[types.a]\n[[types.a.invariants]]\nname='x'\nfield='a'\nsum=['b']\nmin=0",
+            4,
+            "types.a.invariants.field",
+            "a sum as well",
         ),
         (
             "[types.a]\nlane = 3",

@@ -34,5 +34,5 @@ pub(crate) use resolver::Resolvers;
 pub(crate) use undo::undo;
 pub use view::{
     ChangedBy, Conflict, ConflictDetails, ConflictFilter, ConflictState, FieldDetails,
-    PolicyOutcome, list, show,
+    PolicyOutcome, list, read, show,
 };

@@ -175,6 +175,12 @@ fn apply(
     unknown::keep(tx, entity, way.unknown)?;
     let rebased = rebase(&way.here.pending, row.as_ref(), way.theirs);
     applier.rewrite_outbox(way, &rebased, choice.as_str(), way.open)?;
+    // What the server had refused says now what a person wants: it is sent again.
+    tx.prepare_cached(
+        "UPDATE syncline_outbox SET state = 'pending', last_error = NULL
+          WHERE entity_type = ?1 AND entity_id = ?2 AND state = 'failed'",
+    )?
+    .execute([entity.entity_type.as_str(), entity.id.as_str()])?;
     if let Some(remote) = remote {
         let deleted = remote.fields.is_none();
         state::set_known(tx, entity, &remote.version, remote.position, deleted)?;

@@ -196,6 +196,12 @@ fn conflict(record: &Record) -> Conflict {
     }
 }
 
+/// One conflict in full, for whoever has only the file.
+pub fn read(conn: &Connection, id: i64) -> Result<ConflictDetails, StoreError> {
+    meta::require_readable(conn)?;
+    show(conn, &EntityTypes::load(conn)?, id)
+}
+
 /// One conflict in full.
 pub fn show(
     conn: &Connection,

@@ -262,6 +262,7 @@ fn request(tables: Tables) -> AttachRequest {
     AttachRequest {
         remote: "test:".to_owned(),
         tables,
+        rules: Default::default(),
         existing: Existing::Upload,
         policy: Default::default(),
         client: ClientId::new("0".repeat(32)),
