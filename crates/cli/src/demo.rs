@@ -94,6 +94,13 @@ impl Name {
             entity_id: id.to_owned(),
         }
     }
+
+    fn project(id: &str) -> Self {
+        Self {
+            entity_type: "project".to_owned(),
+            entity_id: id.to_owned(),
+        }
+    }
 }
 
 /// Something that the demo needs did not work.

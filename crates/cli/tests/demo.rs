@@ -38,7 +38,8 @@ fn told_aloud_it_explains_every_step_and_ends_with_0() {
     );
     for mention in [
         "1. A server and two devices",
-        "7. Everyone syncs once more",
+        "7. A conflict that only a person can decide",
+        "8. Everyone syncs once more",
         "503",
         "Retry-After",
         "the answer is lost",
@@ -96,11 +97,12 @@ fn as_json_it_is_one_object_with_everything_promised() {
     assert_eq!(mutations["failed"], 1);
     assert_eq!(mutations["dead"], 0);
     assert_eq!(mutations["pending"], 0);
-    // 6 creates, 4 of the laptop's edits, 3 of the phone's, 3 around the kill.
-    assert_eq!(mutations["applied"], 16);
+    // 6 creates, 4 of the laptop's edits, 3 of the phone's, 3 around the kill, 3 for the person.
+    assert_eq!(mutations["applied"], 19);
     assert!(mutations["superseded"].is_u64());
     assert_eq!(json["merges"], 1);
     assert_eq!(json["conflicts_resolved"], 2);
+    assert_eq!(json["conflicts_decided_by_person"], 1);
     assert_eq!(json["retries"], 3);
     assert_eq!(json["duplicates_suppressed"], 7);
     let refused = json["refused"].as_array().unwrap();

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use syncline::{
     AttachReport, ConfigFile, Error, Existing as Rows, HttpRemote, HttpRemoteError, PlainHttp,
-    Policy as Rule, Syncline,
+    Policy, Syncline,
 };
 
 /// Have tables of a database synced; works offline
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOW", default_value = "upload")]
     existing: Existing,
     /// How conflicts are decided
-    #[arg(long, value_name = "RULE", default_value = "field-merge")]
+    #[arg(long, value_name = "RULE", default_value = "field-merge", value_parser = policies())]
     policy: Policy,
     /// Allow plain http to another machine: token and data travel unprotected
     #[arg(long)]
@@ -55,14 +55,21 @@ enum Existing {
     Adopt,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Policy {
-    /// Field by field; where both sides changed one, the local value stands
-    FieldMerge,
-    /// The server's state stands
-    ServerWins,
-    /// The local state stands
-    ClientWins,
+/// The policies that `--policy` takes, with their meaning.
+fn policies() -> impl clap::builder::TypedValueParser<Value = Policy> {
+    let words = Policy::WORDS.iter().map(|(word, policy)| {
+        clap::builder::PossibleValue::new(*word).help(match policy {
+            Policy::FieldMerge => {
+                "Field by field; where both sides changed one, the local value stands"
+            }
+            Policy::ServerWins => "The server's state stands",
+            Policy::ClientWins => "The local state stands",
+            Policy::LastWriterWins => "The row that reaches the server last stands as a whole",
+            Policy::Manual => "A person decides: syncline conflicts",
+        })
+    });
+    let parser = clap::builder::PossibleValuesParser::new(words);
+    clap::builder::TypedValueParser::try_map(parser, |word| word.parse::<Policy>())
 }
 
 #[derive(Serialize)]
@@ -93,11 +100,6 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
         plain_http(args.allow_plain_http || config.allow_plain_http),
     )?;
     drop(args.database.read()?); // a file that is no database is told here and left alone
-    let rule = match args.policy {
-        Policy::FieldMerge => Rule::FieldMerge,
-        Policy::ServerWins => Rule::ServerWins,
-        Policy::ClientWins => Rule::ClientWins,
-    };
     let mut tables = args.which.tables;
     tables.extend(config.types.keys().cloned());
     let mut builder = Syncline::builder(&args.database.path);
@@ -110,7 +112,7 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
             Existing::Upload => Rows::Upload,
             Existing::Adopt => Rows::Adopt,
         })
-        .policy(rule);
+        .policy(args.policy);
     let builder = match args.which.all {
         true => builder.attach_all(),
         false => builder.attach(tables),
@@ -122,7 +124,7 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
         &Attached {
             database: args.database.shown(),
             remote: &remote,
-            policy: rule.as_str(),
+            policy: args.policy.as_str(),
             report: &report,
         },
     )

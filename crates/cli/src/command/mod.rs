@@ -4,6 +4,7 @@
 mod admin;
 mod attach;
 mod clone;
+mod conflicts;
 mod detach;
 mod engine;
 mod explain;
@@ -48,6 +49,7 @@ commands! {
     Status => status,
     Explain => explain,
     Outbox => outbox,
+    Conflicts => conflicts,
     Sweep => sweep,
     Detach => detach,
     Migrate => migrate,

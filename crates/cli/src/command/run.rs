@@ -173,6 +173,25 @@ fn log_rows(entity_type: &str, rows: u64, what: &str) {
     tracing::warn!(entity_type, rows, "{what}");
 }
 
+fn log_conflict(notice: &Notice) {
+    match notice {
+        Notice::ConflictOpened { entity, reason } => {
+            tracing::warn!(%entity, reason, "a conflict waits for you");
+        }
+        Notice::ResolverDisabled {
+            entity_type,
+            resolver,
+            deadline_ms,
+        } => {
+            tracing::warn!(%entity_type, resolver, deadline_ms, "a resolver did not answer in time and is not asked any more");
+        }
+        Notice::ConflictResolved { entity, rule } => {
+            tracing::info!(%entity, rule, "a conflict was decided");
+        }
+        _ => {}
+    }
+}
+
 /// Logs notices; a failure that repeats itself warns once.
 #[derive(Default)]
 struct Told {
@@ -206,12 +225,9 @@ impl Told {
             Notice::CancelledTooLate { entity, .. } => {
                 tracing::warn!(%entity, "a mutation that was to be discarded had taken effect before: it stays");
             }
-            Notice::ConflictOpened { entity, reason } => {
-                tracing::warn!(%entity, reason, "a conflict waits for you");
-            }
-            Notice::ConflictResolved { entity, rule } => {
-                tracing::info!(%entity, rule, "a conflict was decided");
-            }
+            Notice::ConflictOpened { .. }
+            | Notice::ResolverDisabled { .. }
+            | Notice::ConflictResolved { .. } => log_conflict(notice),
             Notice::IdChanged { old, new, .. } => {
                 tracing::info!(%old, %new, "a row has another id");
             }

@@ -9,8 +9,11 @@ use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use syncline::{Config, CycleEnd, HttpRemote, Notice, Status, SyncEnd, Syncline, TokenSource};
-use syncline_store::status;
+use syncline::{
+    Choice, Config, ConflictDetails, ConflictFilter, ConflictRules, CycleEnd, FieldRule,
+    HttpRemote, Notice, Status, SyncEnd, Syncline, TokenSource,
+};
+use syncline_store::{conflict, status};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -62,6 +65,7 @@ impl Device {
         let attaching = Syncline::builder(&path)
             .state_dir(path.with_file_name("state"))
             .remote(server.url())
+            .conflict_rules("project", ask_about_names())
             .attach_all();
         attaching.attach_only()?;
         Ok(Self {
@@ -136,6 +140,31 @@ impl Device {
         }
     }
 
+    /// Syncs until one conflict waits for a person; everything else is sent then.
+    pub(super) fn settle_but_a_conflict(&self) -> Result<ConflictDetails, Failure> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.sync_once()?;
+            let open = conflict::list(&self.app, &ConflictFilter::open())?;
+            let quiet = self.status()?.outbox.get("in_flight") == Some(&0);
+            if let (true, [one]) = (quiet, open.as_slice()) {
+                return Ok(conflict::read(&self.app, one.id)?);
+            }
+            if Instant::now() > until {
+                return Err(trouble(self.name, "no conflict was opened"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What a person decides about a conflict.
+    pub(super) fn decide(&self, id: i64, choice: Choice) -> Result<(), Failure> {
+        match &self.engine {
+            Some(running) => Ok(running.sync.resolve_conflict_blocking(id, choice)?),
+            None => Err(trouble(self.name, "its engine is not running")),
+        }
+    }
+
     /// Where everything stands, read from the file.
     pub(super) fn status(&self) -> Result<Status, Failure> {
         Ok(status::read(&self.app, crate::database::now())?)
@@ -155,6 +184,14 @@ impl Device {
     /// The access token, to be handed to a process of the device's own.
     pub(super) fn token(&self) -> &str {
         &self.token
+    }
+}
+
+/// Two names for one project are a person's business.
+fn ask_about_names() -> ConflictRules {
+    ConflictRules {
+        merge: [("name".to_owned(), FieldRule::Manual)].into(),
+        ..ConflictRules::default()
     }
 }
 

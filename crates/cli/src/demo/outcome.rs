@@ -4,15 +4,16 @@
 use super::device::{Device, unsettled};
 use super::listing;
 use super::rows::{self, Difference, Name, Refused, Rows};
-use super::story::Story;
+use super::story::{CHOSEN_NAME, Story};
 use crate::Failure;
 use rusqlite::Connection;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use syncline::Notice;
+use syncline::{ConflictFilter, ConflictState, Loss, Notice};
 use syncline_protocol::{FieldError, Value};
+use syncline_store::conflict;
 
 /// One device at the end.
 pub(super) struct DeviceEnd {
@@ -22,10 +23,9 @@ pub(super) struct DeviceEnd {
     pub(super) outbox: BTreeMap<String, u64>,
     pub(super) refused: Vec<Refused>,
     pub(super) differences: Vec<Difference>,
-    /// Conflicts that were decided by rule.
-    conflicts: u64,
-    /// Of those, the ones whose losing value is kept in a record.
-    recorded: u64,
+    decisions: Decisions,
+    /// Conflicts that the app was told to show to a person.
+    asked: u64,
     applied: u64,
     superseded: u64,
 }
@@ -34,8 +34,12 @@ pub(super) struct DeviceEnd {
 pub(super) struct Outcome {
     pub(super) server: Rows,
     pub(super) devices: [DeviceEnd; 2],
+    /// Conflicts decided by rule, with both sides' edits in the outcome.
     pub(super) merges: u64,
-    pub(super) conflicts_resolved: u64,
+    /// Conflicts decided by rule, with what gave way on record.
+    pub(super) lossy: u64,
+    /// Conflicts that a person decided.
+    pub(super) by_person: u64,
     pub(super) retries: u64,
     pub(super) duplicates: u64,
     pub(super) promises: Vec<Promise>,
@@ -55,10 +59,9 @@ impl DeviceEnd {
         let refused = rows::refused(&conn)?;
         let found = rows::of_file(&conn)?;
         let notices = device.notices();
-        let resolved = notices
+        let asked = notices
             .iter()
-            .filter(|notice| matches!(notice, Notice::ConflictResolved { .. }));
-        let recorded = "SELECT count(*) FROM syncline_conflict WHERE resolved_at IS NOT NULL";
+            .filter(|notice| matches!(notice, Notice::ConflictOpened { .. }));
         Ok(Self {
             name: device.name,
             path: device.path.clone(),
@@ -66,8 +69,8 @@ impl DeviceEnd {
             rows: found,
             outbox: device.status()?.outbox,
             refused,
-            conflicts: resolved.count() as u64,
-            recorded: conn.query_row(recorded, [], |row| row.get(0))?,
+            decisions: Decisions::read(&conn)?,
+            asked: asked.count() as u64,
             applied: logged(&conn, "applied")?,
             superseded: logged(&conn, "superseded")?,
         })
@@ -80,6 +83,36 @@ impl DeviceEnd {
 
     fn count(&self, state: &str) -> u64 {
         self.outbox.get(state).copied().unwrap_or(0)
+    }
+}
+
+/// Conflicts that were decided, by what their records say.
+#[derive(Debug, Default)]
+struct Decisions {
+    /// By rule, and both sides' edits stand.
+    merged: u64,
+    /// By rule, and the record has what gave way.
+    lossy: u64,
+    by_person: u64,
+}
+
+impl Decisions {
+    fn read(conn: &Connection) -> Result<Self, Failure> {
+        let mut decisions = Self::default();
+        let filter = ConflictFilter {
+            state: Some(ConflictState::Resolved),
+            ..ConflictFilter::default()
+        };
+        for one in conflict::list(conn, &filter)? {
+            let full = conflict::read(conn, one.id)?;
+            let lossless = full.lost_mine == Loss::Nothing && full.lost_theirs == Loss::Nothing;
+            *match (one.by_person, lossless) {
+                (true, _) => &mut decisions.by_person,
+                (false, true) => &mut decisions.merged,
+                (false, false) => &mut decisions.lossy,
+            } += 1;
+        }
+        Ok(decisions)
     }
 }
 
@@ -98,10 +131,10 @@ impl Outcome {
         ];
         let wires = [story.laptop.link.traffic(), story.phone.link.traffic()];
         let sum = |of: fn(&DeviceEnd) -> u64| devices.iter().map(of).sum::<u64>();
-        let conflicts = sum(|device| device.conflicts);
         let mut outcome = Self {
-            merges: conflicts.saturating_sub(sum(|device| device.recorded)),
-            conflicts_resolved: conflicts,
+            merges: sum(|device| device.decisions.merged),
+            lossy: sum(|device| device.decisions.lossy),
+            by_person: sum(|device| device.decisions.by_person),
             retries: wires.iter().map(|wire| wire.repeats).sum(),
             duplicates: wires.iter().map(|wire| wire.duplicates).sum(),
             converged: devices.iter().all(DeviceEnd::agrees),
@@ -127,10 +160,6 @@ impl Outcome {
             .devices
             .iter()
             .all(|device| !device.rows.contains_key(&fence));
-        let shed = self.refused().any(|refused| {
-            let field = |error: &FieldError| error.field == "priority";
-            refused.name == Name::task("shed") && refused.error.errors.iter().any(field)
-        });
         let left = unsettled(&story.laptop.status()?) + unsettled(&story.phone.status()?);
         let promise = |promise, kept| Promise { promise, kept };
         Ok(vec![
@@ -158,8 +187,7 @@ impl Outcome {
             ),
             promise(
                 "an edit of the same field on both sides was decided, and the loser is on record",
-                self.conflicts_resolved > self.merges
-                    && text("water", "title", "Water the beds at dusk"),
+                self.lossy >= 1 && text("water", "title", "Water the beds at dusk"),
             ),
             promise(
                 "a delete went everywhere",
@@ -172,8 +200,12 @@ impl Outcome {
                     && seen.recognised_after_kill == seen.in_flight_at_kill,
             ),
             promise(
+                "a conflict for a person paused its own row alone, and the decision reached everyone",
+                self.person_was_asked(story),
+            ),
+            promise(
                 "exactly one mutation was refused and waits with its reason",
-                self.refused().count() == 1 && shed,
+                self.refused().count() == 1 && self.shed_is_refused(),
             ),
             promise(
                 "everything else went through",
@@ -181,6 +213,25 @@ impl Outcome {
             ),
             promise("both devices and the server are equal", self.converged),
         ])
+    }
+
+    fn shed_is_refused(&self) -> bool {
+        self.refused().any(|refused| {
+            let field = |error: &FieldError| error.field == "priority";
+            refused.name == Name::task("shed") && refused.error.errors.iter().any(field)
+        })
+    }
+
+    fn person_was_asked(&self, story: &Story<'_>) -> bool {
+        let seen = &story.seen;
+        let name = |text: &str| Some(Value::from(text));
+        let kitchen = self.server.get(&Name::project("kitchen"));
+        seen.disputed == ["Kitchen", "Canning kitchen", "Kitchen and pantry"].map(name)
+            && seen.paused == 1
+            && seen.beside_it == Some(Value::Integer(2))
+            && self.by_person == 1
+            && self.devices.iter().map(|device| device.asked).eq([1, 0])
+            && kitchen.and_then(|row| row.get("name")).cloned() == name(CHOSEN_NAME)
     }
 
     pub(super) fn refused(&self) -> impl Iterator<Item = &Refused> {
@@ -226,7 +277,8 @@ impl Outcome {
                 "pending": sum(&|device| device.count("pending") + device.count("in_flight")),
             },
             "merges": self.merges,
-            "conflicts_resolved": self.conflicts_resolved,
+            "conflicts_resolved": self.merges + self.lossy,
+            "conflicts_decided_by_person": self.by_person,
             "retries": self.retries,
             "duplicates_suppressed": self.duplicates,
             "refused": refused.collect::<Vec<_>>(),

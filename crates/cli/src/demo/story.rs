@@ -11,7 +11,8 @@ use crate::Failure;
 use crate::demo::rows::Name;
 use std::path::Path;
 use std::time::Duration;
-use syncline::{CycleEnd, RemoteError, SyncEnd};
+use syncline::{Choice, CycleEnd, FieldChoice, RemoteError, SyncEnd};
+use syncline_protocol::Value;
 
 /// How long a process may take to start and to push.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -40,6 +41,16 @@ UPDATE task SET done = 1 WHERE id = 'bulbs';
 INSERT INTO task (id, project, title) VALUES ('tools', 'garden', 'Oil the tools');
 UPDATE project SET name = 'Garden, front and back' WHERE id = 'garden';";
 
+/// Both rename the project that the laptop began.
+const NAME_ON_PHONE: &str = "UPDATE project SET name = 'Kitchen and pantry' WHERE id = 'kitchen'";
+
+const NAME_ON_LAPTOP: &str = "
+UPDATE project SET name = 'Canning kitchen' WHERE id = 'kitchen';
+UPDATE task SET priority = 2 WHERE id = 'water';";
+
+/// What a person makes of it.
+pub(super) const CHOSEN_NAME: &str = "Kitchen, pantry and canning";
+
 /// What was seen on the way, as far as it cannot be seen at the end.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Seen {
@@ -55,6 +66,12 @@ pub(super) struct Seen {
     pub(super) server_had_them: bool,
     /// Of those, the ones that were sent again after the restart and recognised.
     pub(super) recognised_after_kill: u64,
+    /// The project's name in the conflict that was for a person: base, mine, theirs.
+    pub(super) disputed: [Option<Value>; 3],
+    /// Mutations that waited while it was open.
+    pub(super) paused: u64,
+    /// The priority that the server had then of the task that was changed beside it.
+    pub(super) beside_it: Option<Value>,
 }
 
 /// Everybody in the story.
@@ -75,6 +92,7 @@ impl<'a> Story<'a> {
         story.edit_offline()?;
         story.come_back_badly()?;
         story.die_in_mid_push()?;
+        story.ask_a_person()?;
         story.come_to_rest()?;
         Ok(story)
     }
@@ -223,6 +241,42 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    fn ask_a_person(&mut self) -> Result<(), Failure> {
+        let teller = self.teller;
+        teller.step("A conflict that only a person can decide");
+        teller.say("A project's name is declared `manual`. Both devices rename the kitchen; the");
+        teller.say("laptop, offline, also changes the priority of task water.");
+        self.laptop.go(Net::Down);
+        self.phone.app_writes(NAME_ON_PHONE)?;
+        self.phone.settle()?;
+        self.laptop.app_writes(NAME_ON_LAPTOP)?;
+        self.laptop.go(Net::Up);
+        let conflict = self.laptop.settle_but_a_conflict()?;
+        let listed = listing::fetch(self.server.address(), self.server.token())?;
+        let field = |row: &Name, field: &str| listed.get(row)?.get(field).cloned();
+        self.seen.paused = self.laptop.waiting()?;
+        self.seen.beside_it = field(&Name::task("water"), "priority");
+        let name = conflict.fields.iter().find(|one| one.name == "name");
+        if let Some(name) = name {
+            self.seen.disputed = [name.base.clone(), name.mine.clone(), name.theirs.clone()];
+        }
+        let [base, mine, theirs] = self.seen.disputed.each_ref().map(shown);
+        teller.saw(&format!(
+            "it pauses the project alone; the task's priority is on the server already\n\
+             `syncline conflicts show` would say of the name: base {base},\n\
+             mine {mine}, theirs {theirs}"
+        ));
+        let chosen = FieldChoice::Value(CHOSEN_NAME.into());
+        let choice = Choice::Fields([("name".to_owned(), chosen)].into());
+        self.laptop.decide(conflict.conflict.id, choice)?;
+        self.laptop.settle()?;
+        teller.say("`syncline conflicts resolve` takes either name, or a third one.");
+        teller.saw(&format!(
+            "decided: {CHOSEN_NAME:?}; from here on it is an ordinary edit, and is pushed"
+        ));
+        Ok(())
+    }
+
     fn come_to_rest(&mut self) -> Result<(), Failure> {
         self.teller.step("Everyone syncs once more");
         self.laptop.settle()?;
@@ -233,6 +287,10 @@ impl<'a> Story<'a> {
             .say("Now both files are compared, row by row, with what the server itself lists.");
         Ok(())
     }
+}
+
+fn shown(value: &Option<Value>) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn is_unreachable(end: &SyncEnd) -> bool {

@@ -113,12 +113,10 @@ fn deviation(found: &Difference) -> String {
 
 fn counts(outcome: &Outcome) -> String {
     format!(
-        "merged: {} row whose two edits both stand; {} decided by rule, the losing value on record\n\
+        "merged: {} row whose two edits both stand; {} decided by rule, the losing value on record;\n\
+         \x20       {} decided by a person\n\
          repeated: {} pushes were sent again; the server recognised {} mutations it already had\n",
-        outcome.merges,
-        outcome.conflicts_resolved - outcome.merges,
-        outcome.retries,
-        outcome.duplicates,
+        outcome.merges, outcome.lossy, outcome.by_person, outcome.retries, outcome.duplicates,
     )
 }
 

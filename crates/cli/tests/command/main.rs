@@ -6,6 +6,7 @@ mod bad_files;
 mod bad_use;
 mod cloning;
 mod configuring;
+mod conflicts;
 mod detaching;
 mod devices;
 mod exit_codes;

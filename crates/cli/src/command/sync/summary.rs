@@ -173,8 +173,9 @@ fn for_person(
     }
     if summary.open_conflicts > 0 {
         lines.push(format!(
-            "{} waiting for you",
-            text::count(summary.open_conflicts, "conflict")
+            "{} waiting for you\n  syncline conflicts list|show|resolve {}",
+            text::count(summary.open_conflicts, "conflict"),
+            database.shown()
         ));
     }
     for (entity_type, rows) in &status.held_removals {
