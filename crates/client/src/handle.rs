@@ -317,6 +317,21 @@ impl Syncline {
 
     /// Conflicts, newest first: those that wait for a person ([`ConflictFilter::open`]), and records of
     /// those that were decided. [`Notice::ConflictOpened`] tells when there is a new one.
+    ///
+    /// ```no_run
+    /// use syncline::{ChangedBy, Choice, ConflictFilter, Error, FieldChoice, Syncline};
+    ///
+    /// /// Takes the server's value wherever both sides changed a field.
+    /// async fn give_way(sync: &Syncline) -> Result<(), Error> {
+    ///     for open in sync.conflicts(&ConflictFilter::open())? {
+    ///         let detail = sync.conflict(open.id)?;
+    ///         let both = detail.fields.iter().filter(|field| field.changed_by == ChangedBy::Both);
+    ///         let choices = both.map(|field| (field.name.clone(), FieldChoice::Theirs));
+    ///         sync.resolve_conflict(open.id, Choice::Fields(choices.collect())).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn conflicts(&self, filter: &ConflictFilter) -> Result<Vec<Conflict>, Error> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(conflict::list(&writer, filter)?)
