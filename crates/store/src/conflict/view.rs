@@ -3,6 +3,7 @@
 use super::record::{self, Loss, Record, Showed, Side};
 use crate::captured;
 use crate::error::StoreError;
+use crate::follow;
 use crate::meta;
 use crate::outbox;
 use crate::row;
@@ -223,7 +224,7 @@ pub fn show(
     Ok(ConflictDetails {
         conflict: conflict(&record),
         fields: fields(&record),
-        policies: policies(&record, &entity, entity_type, &pending),
+        policies: policies(&record, &entity, entity_type, &pending, server_time(conn)?),
         lost_mine: outcome.lost_mine,
         lost_theirs: outcome.lost_theirs,
         base: record.base,
@@ -231,6 +232,13 @@ pub fn show(
         remote: record.remote,
         result: record.result,
     })
+}
+
+/// The server's time by this machine's clock and what is known of the difference.
+fn server_time(conn: &Connection) -> Result<Option<i64>, StoreError> {
+    let ahead_ms: Option<i64> = meta::get(conn, meta::key::SERVER_CLOCK)?;
+    let here = follow::time(conn)?.unix_ms;
+    Ok(ahead_ms.map(|ahead| here.saturating_add(ahead)))
 }
 
 fn pending_of(conn: &Connection, entity: &EntityRef) -> Result<Vec<PendingMutation>, StoreError> {
@@ -290,6 +298,7 @@ fn policies(
     entity: &EntityRef,
     entity_type: Option<&RegisteredType>,
     pending: &[PendingMutation],
+    server_time_ms: Option<i64>,
 ) -> Vec<PolicyOutcome> {
     let Some(entity_type) = entity_type.filter(|_| record.showed.side != Side::Violation) else {
         return Vec::new();
@@ -302,7 +311,7 @@ fn policies(
         remote: record.remote.as_ref(),
         pending,
         cause: &cause,
-        server_time_ms: None,
+        server_time_ms,
     };
     let outcomes = what_each_policy_would_do(&input, &entity_type.rules);
     let told = outcomes.into_iter().map(|(policy, decision)| {
