@@ -172,7 +172,10 @@ fn what_was_received_and_finds_no_place_is_named() {
     world.run_until_quiet();
     world.sql("Alice", "INSERT INTO task VALUES ('a', NULL, 'same')");
     world.run_until_quiet();
-    assert_eq!(codes(&mut world, "Bob", "task", "a"), ["quarantined"]);
+    assert_eq!(
+        codes(&mut world, "Bob", "task", "a"),
+        ["conflict", "quarantined"]
+    );
 }
 
 #[test]
