@@ -4,6 +4,7 @@
 // A test that cannot go on has failed; the panic says where.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use rusqlite::Connection;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use syncline_process_tests::{
@@ -71,6 +72,22 @@ fn the_lease_of_a_killed_process_holds_nobody_up() {
     assert_done_once(&folder, &server, &device, 2);
 }
 
+/// Stops it at a moment at which it holds no lock: a process that is stopped within a transaction holds up
+/// every writer, as any program would.
+fn stop_outside_of_a_transaction(process: &Running, device: &Device) {
+    for _ in 0..200 {
+        signal(process, "-STOP");
+        let app = Connection::open(&device.path).unwrap();
+        app.busy_timeout(Duration::from_millis(100)).unwrap();
+        if app.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+            return;
+        }
+        signal(process, "-CONT");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("it is always within a transaction");
+}
+
 #[test]
 fn a_process_that_was_stopped_beyond_its_lease_writes_nothing_when_it_goes_on() {
     let (folder, server, device) = world("--set lease_ttl_ms=1500");
@@ -78,7 +95,7 @@ fn a_process_that_was_stopped_beyond_its_lease_writes_nothing_when_it_goes_on() 
     first.line_after("running", PATIENCE).unwrap();
     device.sql("INSERT INTO task (title) VALUES ('one')");
     first.line_after("pushed ", PATIENCE).unwrap();
-    signal(&first, "-STOP");
+    stop_outside_of_a_transaction(&first, &device);
     device.sql("INSERT INTO task (title) VALUES ('two')");
     let token = number(&device.path, "SELECT token FROM syncline_lease");
     // It rides out the rest of the lease: a stopped process is not gone.
