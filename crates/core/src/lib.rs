@@ -27,9 +27,9 @@ pub use change::{ChangePlan, LocalView, WaitsFor, plan_change};
 pub use config::Config;
 pub use conflict::{
     Bound, ConflictCause, ConflictInput, ConflictRules, Decision, DeleteRule, DeleteRules,
-    FieldOutcome, FieldRule, Invariant, Lost, PendingMutation, Policy, Rebased, Resolution,
-    Resolver, Rewrite, RuleError, Settled, TimeUnit, Timestamp, Took, UnknownWord, changed, decide,
-    rebase, what_each_policy_would_do,
+    FieldOutcome, FieldRule, Invariant, Lost, OwnedConflictInput, PendingMutation, Policy, Rebased,
+    Resolution, Resolver, Rewrite, RuleError, Settled, TimeUnit, Timestamp, Took, UnknownWord,
+    changed, decide, rebase, what_each_policy_would_do,
 };
 pub use fold::{Folded, Intent, fold};
 pub use machine::{

@@ -60,6 +60,54 @@ pub struct ConflictInput<'a> {
     pub server_time_ms: Option<i64>,
 }
 
+/// A [`ConflictInput`] that owns its values: for a resolver that runs in a thread of its own.
+#[derive(Debug, Clone)]
+pub struct OwnedConflictInput {
+    /// As in [`ConflictInput`], and so are the others.
+    pub entity: EntityRef,
+    /// The last agreed state.
+    pub base: Option<Fields>,
+    /// The local row.
+    pub local: Option<Fields>,
+    /// The remote state.
+    pub remote: Option<Fields>,
+    /// The unsettled local mutations.
+    pub pending: Vec<PendingMutation>,
+    /// How it showed.
+    pub cause: ConflictCause,
+    /// The server's time, in milliseconds since 1970.
+    pub server_time_ms: Option<i64>,
+}
+
+impl From<&ConflictInput<'_>> for OwnedConflictInput {
+    fn from(input: &ConflictInput<'_>) -> Self {
+        Self {
+            entity: input.entity.clone(),
+            base: input.base.cloned(),
+            local: input.local.cloned(),
+            remote: input.remote.cloned(),
+            pending: input.pending.to_vec(),
+            cause: input.cause.clone(),
+            server_time_ms: input.server_time_ms,
+        }
+    }
+}
+
+impl OwnedConflictInput {
+    /// As a resolver is shown it.
+    pub fn input(&self) -> ConflictInput<'_> {
+        ConflictInput {
+            entity: &self.entity,
+            base: self.base.as_ref(),
+            local: self.local.as_ref(),
+            remote: self.remote.as_ref(),
+            pending: &self.pending,
+            cause: &self.cause,
+            server_time_ms: self.server_time_ms,
+        }
+    }
+}
+
 /// An unsettled local mutation, as a resolver sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingMutation {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use syncline_core::{
     ConflictCause, ConflictInput, ConflictRules, Decision, EntityRef, Intent, Lost,
-    PendingMutation, Rewrite, Settled, decide,
+    OwnedConflictInput, PendingMutation, Rewrite, Settled, decide,
 };
 use syncline_protocol::{ConflictReason, EntityId, EntityType, Fields, Operation};
 
@@ -101,44 +101,6 @@ enum ExpectedLost {
     Deletion,
 }
 
-/// An input of its own, to be changed by mutants.
-#[derive(Debug, Clone)]
-pub(crate) struct Question {
-    pub(crate) entity: EntityRef,
-    pub(crate) base: Option<Fields>,
-    pub(crate) local: Option<Fields>,
-    pub(crate) remote: Option<Fields>,
-    pub(crate) pending: Vec<PendingMutation>,
-    pub(crate) cause: ConflictCause,
-    pub(crate) server_time_ms: Option<i64>,
-}
-
-impl Question {
-    pub(crate) fn of(input: &ConflictInput<'_>) -> Self {
-        Self {
-            entity: input.entity.clone(),
-            base: input.base.cloned(),
-            local: input.local.cloned(),
-            remote: input.remote.cloned(),
-            pending: input.pending.to_vec(),
-            cause: input.cause.clone(),
-            server_time_ms: input.server_time_ms,
-        }
-    }
-
-    pub(crate) fn input(&self) -> ConflictInput<'_> {
-        ConflictInput {
-            entity: &self.entity,
-            base: self.base.as_ref(),
-            local: self.local.as_ref(),
-            remote: self.remote.as_ref(),
-            pending: &self.pending,
-            cause: &self.cause,
-            server_time_ms: self.server_time_ms,
-        }
-    }
-}
-
 pub(crate) fn entity(id: i64) -> EntityRef {
     EntityRef {
         entity_type: EntityType::new("item"),
@@ -168,7 +130,7 @@ pub(crate) fn derived(base: Option<&Fields>, local: Option<&Fields>) -> Vec<Pend
 }
 
 impl Case {
-    pub(crate) fn question(&self) -> Question {
+    pub(crate) fn question(&self) -> OwnedConflictInput {
         let pending = match &self.pending {
             None => derived(self.base.as_ref(), self.local.as_ref()),
             Some(all) => {
@@ -186,7 +148,7 @@ impl Case {
                 other: other.map(entity),
             },
         };
-        Question {
+        OwnedConflictInput {
             entity: entity(1),
             base: self.base.clone(),
             local: self.local.clone(),

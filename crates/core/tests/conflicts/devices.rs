@@ -1,10 +1,10 @@
 //! A pure model: a server and devices that share one entity. A server takes a write only if it was made
 //! on the current state; a device asks the resolver like the store does. No I/O, no time.
 
-use crate::case::{Decider, Question, entity, mutation};
+use crate::case::{Decider, entity, mutation};
 use syncline_core::{
-    ConflictCause, ConflictRules, Decision, Intent, PendingMutation, Rewrite, Settled, changed,
-    rebase,
+    ConflictCause, ConflictRules, Decision, Intent, OwnedConflictInput, PendingMutation, Rewrite,
+    Settled, changed, rebase,
 };
 use syncline_protocol::{ConflictReason, Fields, Operation};
 
@@ -175,7 +175,7 @@ impl<'a> World<'a> {
             one.base = remote;
             return;
         }
-        let question = Question {
+        let question = OwnedConflictInput {
             entity: entity(1),
             base: one.base.clone(),
             local: one.row.clone(),

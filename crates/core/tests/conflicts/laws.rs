@@ -1,13 +1,13 @@
 //! Laws of conflict decisions, over rows and rules drawn at random.
 
-use crate::case::{Question, derived, entity, mutation, real};
+use crate::case::{derived, entity, mutation, real};
 use crate::devices::World;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
     Bound, ConflictCause, ConflictRules, Decision, DeleteRule, DeleteRules, FieldRule, Intent,
-    Invariant, Lost, PendingMutation, Policy, Rebased, Rewrite, Settled, TimeUnit, Timestamp,
-    changed,
+    Invariant, Lost, OwnedConflictInput, PendingMutation, Policy, Rebased, Rewrite, Settled,
+    TimeUnit, Timestamp, changed,
 };
 use syncline_protocol::{ConflictReason, Fields, Operation, Value};
 
@@ -137,9 +137,9 @@ prop_compose! {
         cause in any_cause(),
         server_time_ms in proptest::option::of(any::<i64>()),
         split in 0..4usize,
-    ) -> Question {
+    ) -> OwnedConflictInput {
         let pending = split_up(derived(base.as_ref(), local.as_ref()), split);
-        Question { entity: entity(1), base, local, remote, pending, cause, server_time_ms }
+        OwnedConflictInput { entity: entity(1), base, local, remote, pending, cause, server_time_ms }
     }
 }
 
@@ -180,7 +180,7 @@ fn apply(remote: Option<&Fields>, rebased: &Rebased) -> Option<Fields> {
     })
 }
 
-fn settled(rules: &ConflictRules, question: &Question) -> Option<Settled> {
+fn settled(rules: &ConflictRules, question: &OwnedConflictInput) -> Option<Settled> {
     match real(rules, &question.input()) {
         Decision::Settled(settled) => Some(settled),
         Decision::Manual { .. } => None,
@@ -261,7 +261,7 @@ proptest! {
         });
         let pending = written.chain(&first.pending.new).enumerate();
         let pending = pending.map(|(number, Intent { op, fields })| mutation(number, *op, fields.clone()));
-        let again = Question {
+        let again = OwnedConflictInput {
             base: question.remote.clone(),
             local: first.row.clone(),
             pending: pending.collect(),
@@ -362,8 +362,12 @@ proptest! {
     }
 }
 
-fn pulled(base: Option<Fields>, local: Option<Fields>, remote: Option<Fields>) -> Question {
-    Question {
+fn pulled(
+    base: Option<Fields>,
+    local: Option<Fields>,
+    remote: Option<Fields>,
+) -> OwnedConflictInput {
+    OwnedConflictInput {
         entity: entity(1),
         pending: derived(base.as_ref(), local.as_ref()),
         base,

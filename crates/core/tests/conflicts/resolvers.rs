@@ -1,9 +1,9 @@
 //! Resolvers of an app's own: what they are asked, and what becomes of answers that are no answers.
 
-use crate::case::{Question, derived, entity};
+use crate::case::{derived, entity};
 use syncline_core::{
-    ConflictCause, ConflictInput, ConflictRules, Decision, FieldRule, Invariant, Resolution,
-    Resolver, decide, what_each_policy_would_do,
+    ConflictCause, ConflictInput, ConflictRules, Decision, FieldRule, Invariant,
+    OwnedConflictInput, Resolution, Resolver, decide, what_each_policy_would_do,
 };
 use syncline_protocol::{Fields, Value};
 
@@ -25,9 +25,9 @@ fn row(title: &str, done: i64) -> Fields {
         .collect()
 }
 
-fn contested() -> Question {
+fn contested() -> OwnedConflictInput {
     let (base, local) = (Some(row("milk", 0)), Some(row("oat milk", 0)));
-    Question {
+    OwnedConflictInput {
         entity: entity(1),
         pending: derived(base.as_ref(), local.as_ref()),
         base,

@@ -13,10 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use syncline_core::{
-    ConflictCause, ConflictInput, EntityRef, PendingMutation, Resolution, Resolver,
-};
-use syncline_protocol::Fields;
+use syncline_core::{ConflictInput, OwnedConflictInput, Resolution, Resolver};
 
 /// The resolvers that an app brings along, by entity type.
 #[derive(Default)]
@@ -103,7 +100,10 @@ impl Resolver for Guarded<'_> {
             ));
         }
         let (sender, receiver) = channel();
-        let (resolver, owned) = (Arc::clone(&self.named.resolver), Owned::of(input));
+        let (resolver, owned) = (
+            Arc::clone(&self.named.resolver),
+            OwnedConflictInput::from(input),
+        );
         let thread = std::thread::Builder::new().name(format!("syncline resolver {name}"));
         let started = thread.spawn(move || {
             let answer = catch_unwind(AssertUnwindSafe(|| resolver.resolve(&owned.input())));
@@ -133,41 +133,4 @@ fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "without a message".to_owned())
-}
-
-/// What a resolver is shown, as values of its own.
-struct Owned {
-    entity: EntityRef,
-    base: Option<Fields>,
-    local: Option<Fields>,
-    remote: Option<Fields>,
-    pending: Vec<PendingMutation>,
-    cause: ConflictCause,
-    server_time_ms: Option<i64>,
-}
-
-impl Owned {
-    fn of(input: &ConflictInput<'_>) -> Self {
-        Self {
-            entity: input.entity.clone(),
-            base: input.base.cloned(),
-            local: input.local.cloned(),
-            remote: input.remote.cloned(),
-            pending: input.pending.to_vec(),
-            cause: input.cause.clone(),
-            server_time_ms: input.server_time_ms,
-        }
-    }
-
-    fn input(&self) -> ConflictInput<'_> {
-        ConflictInput {
-            entity: &self.entity,
-            base: self.base.as_ref(),
-            local: self.local.as_ref(),
-            remote: self.remote.as_ref(),
-            pending: &self.pending,
-            cause: &self.cause,
-            server_time_ms: self.server_time_ms,
-        }
-    }
 }

@@ -1,13 +1,13 @@
 //! Mutants that are asked something else.
 
 use super::{Mutant, mutant};
-use crate::case::{Question, real};
-use syncline_core::ConflictCause;
+use crate::case::real;
+use syncline_core::{ConflictCause, OwnedConflictInput};
 use syncline_protocol::{Fields, Operation, Value};
 
-fn asked(name: &str, change: impl Fn(&mut Question) + 'static) -> Mutant {
+fn asked(name: &str, change: impl Fn(&mut OwnedConflictInput) + 'static) -> Mutant {
     mutant(name, move |rules, input| {
-        let mut question = Question::of(input);
+        let mut question = OwnedConflictInput::from(input);
         change(&mut question);
         real(rules, &question.input())
     })
