@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 use syncline_protocol::{Command, MutationId};
 use syncline_store::captured::{CapturedError, entity_id_of_mutation, fields_of_mutation};
-use syncline_store::{Lane, Settings, StoreError, server_limits};
+use syncline_store::{Lane, Settings, StoreError, outbox_view, server_limits};
 
 /// The app's own connection for writes through the handle: foreign keys on, never a network.
 pub(crate) fn connect(path: &Path, settings: &Settings) -> Result<Connection, Error> {
@@ -65,7 +65,7 @@ pub(crate) fn write<T, E: From<Error> + From<rusqlite::Error>>(
     write: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
 ) -> Result<Recorded<T>, E> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let before = newest(&tx)?;
+    let before = outbox_view::newest(&tx).map_err(Error::from)?;
     let value = write(&tx)?;
     let recorded = recorded(&tx, before)?;
     check(&tx, &recorded, options, outbox_rows).map_err(E::from)?;
@@ -73,14 +73,6 @@ pub(crate) fn write<T, E: From<Error> + From<rusqlite::Error>>(
     tx.commit()?;
     let mutations = recorded.into_iter().map(|(_, mutation)| mutation).collect();
     Ok(Recorded { value, mutations })
-}
-
-fn newest(tx: &Transaction<'_>) -> Result<i64, rusqlite::Error> {
-    tx.query_row(
-        "SELECT coalesce(max(seq), 0) FROM syncline_outbox",
-        [],
-        |row| row.get(0),
-    )
 }
 
 fn recorded(tx: &Transaction<'_>, before: i64) -> Result<Vec<(i64, MutationId)>, rusqlite::Error> {
