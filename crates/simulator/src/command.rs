@@ -1,0 +1,89 @@
+//! What the command takes, and running it: reads arguments, picks the level, prints the report.
+
+use crate::level::Level;
+use crate::runner::{Run, run as run_seeds};
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Plays seeds of a deterministic simulation and checks Syncline's invariants.
+#[derive(Debug, Parser)]
+#[command(name = "syncline-simulator", version)]
+pub struct Arguments {
+    /// How many seeds; with `--minutes` alone, as many as there is time for.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// No new seed is begun after this many minutes.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Which level: the real store on SQLite, or the machine alone.
+    #[arg(long, value_enum, default_value_t = Which::Store)]
+    level: Which,
+    /// Threads; as many as there are processors unless told.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Ends after so many failures.
+    #[arg(long, default_value_t = 5)]
+    failures: usize,
+    /// Writes the report here, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Which {
+    /// The real engine on real SQLite, against the real server.
+    Store,
+    /// The machine alone, against models of store and server.
+    Core,
+}
+
+/// The level of this name; `None` when it is not built.
+fn level(which: Which) -> Option<Box<dyn Level>> {
+    match which {
+        Which::Store | Which::Core => None,
+    }
+}
+
+/// Exit code 0 when every seed is clean, 1 when one is not, 2 when nothing could be run.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let Some(level) = level(arguments.level) else {
+        eprintln!("the level {:?} is not built yet", arguments.level);
+        return ExitCode::from(2);
+    };
+    let limited = arguments.minutes.is_some();
+    let report = run_seeds(
+        &*level,
+        Run {
+            from: arguments.from,
+            seeds: arguments
+                .seeds
+                .unwrap_or(if limited { u64::MAX } else { 100 }),
+            longest: arguments
+                .minutes
+                .map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
+            jobs: arguments.jobs.unwrap_or_else(|| {
+                std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+            }),
+            failures: arguments.failures,
+        },
+    );
+    println!("{report}");
+    if let Some(path) = &arguments.json {
+        let written = serde_json::to_vec_pretty(&report)
+            .map_err(std::io::Error::other)
+            .and_then(|json| std::fs::write(path, json));
+        if let Err(error) = written {
+            eprintln!(
+                "the report could not be written to {}: {error}",
+                path.display()
+            );
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::from(u8::from(!report.is_clean()))
+}
