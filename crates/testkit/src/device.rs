@@ -29,6 +29,8 @@ pub struct Device {
     pub notices: Vec<Notice>,
     /// What its app brings along to decide conflicts with.
     pub(crate) resolvers: BTreeMap<String, Arc<dyn Resolver>>,
+    /// How long one of them may take.
+    pub(crate) resolver_deadline_ms: u64,
     pub(crate) starts: u64,
 }
 
@@ -94,6 +96,7 @@ impl Device {
             held: VecDeque::new(),
             notices: Vec::new(),
             resolvers: BTreeMap::new(),
+            resolver_deadline_ms: 60_000,
             starts: seed,
         }
     }
@@ -110,6 +113,7 @@ impl Device {
             StoreOptions::new(format!("{:?}#{}", self.path, self.starts), self.starts);
         options.watcher = watcher;
         options.resolvers = self.resolvers.clone();
+        options.resolver_deadline_ms = self.resolver_deadline_ms;
         options.checkpoint = checkpoint;
         options.records = Some(Arc::new(StateDirectory::new(&self.state)));
         let store = Store::open(&self.path, options).unwrap();

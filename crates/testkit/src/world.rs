@@ -113,6 +113,12 @@ impl World {
         resolvers.insert(entity_type.to_owned(), resolver);
     }
 
+    /// From its next start on the resolvers of a device's app get so long; a minute otherwise, so that
+    /// a slow machine decides nothing.
+    pub fn resolver_deadline(&mut self, name: &str, ms: u64) {
+        self.get(name).resolver_deadline_ms = ms;
+    }
+
     /// Adds a device with a policy and starts its engine.
     pub fn device_with(&mut self, name: &str, policy: Policy) {
         let schema = self.schema.clone();

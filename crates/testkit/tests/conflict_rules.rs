@@ -187,7 +187,12 @@ fn joined(input: &ConflictInput<'_>) -> Resolution {
 }
 
 fn with_own(resolve: fn(&ConflictInput<'_>) -> Resolution) -> World {
+    with_own_within(60_000, resolve)
+}
+
+fn with_own_within(ms: u64, resolve: fn(&ConflictInput<'_>) -> Resolution) -> World {
     let mut world = ruled(&ConflictRules::default());
+    world.resolver_deadline("Bob", ms);
     world.resolver("Bob", "item", Arc::new(Own(resolve)));
     world.crash("Bob");
     world.restart("Bob");
@@ -218,15 +223,16 @@ fn a_resolver_that_panics_or_answers_nonsense_or_too_late_loses_nothing() {
         fields: [("colour", "red")].into_iter().collect(),
         how: Default::default(),
     };
-    for (resolve, why) in [
+    for (resolve, ms, why) in [
         (
             (|_| panic!("no idea")) as fn(&ConflictInput<'_>) -> Resolution,
+            60_000,
             "panicked: no idea",
         ),
-        (nonsense, "its result has no field"),
-        (late, "did not answer"),
+        (nonsense, 60_000, "its result has no field"),
+        (late, 100, "did not answer"),
     ] {
-        let mut world = with_own(resolve);
+        let mut world = with_own_within(ms, resolve);
         let store = world.get("Bob").engine().store();
         let found = store.conflicts(&ConflictFilter::open()).unwrap();
         let reason = found[0].showed.reason.clone().unwrap();

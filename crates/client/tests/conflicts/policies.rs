@@ -4,8 +4,8 @@ use crate::harness::{Device, World, assert_all, settle};
 use std::sync::atomic::{AtomicU64, Ordering};
 use syncline::protocol::Value;
 use syncline::{
-    ConfigFile, ConflictFilter, ConflictRules, DeleteRule, FieldRule, Notice, Policy, Resolution,
-    Syncline, Timestamp,
+    Builder, ConfigFile, ConflictFilter, ConflictInput, ConflictRules, DeleteRule, FieldRule,
+    Notice, Policy, Resolution, Settings, Syncline, Timestamp,
 };
 
 const TASK: &str = "CREATE TABLE task (
@@ -191,13 +191,20 @@ fn longer(input: &syncline::ConflictInput<'_>) -> Resolution {
     }
 }
 
+/// Resolvers get a minute: printing a panic alone can take longer than they have by default.
+fn patient(builder: Builder) -> Builder {
+    let mut settings = Settings::default();
+    settings.set("resolver_deadline_ms", 60_000).unwrap();
+    builder.settings(settings)
+}
+
 #[test]
 fn a_closure_decides() {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let world = World::new();
     let device = |name: &str| {
         world.device(name, TASK, |builder| {
-            builder.resolve_with("task", "longer-title", |input| {
+            patient(builder).resolve_with("task", "longer-title", |input| {
                 ASKED.fetch_add(1, Ordering::Relaxed);
                 longer(input)
             })
@@ -221,7 +228,8 @@ fn a_resolver_that_panics_leaves_the_conflict_to_a_person() {
     let world = World::new();
     let device = |name: &str| {
         world.device(name, TASK, |builder| {
-            builder.resolve_with("task", "hasty", |_| panic!("not thought of"))
+            let hasty = |_: &ConflictInput<'_>| panic!("not thought of");
+            patient(builder).resolve_with("task", "hasty", hasty)
         })
     };
     let (mut ann, mut ben) = (device("ann"), device("ben"));
