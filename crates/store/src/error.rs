@@ -107,7 +107,10 @@ impl StoreError {
 
 fn fault_kind(code: ErrorCode) -> FaultKind {
     match code {
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => FaultKind::Busy,
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        // A reader that did not get its lock for ten seconds.
+        | ErrorCode::FileLockingProtocolFailed => FaultKind::Busy,
         ErrorCode::DiskFull => FaultKind::Full,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => FaultKind::Corrupt,
         ErrorCode::CannotOpen
@@ -140,4 +143,30 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> String {
     // Types of ours with text keys always serialise.
     serde_json::to_string(value)
         .unwrap_or_else(|error| format!("{{\"unserialisable\":\"{error}\"}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    /// What helps against it, and whether a row may be blamed for it.
+    #[test]
+    fn sqlite_codes_become_kinds_and_only_the_rows_own_faults_are_its() {
+        for (code, kind, rows_fault) in [
+            (ffi::SQLITE_BUSY, FaultKind::Busy, false),
+            (ffi::SQLITE_BUSY_SNAPSHOT, FaultKind::Busy, false),
+            (ffi::SQLITE_PROTOCOL, FaultKind::Busy, false),
+            (ffi::SQLITE_FULL, FaultKind::Full, false),
+            (ffi::SQLITE_IOERR_FSYNC, FaultKind::Unavailable, false),
+            (ffi::SQLITE_CANTOPEN, FaultKind::Unavailable, false),
+            (ffi::SQLITE_NOMEM, FaultKind::Unavailable, false),
+            (ffi::SQLITE_CORRUPT, FaultKind::Corrupt, false),
+            (ffi::SQLITE_CONSTRAINT_UNIQUE, FaultKind::Other, true),
+        ] {
+            let error = || rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(StoreError::from(error()).kind(), kind, "code {code}");
+            assert_eq!(is_rows_fault(&error()), rows_fault, "code {code}");
+        }
+    }
 }

@@ -31,6 +31,8 @@ const LAYERS: &[(&str, Layer)] = &[
         "syncline-server",
         Layer::Never(&["syncline", "syncline-core", "syncline-store"]),
     ),
+    // The top of the product: what breaks files on purpose is for tests alone.
+    ("syncline-cli", Layer::Never(&["syncline-fault-vfs"])),
 ];
 
 #[derive(Debug, Default)]
