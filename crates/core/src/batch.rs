@@ -1,5 +1,6 @@
 //! What is pushed: entities by name, mutations with their bytes frozen.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use syncline_protocol::{
@@ -7,7 +8,7 @@ use syncline_protocol::{
 };
 
 /// Names one entity.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntityRef {
     /// Its registered type.
     pub entity_type: EntityType,
@@ -22,14 +23,14 @@ impl fmt::Display for EntityRef {
 }
 
 /// Claimed outbox entries, in local order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Batch {
     /// The entries.
     pub entries: Vec<BatchEntry>,
 }
 
 /// One claimed outbox entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchEntry {
     /// Its local order: names the entry in the outbox.
     pub seq: i64,

@@ -1,9 +1,11 @@
 //! The numbers that the core decides with; every one has a default that works.
 
 use crate::SyncOrder;
+use serde::{Deserialize, Serialize};
 
 /// Settings of the state machine. Times in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Config {
     /// What a cycle does, in which order.

@@ -5,6 +5,7 @@
 //!   what to do with a pulled change, with a conflict, with several unsent mutations of one
 //!   entity, with the server's result for a mutation.
 //! - [`Remote`] is the border to a system of record.
+//! - [`trace`] proves that the same inputs give the same effects.
 //!
 //! The core reads no clock, rolls no dice and does no I/O (invariant C1): time and a seed come in,
 //! so the same inputs always give the same effects. The drawing of the machine is in this crate's
@@ -20,6 +21,7 @@ mod page;
 mod remote;
 mod retry;
 mod time;
+pub mod trace;
 mod verdict;
 
 pub use batch::{Batch, BatchEntry, EntityRef};

@@ -5,6 +5,7 @@
 //! *unreachable*); what follows from the bucket is decided by the state machine alone.
 
 use crate::Batch;
+use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use syncline_protocol::{
 };
 
 /// One thing asked of the system of record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RemoteRequest {
     /// Who am I to you, and within which limits?
     Hello {
@@ -58,7 +60,8 @@ pub enum RemoteRequest {
 }
 
 /// What came of a [`RemoteRequest`], of the same kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RemoteAnswer {
     /// To [`RemoteRequest::Hello`].
     Hello(Result<Hello, RemoteError>),
@@ -73,16 +76,18 @@ pub enum RemoteAnswer {
 }
 
 /// One page of a pull, complete up to its end line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// The changes, in feed order (a snapshot: in key order).
+    #[serde(with = "crate::trace::runs")]
     pub changes: Vec<PageChange>,
     /// The page's end.
     pub end: PageEnd,
 }
 
 /// A change as it was read: one that cannot be understood is kept and never stops the feed (P4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PageChange {
     /// Understood.
     Valid(Change),
@@ -96,7 +101,8 @@ pub enum PageChange {
 }
 
 /// Why a request as a whole has no result, in the buckets that decide what happens next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RemoteError {
     /// No answer from the server: DNS, connection, TLS, time-out, or an answer that some other
@@ -114,6 +120,7 @@ pub enum RemoteError {
         /// What was said.
         detail: String,
         /// How long the server asked to be left alone.
+        #[serde(default, with = "in_ms")]
         retry_after: Option<Duration>,
         /// The server said that it is busy or down as a whole (429, 503): the batch is not suspect.
         overloaded: bool,
@@ -160,6 +167,26 @@ pub enum RemoteError {
         /// What was said.
         detail: String,
     },
+}
+
+/// A span as milliseconds, the unit that everything here is computed in.
+mod in_ms {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+    }
 }
 
 /// A future that a remote returns.

@@ -5,14 +5,29 @@
 //! Blog, 2015.
 
 use crate::{Config, Now};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A server may ask for at least and at most this much (RFC 9110 10.2.3 sets no bounds).
 const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 
 /// Seeded randomness: the same seed gives the same draws.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
 pub struct Dice(fastrand::Rng);
+
+impl From<u64> for Dice {
+    fn from(seed: u64) -> Self {
+        Self::seeded(seed)
+    }
+}
+
+impl From<Dice> for u64 {
+    /// The seed of dice that go on as these do.
+    fn from(dice: Dice) -> Self {
+        dice.0.get_seed()
+    }
+}
 
 impl Dice {
     /// Dice that fall as the seed decides.

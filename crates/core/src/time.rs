@@ -1,11 +1,13 @@
 //! Time as the core sees it: handed in with every input, never read.
 
+use serde::{Deserialize, Serialize};
+
 /// One moment on two clocks.
 ///
 /// Deadlines within a run are kept on the monotonic clock; what must outlive a restart (the
 /// `not before` of an outbox entry) is kept in Unix time and never trusted beyond the longest
 /// back-off, so that a clock that jumped cannot hold anything for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Now {
     /// Milliseconds on a clock that never goes back; its zero is arbitrary.
     pub monotonic_ms: u64,

@@ -9,7 +9,8 @@ use syncline_protocol::{
 };
 
 /// What became of one entry; booked together with everything that follows from it (A3).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It took effect.
     Applied {
@@ -58,7 +59,8 @@ pub enum Verdict {
 }
 
 /// Whether a failure is the mutation's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Counted {
     /// It is: the server said so of this mutation, or it failed alone while others went through.
     Yes,

@@ -8,7 +8,8 @@ use syncline_protocol::{
 };
 
 /// Everything that can happen to the engine. Exhaustive: a driver that forgets one does not compile.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Input {
     /// Someone or something asks for a sync.
     Trigger(Reason),
@@ -74,11 +75,15 @@ pub enum Live {
 }
 
 /// Names one remote request, so that a late or doubled answer is recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct RequestId(pub u64);
 
 /// Everything the engine may ask of the world. Exhaustive, as [`Input`] is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// One unit of store work: exactly one transaction.
     Store(StoreWork),
@@ -91,7 +96,8 @@ pub enum Effect {
 }
 
 /// One unit of store work. Each is one transaction, which first checks the fencing token (S2).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StoreWork {
     /// Become (or stay) the engine of this file.
     Acquire,
@@ -131,7 +137,7 @@ pub enum StoreWork {
 }
 
 /// Sizes to which a claim keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClaimLimits {
     /// Entries at most.
     pub mutations: usize,
@@ -154,7 +160,8 @@ pub struct ClaimLimits {
 }
 
 /// What a claim found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Claimed {
     /// The batch; empty when nothing can be sent now.
     pub batch: Batch,
@@ -167,7 +174,7 @@ pub struct Claimed {
 }
 
 /// An entry that its user gave up although it may have been sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
     /// The entry.
     pub seq: i64,
@@ -180,7 +187,7 @@ pub struct Cancel {
 }
 
 /// The verdict on one claimed entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Booking {
     /// The entry.
     pub seq: i64,
@@ -189,7 +196,8 @@ pub struct Booking {
 }
 
 /// What came of a [`StoreWork`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StoreAnswer {
     /// To `Acquire`.
     Acquired,
@@ -238,7 +246,8 @@ pub enum StoreAnswer {
 }
 
 /// What a booking did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BookSummary {
     /// Mutations that took effect.
     pub applied: u64,
@@ -249,7 +258,8 @@ pub struct BookSummary {
 }
 
 /// What applying a page did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PageSummary {
     /// Rows written.
     pub upserts: u64,
@@ -270,7 +280,8 @@ pub struct PageSummary {
 }
 
 /// What is left to do, as seen in one snapshot of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Survey {
     /// Something can be claimed right now.
     pub claimable: bool,
@@ -283,7 +294,7 @@ pub struct Survey {
 }
 
 /// A unit of store work that could not be done; it was rolled back as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{kind}: {detail}")]
 pub struct StoreFault {
     /// What kind of trouble.
@@ -293,7 +304,8 @@ pub struct StoreFault {
 }
 
 /// Kinds of store trouble, by what helps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FaultKind {
     /// Another process took over; it must be asked again for the lease.

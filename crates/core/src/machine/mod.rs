@@ -10,6 +10,7 @@ mod notice;
 mod pull;
 mod push;
 mod schedule;
+mod snapshot;
 mod suspect;
 mod wait;
 
@@ -22,12 +23,14 @@ pub use schedule::{Constraints, SyncOrder};
 pub use wait::WakeReason;
 
 use crate::{Config, Dice, Now, RemoteAnswer, RemoteError, RemoteRequest};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use syncline_protocol::{ClientId, Hello};
 
 /// Where the engine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
     /// Nothing to do until a trigger or a deadline.
@@ -78,7 +81,7 @@ impl fmt::Display for State {
 }
 
 /// The deterministic heart of the engine.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
     config: Config,
     dice: Dice,

@@ -2,10 +2,12 @@
 
 use super::{Reason, State, StoreFault};
 use crate::{EntityRef, MutationError, RemoteError};
+use serde::{Deserialize, Serialize};
 use syncline_protocol::{EntityId, EntityType, MutationId, Principal};
 
 /// Something to tell the app; every blocked state and every conflict is told (C4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Notice {
     /// The machine moved.
@@ -177,7 +179,8 @@ pub enum Notice {
 }
 
 /// How a cycle ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CycleEnd {
     /// Everything that can be done now is done.

@@ -4,17 +4,18 @@ use super::{
     CycleEnd, Effects, Machine, Notice, PageSummary, State, StoreAnswer, StoreWork, Survey,
 };
 use crate::{Now, Page, RemoteError, RemoteRequest, check_answer};
+use serde::{Deserialize, Serialize};
 use syncline_protocol::Scope;
 
 /// The course of one cycle.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Cycle {
     /// Rounds of push and pull so far.
     rounds: u32,
     /// Which of the granted scopes is being read.
     scope: usize,
     /// The cursor that the page under way was asked with.
-    from: Option<String>,
+    pub(super) from: Option<String>,
     /// The page that is being applied reached the head.
     at_head: bool,
     /// Something was sent or received in this round; without that, another one changes nothing.
@@ -25,7 +26,7 @@ pub(super) struct Cycle {
     forgotten: bool,
     /// How many changes the page under way may have.
     limit: usize,
-    guard: Guard,
+    pub(super) guard: Guard,
 }
 
 impl Cycle {
@@ -41,13 +42,13 @@ impl Cycle {
 const EMPTY_PAGES: u32 = 100;
 
 /// Notices a server whose pages lead nowhere: an endless row of empty ones, or cursors in a circle.
-#[derive(Debug, Default)]
-struct Guard {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Guard {
     empty: u32,
     pages: u64,
     /// The cursor after the last page whose number is a power of two (Brent's way to find a
     /// circle with the memory of one cursor).
-    remembered: Option<String>,
+    pub(super) remembered: Option<String>,
 }
 
 impl Guard {

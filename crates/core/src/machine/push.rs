@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Batch, Config, Counted, MutationError, Now, RemoteError, RemoteRequest, Verdict, judge,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use syncline_protocol::{ExchangeToken, IdempotencyKey, KeyOutcome, PushResponse, PushResult};
 
@@ -19,16 +20,16 @@ const IN_ORDER_EVERY: u64 = 8;
 const MOST_REMINTS: u32 = 3;
 
 /// What pushing remembers between batches; nothing of it needs to survive a restart.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Pusher {
     /// What is under way.
-    batch: Batch,
+    pub(super) batch: Batch,
     /// There is more than what is under way.
     more: bool,
     /// What is prepared to follow it: frozen, not sent.
-    next: Option<(Batch, bool)>,
+    pub(super) next: Option<(Batch, bool)>,
     /// What is being cancelled.
-    cancel: Option<Cancel>,
+    pub(super) cancel: Option<Cancel>,
     /// Entries in a batch at most, for now.
     pub(super) limit: usize,
     /// Claims so far.
@@ -42,7 +43,8 @@ pub(super) struct Pusher {
     pub(super) then: Then,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Then {
     ClaimMore,
     /// Wait briefly, then go on with a smaller batch.

@@ -3,9 +3,13 @@
 use super::push::Then;
 use super::{CycleEnd, Effects, Machine, Reason, State, StoreWork};
 use crate::Now;
+use serde::{Deserialize, Serialize};
 
 /// What a cycle does, in which order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum SyncOrder {
     /// Local writes first, then everything new; a second push if that left work. The default.
     #[default]
@@ -41,7 +45,9 @@ impl SyncOrder {
 
 /// Reasons of the host's to use the network sparingly. While any holds, only mutations in the urgent
 /// lane are sent, and nothing is pulled unless a person asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Constraints {
     /// The network costs money.
     pub metered: bool,

@@ -12,6 +12,7 @@ use super::{Booking, Machine};
 use crate::{
     Batch, BatchEntry, Counted, MutationError, Now, RemoteError, Verdict, backoff_ms, count_failure,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::MutationId;
 
@@ -19,7 +20,7 @@ use syncline_protocol::MutationId;
 const BAD_LUCK: u32 = 2;
 
 /// What speaks against whom.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Suspects {
     /// Pushes that the server answered.
     answered: u64,
@@ -37,7 +38,7 @@ pub(super) struct Suspects {
     paused_until: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Suspect {
     /// `answered` when it was first part of a failure.
     since: u64,

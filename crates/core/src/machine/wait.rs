@@ -6,9 +6,10 @@ use super::{
     Survey,
 };
 use crate::{Config, Dice, Now, RemoteError, backoff_ms, retry_after_ms};
+use serde::{Deserialize, Serialize};
 
 /// Deadlines on the monotonic clock, in milliseconds, and what they were computed from.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Waiting {
     /// The first write of the burst, and when the debounce ends.
     debounce: Option<(u64, u64)>,
@@ -16,23 +17,24 @@ pub(super) struct Waiting {
     /// Hints are heard: polling is only for those that were missed.
     live: bool,
     entry_due: Option<u64>,
-    backoff: Option<Backoff>,
+    pub(super) backoff: Option<Backoff>,
     renew: Option<u64>,
     failures: u32,
     /// What retries have drawn from the budget and successes have not given back.
     spent: u32,
 }
 
-#[derive(Debug, Clone)]
-struct Backoff {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Backoff {
     until: u64,
     /// The server asked for it, or another process is the engine: nobody may cut it short.
     binding: bool,
-    error: Option<RemoteError>,
+    pub(super) error: Option<RemoteError>,
 }
 
 /// What the next wake-up is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WakeReason {
     /// Local writes are to be pushed.
