@@ -19,6 +19,7 @@ mod span;
 mod text;
 mod words;
 
+pub use command::explained;
 pub use exit::Exit;
 pub(crate) use failure::Failure;
 pub(crate) use report::Report;

@@ -46,6 +46,12 @@ impl Report {
         self
     }
 
+    /// What is printed, as text and as JSON.
+    pub(crate) fn both(self) -> (String, String) {
+        let json = self.json.map(Value::Object).unwrap_or_default();
+        (self.text, json.to_string())
+    }
+
     pub(crate) fn print(mut self, as_json: bool) -> Exit {
         if let Some(trouble) = &self.trouble {
             trouble.print_text();

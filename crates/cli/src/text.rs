@@ -49,6 +49,22 @@ pub(crate) fn waits_for(entry: &EntryView, now_ms: i64) -> String {
             entity_type,
             entity_id,
         }) => format!("{} (entry {seq})", entity(entity_type, entity_id)),
+        Some(WaitsFor::Mutation {
+            seq,
+            entity_type,
+            entity_id,
+            ..
+        }) => format!("{} (entry {seq}, named)", entity(entity_type, entity_id)),
+        Some(WaitsFor::Reference {
+            seq,
+            entity_type,
+            entity_id,
+        }) => format!("{} (entry {seq})", entity(entity_type, entity_id)),
+        Some(WaitsFor::Group { seq }) => format!("entry {seq} of its group"),
+        Some(WaitsFor::Held) => "you, to say whether its row goes".to_owned(),
+        Some(WaitsFor::Snapshot) => "the first pull".to_owned(),
+        Some(WaitsFor::Head) => "a look at what the server has".to_owned(),
+        Some(WaitsFor::Cancel) => "the server, to cancel it".to_owned(),
         Some(WaitsFor::Time { until }) => format!("{} to pass", span::human(until - now_ms)),
         Some(_) => "something else".to_owned(),
     };

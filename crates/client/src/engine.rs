@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 use syncline_core::{
-    Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteRequest, RequestId, State,
-    WakeReason,
+    Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteError, RemoteRequest, RequestId,
+    State, WakeReason,
 };
-use syncline_store::{Store, StoreError};
+use syncline_store::{Rest, Store, StoreError, Trouble};
 
 /// What the engine cannot do itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +23,9 @@ pub enum Outgoing {
 pub struct Engine {
     machine: Machine,
     store: Store,
-    /// The state and error last noted in the store for other processes.
-    noted: (State, Option<String>),
-    last_error: Option<String>,
+    /// What was last noted in the store for other processes.
+    noted: Option<Rest>,
+    trouble: Option<Trouble>,
     /// What follows from the last input and can wait until its requests are on their way.
     rest: VecDeque<Effect>,
     /// Noticed before there was anyone to tell.
@@ -43,8 +43,8 @@ impl Engine {
         Ok(Self {
             machine: Machine::new(config, client, seed),
             store,
-            noted: (State::Stopped, None),
-            last_error: None,
+            noted: None,
+            trouble: None,
             rest: VecDeque::new(),
             untold,
         })
@@ -105,38 +105,41 @@ impl Engine {
                 None => break,
             }
         }
-        self.note_state();
+        self.note_state(now);
     }
 
     fn remember_error(&mut self, notice: &Notice) {
-        match notice {
-            Notice::CycleEnded(CycleEnd::Complete) => self.last_error = None,
-            Notice::BackingOff { error, .. } => self.last_error = Some(error.to_string()),
-            Notice::CredentialsNeeded { detail } => self.last_error = Some(detail.clone()),
+        let (kind, detail) = match notice {
+            Notice::CycleEnded(CycleEnd::Complete) => return self.trouble = None,
+            Notice::BackingOff { error, .. } => (error.word(), error.to_string()),
+            Notice::StoreTrouble(fault) => (Trouble::STORE, fault.to_string()),
+            Notice::CredentialsNeeded { detail } => (RemoteError::AUTH, detail.clone()),
             Notice::OtherAccount { recorded, offered } => {
-                self.last_error = Some(format!(
+                let detail = format!(
                     "the database belongs to {}/{}, the token to {}/{}",
                     recorded.tenant, recorded.subject, offered.tenant, offered.subject
-                ));
+                );
+                (RemoteError::AUTH, detail)
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        self.trouble = Some(Trouble { kind, detail });
     }
 
     /// Where the machine rests is written down for `status` in other processes; passing states are not.
-    fn note_state(&mut self) {
+    fn note_state(&mut self, now: Now) {
         let state = self.machine.state();
         if matches!(state, State::Connecting | State::Pushing | State::Pulling) {
             return;
         }
-        let noting = (state, self.last_error.clone());
-        if noting != self.noted
-            && self
-                .store
-                .note_state(state.as_str(), noting.1.as_deref())
-                .is_ok()
-        {
-            self.noted = noting;
+        let until = self.machine.backs_off_until();
+        let rest = Rest {
+            state: state.as_str(),
+            trouble: self.trouble.clone(),
+            until: until.map(|at| now.unix_after_ms(at.saturating_sub(now.monotonic_ms))),
+        };
+        if self.noted.as_ref() != Some(&rest) && self.store.note_state(&rest).is_ok() {
+            self.noted = Some(rest);
         }
     }
 

@@ -169,6 +169,25 @@ pub enum RemoteError {
     },
 }
 
+impl RemoteError {
+    /// The word of [`RemoteError::Auth`].
+    pub const AUTH: &'static str = "auth";
+
+    /// One word for the bucket.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Transient { .. } => "transient",
+            Self::Auth { .. } => Self::AUTH,
+            Self::Forked { .. } => "forked",
+            Self::TooLarge { .. } => "too-large",
+            Self::CursorGone { .. } => "cursor-gone",
+            Self::Incompatible { .. } => "incompatible",
+            Self::Misconfigured { .. } => "misconfigured",
+        }
+    }
+}
+
 /// A span as milliseconds, the unit that everything here is computed in.
 mod in_ms {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

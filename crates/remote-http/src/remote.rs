@@ -283,7 +283,7 @@ impl Call {
             path = %self.path,
             status = self.status,
             elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            outcome = error.map_or("ok", bucket),
+            outcome = error.map_or("ok", RemoteError::word),
             unreachable,
             "request"
         );
@@ -305,20 +305,5 @@ impl Call {
             _ => {}
         }
         error
-    }
-}
-
-/// The bucket in a word, for the log.
-fn bucket(error: &RemoteError) -> &'static str {
-    match error {
-        RemoteError::Unreachable { .. } => "unreachable",
-        RemoteError::Transient { .. } => "transient",
-        RemoteError::Auth { .. } => "auth",
-        RemoteError::TooLarge { .. } => "too-large",
-        RemoteError::CursorGone { .. } => "cursor-gone",
-        RemoteError::Forked { .. } => "forked",
-        RemoteError::Incompatible { .. } => "incompatible",
-        RemoteError::Misconfigured { .. } => "misconfigured",
-        _ => "other",
     }
 }

@@ -34,7 +34,7 @@ const CHUNK: usize = 256;
 const LOOK_AHEAD: usize = 4096;
 
 /// No delay is longer: a server's wish is taken up to an hour and a tenth.
-const LONGEST_WAIT_MS: u64 = 2 * 3_600_000;
+pub(crate) const LONGEST_WAIT_MS: u64 = 2 * 3_600_000;
 
 /// An entity by type and recorded id.
 type Name = (String, String);

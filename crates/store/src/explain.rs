@@ -4,12 +4,16 @@
 //! Reads only. It answers from the file alone, so it works beside a running engine, without one, and
 //! without a network.
 
+mod engine;
+mod entry;
+mod outside;
+
 use crate::capture::{self, CaptureState};
 use crate::error::StoreError;
-use crate::outbox_view::{self, EntryView, SettledView, WaitsFor};
+use crate::outbox_view::{self, EntryView, SettledView, WaitsFor, waits};
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::quote_ident;
-use crate::{ids, meta, row};
+use crate::{ids, meta, page, row};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use serde::Serialize;
 use syncline_core::{EntityRef, Now};
@@ -33,6 +37,8 @@ pub struct Explanation {
     pub synced: bool,
     /// Everything that keeps it from being synced, the weightiest first; empty when it is synced.
     pub obstacles: Vec<Obstacle>,
+    /// Columns of its table that stay on this device, as declared.
+    pub left_out: Vec<String>,
     /// Its mutations in the outbox, in local order.
     pub mutations: Vec<EntryView>,
     /// What became of earlier ones, newest first, with their correlation ids.
@@ -50,6 +56,8 @@ pub struct Obstacle {
     pub detail: String,
     /// The command that would help, with `DB` for the database.
     pub help: Option<String>,
+    /// Until when it lasts, where that is known, in milliseconds since 1970.
+    pub until: Option<i64>,
 }
 
 fn obstacle(code: &'static str, detail: impl Into<String>, help: Option<&str>) -> Obstacle {
@@ -57,15 +65,30 @@ fn obstacle(code: &'static str, detail: impl Into<String>, help: Option<&str>) -
         code,
         detail: detail.into(),
         help: help.map(str::to_owned),
+        until: None,
+    }
+}
+
+/// An entity as an argument of a command.
+fn argument(entity_type: &str, entity_id: &str) -> String {
+    format!("{} {}", quoted(entity_type), quoted(entity_id))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
 /// Explains one row. The type may be named by its table as well; a text key that looks like a number
-/// may be given plain.
+/// may be given plain. A row of a table that is not synced is explained as well.
 ///
 /// # Errors
-/// [`StoreError::NotAttached`]; [`StoreError::Refused`] when there is no such type or the id cannot be
-/// one.
+/// [`StoreError::NotAttached`]; [`StoreError::Refused`] when there is neither such a type nor such a
+/// table, or the id cannot be one.
 pub fn explain(
     conn: &Connection,
     entity_type: &str,
@@ -74,7 +97,10 @@ pub fn explain(
 ) -> Result<Explanation, StoreError> {
     meta::require_readable(conn)?;
     let types = EntityTypes::load(conn)?;
-    let own = find_type(&types, entity_type)?;
+    let found = types.get(entity_type);
+    let Some(own) = found.or_else(|| types.of_table(entity_type)) else {
+        return outside::table(conn, &types, entity_type, id);
+    };
     let asked = find_id(conn, own, id)?;
     let current = ids::current_id(conn, &own.name, &asked)?;
     let entity = EntityRef {
@@ -82,27 +108,39 @@ pub fn explain(
         id: current.clone(),
     };
     let here = row::read(conn, &own.table, &current)?.is_some();
-    let mutations = outbox_view::of_entity(conn, &types, &entity, now)?;
+    let mut mutations = outbox_view::of_entity(conn, &types, &entity, now)?;
+    for entry in &mut mutations {
+        if matches!(entry.waits_for, None | Some(WaitsFor::Time { .. })) {
+            let referenced = waits::still_referenced(conn, &types, entry)?;
+            entry.waits_for = referenced.or(entry.waits_for.take());
+        }
+    }
     let mut obstacles = Vec::new();
     obstacles.extend(escaped(conn, own)?);
     obstacles.extend(conflict(conn, &entity)?);
-    obstacles.extend(mutations.iter().map(|entry| of_entry(entry, now)));
+    for one in &mutations {
+        obstacles.push(entry::tell(conn, one, now)?);
+    }
     obstacles.extend(inbox(conn, &entity)?);
     obstacles.extend(held(conn, &entity)?);
-    if mutations
-        .iter()
-        .any(|one| one.waits_for != Some(WaitsFor::Person))
-    {
-        obstacles.extend(engine(conn, now)?);
+    let sends = |one: &EntryView| {
+        use WaitsFor::{Conflict, Earlier, Held, Person};
+        !matches!(
+            &one.waits_for,
+            Some(Person | Held | Conflict | Earlier { .. })
+        )
+    };
+    if mutations.iter().any(sends) {
+        obstacles.extend(engine::obstacles(conn, now)?);
     }
     let history = outbox_view::settled_of(conn, &entity, HISTORY)?;
     let last_pull_at: Option<i64> = meta::get(conn, meta::key::LAST_PULL_AT)?;
-    if obstacles.is_empty() && !here && history.is_empty() {
-        let detail = "there is no such row here, and nothing of it waits";
-        obstacles.push(obstacle("no-such-row", detail, None));
-    } else if obstacles.is_empty() && last_pull_at.is_none() {
-        let detail = "the first pull is not complete, so nobody knows what the server has";
-        obstacles.push(obstacle("never-pulled", detail, Some("syncline sync DB")));
+    if obstacles.is_empty() {
+        let gone = !here && history.is_empty();
+        obstacles.extend(match outside::key(conn, own, id)?.filter(|_| gone) {
+            Some(outside) => Some(outside),
+            None => unknown(conn, gone)?,
+        });
     }
     Ok(Explanation {
         entity_type: own.name.clone(),
@@ -111,23 +149,35 @@ pub fn explain(
         here,
         synced: obstacles.is_empty(),
         obstacles,
+        left_out: (own.table.left_out.iter())
+            .map(|column| column.name.clone())
+            .collect(),
         mutations,
         history,
         last_pull_at,
     })
 }
 
-fn find_type<'t>(types: &'t EntityTypes, name: &str) -> Result<&'t RegisteredType, StoreError> {
-    types
-        .get(name)
-        .or_else(|| types.of_table(name))
-        .ok_or_else(|| {
-            let known: Vec<&str> = types.iter().map(|one| one.name.as_str()).collect();
-            StoreError::Refused(format!(
-                "{name} is not synced here; the synced types are: {}",
-                known.join(", ")
-            ))
-        })
+/// Why it cannot be said that the row is what the server has, although nothing of it waits.
+fn unknown(conn: &Connection, gone: bool) -> Result<Option<Obstacle>, StoreError> {
+    if gone {
+        let detail = "there is no such row here, and nothing of it waits";
+        return Ok(Some(obstacle("no-such-row", detail, None)));
+    }
+    let complete = page::applied_position(conn)?.is_some();
+    let pulled: Option<i64> = meta::get(conn, meta::key::LAST_PULL_AT)?;
+    let detail = match (complete, pulled) {
+        (true, Some(_)) => return Ok(None),
+        (_, None) => "the first pull is not complete, so nobody knows what the server has",
+        (false, Some(_)) => {
+            "everything is being compared with the server anew, and that is not complete"
+        }
+    };
+    Ok(Some(obstacle(
+        "never-pulled",
+        detail,
+        Some("syncline sync DB"),
+    )))
 }
 
 /// The id as it is meant: in its canonical form, or as the plain text of a text key. SQLite finds the
@@ -171,21 +221,24 @@ fn find_id(conn: &Connection, own: &RegisteredType, id: &str) -> Result<EntityId
 
 /// Writes that no capture trigger has seen.
 fn escaped(conn: &Connection, own: &RegisteredType) -> Result<Option<Obstacle>, StoreError> {
+    let help = Some("syncline sync DB");
     let what = match capture::verify(conn, own)? {
-        CaptureState::Current => return Ok(None),
         CaptureState::Missing => "are missing",
         CaptureState::Stale => "are not those of the table as it is now",
         CaptureState::Outrun => "stand before a newer trigger of the app's",
+        CaptureState::Current if meta::get::<i64>(conn, meta::key::RECOVER)?.is_none() => {
+            return Ok(None);
+        }
+        CaptureState::Current => {
+            let detail = "writes may not have been recorded; that is found out by comparing all rows with the server, which is not done yet";
+            return Ok(Some(obstacle("escaped-capture", detail, help)));
+        }
     };
     let detail = format!(
-        "the capture triggers of {} {what}: writes since then may not be recorded",
+        "the capture triggers of {} {what}: writes since then may not be recorded; the next sync renews them and compares",
         own.table.name
     );
-    Ok(Some(obstacle(
-        "escaped-capture",
-        detail,
-        Some("syncline sync DB"),
-    )))
+    Ok(Some(obstacle("escaped-capture", detail, help)))
 }
 
 fn conflict(conn: &Connection, entity: &EntityRef) -> Result<Option<Obstacle>, StoreError> {
@@ -210,92 +263,57 @@ fn conflict(conn: &Connection, entity: &EntityRef) -> Result<Option<Obstacle>, S
     }))
 }
 
-fn of_entry(entry: &EntryView, now: Now) -> Obstacle {
-    let name = format!("{} {} (mutation {})", entry.op, entry.seq, entry.mutation);
-    let last = entry.last_error.as_ref();
-    let because = last.map_or(String::new(), |last| {
-        format!("; last: {}: {}", last.code, last.detail)
-    });
-    let remedy = format!("syncline outbox show DB {}", entry.seq);
-    let (code, detail, help) = match &entry.waits_for {
-        Some(WaitsFor::Person) => {
-            let code = if entry.state == crate::EntryState::Dead {
-                "dead"
-            } else {
-                "failed"
-            };
-            let detail = format!("{name} was given up or refused{because}");
-            return obstacle(
-                code,
-                detail,
-                Some(&format!("syncline outbox retry DB {}", entry.seq)),
-            );
-        }
-        Some(WaitsFor::Answer) => (
-            "in-flight",
-            format!("{name} was sent and waits for the server's answer"),
-            None,
-        ),
-        Some(WaitsFor::Conflict) => (
-            "waits-for-conflict",
-            format!("{name} waits for the conflict"),
-            None,
-        ),
-        Some(WaitsFor::Inbox { because }) => (
-            "waits-for-inbox",
-            format!("{name} waits for a received change ({because})"),
-            None,
-        ),
-        Some(WaitsFor::Earlier { seq }) => (
-            "waits-for-earlier",
-            format!("{name} waits for entry {seq} of this row"),
-            None,
-        ),
-        Some(WaitsFor::Parent {
-            seq,
-            entity_type,
-            entity_id,
-        }) => (
-            "waits-for-parent",
-            format!("{name} waits for {entity_type} {entity_id}, which entry {seq} creates"),
-            Some(format!("syncline explain DB {entity_type} {entity_id}")),
-        ),
-        Some(WaitsFor::Time { until }) => {
-            let seconds = until.saturating_sub(now.unix_ms).max(0) / 1000;
-            (
-                "put-off",
-                format!("{name} is tried again in {seconds} s{because}"),
-                Some(remedy),
-            )
-        }
-        None => (
-            "pending",
-            format!("{name} goes with the next sync{because}"),
-            None,
-        ),
-    };
-    obstacle(code, detail, help.as_deref())
-}
-
+/// A change that was received and is not applied.
 fn inbox(conn: &Connection, entity: &EntityRef) -> Result<Option<Obstacle>, StoreError> {
     let found: Option<(String, Option<String>)> = conn
         .query_row(
-            "SELECT waits_for, detail FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2",
+            "SELECT waits_for, detail FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2
+             UNION ALL
+             SELECT 'checkpoint', NULL FROM syncline_staged WHERE entity_type = ?1 AND entity_id = ?2
+              LIMIT 1",
             [entity.entity_type.as_str(), entity.id.as_str()],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
-    Ok(found.map(|(waits_for, detail)| {
-        let detail = detail.unwrap_or_default();
-        let (code, told) = match waits_for.as_str() {
-            "parent" => ("inbox-parent", format!("a change was received and waits for the row that it references: {detail}")),
-            "constraint" => ("quarantined", format!("a change was received and finds no place: {detail}")),
-            "answer" => ("inbox-answer", "a change was received and waits for the outcome of a mutation that may have been sent".to_owned()),
-            "type" | "valid" => ("quarantined", format!("a change was received that is not understood: {detail}")),
-            other => ("inbox", format!("a change was received and waits ({other}) {detail}")),
-        };
-        obstacle(code, told.trim_end(), None)
-    }))
+    let Some((waits_for, detail)) = found else {
+        return Ok(None);
+    };
+    let detail = detail.unwrap_or_default();
+    let (code, told, help) = match waits_for.as_str() {
+        "parent" => (
+            "inbox-parent",
+            format!("a change was received and waits for the row that it references: {detail}"),
+            // As `Applier::write_row` names it.
+            (detail.split_once('/'))
+                .map(|(table, id)| format!("syncline explain DB {}", argument(table, id))),
+        ),
+        "constraint" => (
+            "quarantined",
+            format!("a change was received and finds no place here: {detail}"),
+            Some("syncline conflicts list DB".to_owned()),
+        ),
+        "answer" => (
+            "inbox-answer",
+            "a change was received and waits for the outcome of a mutation that may have been sent".to_owned(),
+            Some("syncline sync DB".to_owned()),
+        ),
+        "checkpoint" => (
+            "inbox-checkpoint",
+            "a change was received and is applied together with all others when the head of the feed is reached".to_owned(),
+            Some("syncline sync DB".to_owned()),
+        ),
+        "type" | "valid" => (
+            "quarantined",
+            format!("a change was received that this program does not understand: {detail}; a newer version of the app may"),
+            None,
+        ),
+        other => (
+            "inbox",
+            format!("a change was received and waits ({other}) {detail}"),
+            None,
+        ),
+    };
+    Ok(Some(obstacle(code, told.trim_end(), help.as_deref())))
 }
 
 fn held(conn: &Connection, entity: &EntityRef) -> Result<Option<Obstacle>, StoreError> {
@@ -306,8 +324,8 @@ fn held(conn: &Connection, entity: &EntityRef) -> Result<Option<Obstacle>, Store
     )?;
     Ok(held.then(|| {
         let help = format!(
-            "syncline sweep confirm DB {}, or restore",
-            entity.entity_type
+            "syncline sweep confirm DB {0}, or syncline sweep restore DB {0}",
+            quoted(entity.entity_type.as_str())
         );
         obstacle(
             "held",
@@ -315,46 +333,4 @@ fn held(conn: &Connection, entity: &EntityRef) -> Result<Option<Obstacle>, Store
             Some(&help),
         )
     }))
-}
-
-/// What keeps the engine from sending anything now.
-fn engine(conn: &Connection, now: Now) -> Result<Option<Obstacle>, StoreError> {
-    let state: Option<String> = meta::get(conn, meta::key::ENGINE_STATE)?;
-    let error: Option<String> = meta::get(conn, meta::key::LAST_ERROR)?;
-    let error = error.unwrap_or_else(|| "no reason was recorded".to_owned());
-    let lease: Option<(String, i64)> = conn
-        .query_row(
-            "SELECT holder, until FROM syncline_lease WHERE until > ?1",
-            [now.unix_ms],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .optional()?;
-    let credentials = obstacle(
-        "credentials",
-        format!("the server wants other credentials: {error}"),
-        Some("syncline sync DB --token-file FILE"),
-    );
-    Ok(match (state.as_deref(), lease) {
-        (Some("blocked_auth"), _) => Some(credentials),
-        (Some("paused"), _) => Some(obstacle("paused", "the engine pauses", None)),
-        (Some("backoff"), Some(_)) => {
-            let detail = format!("the engine waits before it tries again: {error}");
-            Some(obstacle("backoff", detail, Some("syncline sync DB")))
-        }
-        (_, None) => {
-            let detail = match state.as_deref() {
-                Some("backoff") => format!(
-                    "no process is syncing this database; the last one stopped with: {error}"
-                ),
-                _ => "no process is syncing this database".to_owned(),
-            };
-            Some(obstacle("no-engine", detail, Some("syncline run DB")))
-        }
-        (_, Some((holder, until))) => {
-            let seconds = until.saturating_sub(now.unix_ms) / 1000;
-            let detail =
-                format!("{holder} is the engine of this database, for {seconds} s at least");
-            Some(obstacle("engine", detail, None))
-        }
-    })
 }

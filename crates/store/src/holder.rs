@@ -17,15 +17,29 @@ pub fn of_this_process(name: &str) -> String {
 
 /// Whether the process that gave itself this name runs no more.
 pub(crate) fn is_gone(holder: &str) -> bool {
-    let Some((_, place)) = holder.rsplit_once('@') else {
-        return false;
-    };
+    parts(holder).is_some_and(|(theirs, pid, start)| {
+        machine().as_deref() == Some(theirs) && start_of(pid).as_deref() != Some(start)
+    })
+}
+
+/// A holder for people: by its process id, where it runs or ran on this machine.
+pub(crate) fn told(holder: &str) -> String {
+    match parts(holder) {
+        Some((theirs, pid, _)) if machine().as_deref() == Some(theirs) => format!("process {pid}"),
+        Some((_, pid, _)) => {
+            format!("process {pid} of another machine, or of this one before it was started anew")
+        }
+        None => holder.to_owned(),
+    }
+}
+
+/// Machine, process id and start time in a name.
+fn parts(holder: &str) -> Option<(&str, &str, &str)> {
+    let (_, place) = holder.rsplit_once('@')?;
     let mut parts = place.rsplitn(3, '/');
-    let (Some(start), Some(pid), Some(theirs)) = (parts.next(), parts.next(), parts.next()) else {
-        return false;
-    };
+    let (start, pid, theirs) = (parts.next()?, parts.next()?, parts.next()?);
     let is_pid = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
-    is_pid && machine().as_deref() == Some(theirs) && start_of(pid).as_deref() != Some(start)
+    is_pid.then_some((theirs, pid, start))
 }
 
 /// The boot of this machine and the namespace of its process ids.

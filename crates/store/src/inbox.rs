@@ -290,6 +290,17 @@ fn waiting_for(
     Ok(found)
 }
 
+/// For what the change of an entity waits: a word of [`WaitsFor`].
+pub(crate) fn reason(conn: &Connection, entity: &EntityRef) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT waits_for FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2";
+    Ok(conn
+        .prepare_cached(sql)?
+        .query_row([entity.entity_type.as_str(), entity.id.as_str()], |row| {
+            row.get(0)
+        })
+        .optional()?)
+}
+
 /// Why the change of an entity waits.
 pub(crate) fn detail(conn: &Connection, entity: &EntityRef) -> Result<String, StoreError> {
     let sql = "SELECT detail FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2";

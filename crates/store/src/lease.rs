@@ -17,6 +17,27 @@ pub(crate) enum Lease {
     Theirs { remaining_ms: u64 },
 }
 
+/// The lease as it stands.
+pub(crate) struct Held {
+    pub(crate) holder: String,
+    pub(crate) token: i64,
+    /// Milliseconds since 1970; 0 when it was given back.
+    pub(crate) until: i64,
+}
+
+/// Who had the lease last, and until when.
+pub(crate) fn current(conn: &Connection) -> Result<Option<Held>, StoreError> {
+    let sql = "SELECT holder, token, until FROM syncline_lease WHERE id = 1";
+    let row = conn.query_row(sql, [], |row| {
+        Ok(Held {
+            holder: row.get(0)?,
+            token: row.get(1)?,
+            until: row.get(2)?,
+        })
+    });
+    Ok(row.optional()?)
+}
+
 /// Takes or prolongs the lease.
 pub(crate) fn acquire(
     conn: &Connection,
@@ -24,13 +45,7 @@ pub(crate) fn acquire(
     ttl_ms: u64,
     now: Now,
 ) -> Result<Lease, StoreError> {
-    let row: Option<(String, i64, i64)> = conn
-        .query_row(
-            "SELECT holder, token, until FROM syncline_lease WHERE id = 1",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )
-        .optional()?;
+    let row = current(conn)?.map(|held| (held.holder, held.token, held.until));
     let until = now.unix_after_ms(ttl_ms);
     let token = match row {
         None => {

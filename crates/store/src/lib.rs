@@ -36,6 +36,7 @@ mod preview;
 mod recover;
 mod rekey;
 mod remedy;
+mod rest;
 mod retry;
 mod row;
 mod settings;
@@ -54,6 +55,7 @@ pub use identity::{InstallationRecords, StateDirectory, enrol};
 pub use outbox::EntryState;
 pub use preview::{Preview, preview};
 pub use remedy::Discarded;
+pub use rest::{Rest, Trouble};
 pub use settings::{
     LiveUpdates, PullMode, Retention, SETTINGS, Section, Setting, SettingError, Settings,
     server_limits,

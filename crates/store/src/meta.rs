@@ -48,7 +48,11 @@ pub(crate) mod key {
     /// Under which circumstances everything in the inbox was tried last.
     pub(crate) const INBOX_TRIED: &str = "inbox_tried";
     pub(crate) const ENGINE_STATE: &str = "engine_state";
+    /// When the engine's back-off ends, in milliseconds since 1970.
+    pub(crate) const ENGINE_UNTIL: &str = "engine_until";
     pub(crate) const LAST_ERROR: &str = "last_error";
+    /// Which kind of trouble that was: a word of `RemoteError::word`, or `store`.
+    pub(crate) const LAST_ERROR_KIND: &str = "last_error_kind";
     /// Prefix: types whose existing rows were adopted and are still to be compared.
     pub(crate) const ADOPT: &str = "adopt:";
 }

@@ -3,15 +3,17 @@
 //! Reads only; decides nothing. What an entry waits for is worked out as the claim would, without
 //! the cost of looking at the whole backlog.
 
+pub(crate) mod waits;
+
 use crate::captured::{self, BaseState};
 use crate::error::{StoreError, json};
-use crate::outbox::{self, EntryState, op_word};
+use crate::meta;
+use crate::outbox::{self, EntryState};
 use crate::store::EntityTypes;
-use crate::{meta, row};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use syncline_core::{EntityRef, MutationError, Now};
-use syncline_protocol::{EntityId, EntityType, Fields};
+use syncline_protocol::Fields;
 
 /// Which entries are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,39 @@ pub enum WaitsFor {
         /// The id of what it references.
         entity_id: String,
     },
+    /// The mutation that it names as one to be settled before.
+    Mutation {
+        /// That entry.
+        seq: i64,
+        /// The mutation.
+        mutation: String,
+        /// The type of what it changes.
+        entity_type: String,
+        /// The id of what it changes.
+        entity_id: String,
+    },
+    /// An earlier entry that references the row which this one deletes.
+    Reference {
+        /// That entry.
+        seq: i64,
+        /// The type of what references the row.
+        entity_type: String,
+        /// The id of what references the row.
+        entity_id: String,
+    },
+    /// A member of its group that cannot go now.
+    Group {
+        /// That entry.
+        seq: i64,
+    },
+    /// A person, to say whether its row is to go: the server does not have it.
+    Held,
+    /// The first snapshot: before that nobody knows what the row is based on.
+    Snapshot,
+    /// The head of the feed: the server may have the same thing under another id.
+    Head,
+    /// The server, to cancel its key; then it is discarded.
+    Cancel,
     /// A moment.
     Time {
         /// Milliseconds since 1970.
@@ -280,11 +315,10 @@ pub fn next_due(conn: &Connection, now: Now) -> Result<Option<i64>, StoreError> 
 }
 
 const COLUMNS: &str = "seq, mutation, entity_type, entity_id, op, state, attempts, created_at, \
-                       not_before, frozen IS NOT NULL, last_error";
+                       frozen IS NOT NULL, last_error";
 
 struct RawEntry {
     view: EntryView,
-    not_before: i64,
     last_error: Option<String>,
 }
 
@@ -300,12 +334,11 @@ fn raw_entry(row: &Row<'_>) -> rusqlite::Result<RawEntry> {
             state: EntryState::parse(&state),
             attempts: row.get(6)?,
             created_at: row.get(7)?,
-            may_have_been_sent: row.get(9)?,
+            may_have_been_sent: row.get(8)?,
             waits_for: None,
             last_error: None,
         },
-        not_before: row.get(8)?,
-        last_error: row.get(10)?,
+        last_error: row.get(9)?,
     })
 }
 
@@ -320,106 +353,8 @@ fn view(
         Some(text) => Some(json("mutation error", &text)?),
         None => None,
     };
-    view.waits_for = match view.state {
-        EntryState::Failed | EntryState::Dead => Some(WaitsFor::Person),
-        EntryState::InFlight => Some(WaitsFor::Answer),
-        EntryState::Pending => pending_waits_for(conn, types, &view, raw.not_before, now)?,
-    };
+    view.waits_for = waits::of(conn, types, &view, now)?;
     Ok(view)
-}
-
-fn pending_waits_for(
-    conn: &Connection,
-    types: &EntityTypes,
-    entry: &EntryView,
-    not_before: i64,
-    now: Now,
-) -> Result<Option<WaitsFor>, StoreError> {
-    let names = params![entry.entity_type, entry.entity_id];
-    let conflict: bool = conn
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM syncline_conflict
-                             WHERE entity_type = ?1 AND entity_id = ?2 AND resolved_at IS NULL)",
-        )?
-        .query_row(names, |row| row.get(0))?;
-    if conflict {
-        return Ok(Some(WaitsFor::Conflict));
-    }
-    let inbox: Option<String> = conn
-        .prepare_cached(
-            "SELECT waits_for FROM syncline_inbox WHERE entity_type = ?1 AND entity_id = ?2
-             UNION ALL
-             SELECT 'checkpoint' FROM syncline_staged WHERE entity_type = ?1 AND entity_id = ?2
-              LIMIT 1",
-        )?
-        .query_row(names, |row| row.get(0))
-        .optional()?;
-    if let Some(because) = inbox {
-        return Ok(Some(WaitsFor::Inbox { because }));
-    }
-    let earlier: Option<i64> = conn
-        .prepare_cached(
-            "SELECT max(seq) FROM syncline_outbox
-              WHERE entity_type = ?1 AND entity_id = ?2 AND seq < ?3",
-        )?
-        .query_row(
-            params![entry.entity_type, entry.entity_id, entry.seq],
-            |row| row.get(0),
-        )?;
-    if let Some(seq) = earlier {
-        return Ok(Some(WaitsFor::Earlier { seq }));
-    }
-    if let Some(parent) = unsettled_parent(conn, types, entry)? {
-        return Ok(Some(parent));
-    }
-    Ok((not_before > now.unix_ms).then_some(WaitsFor::Time { until: not_before }))
-}
-
-/// The unsettled create of an entity that this one references (O3).
-fn unsettled_parent(
-    conn: &Connection,
-    types: &EntityTypes,
-    entry: &EntryView,
-) -> Result<Option<WaitsFor>, StoreError> {
-    let (Some(own), Ok(id)) = (
-        types.get(&entry.entity_type),
-        EntityId::parse(entry.entity_id.clone()),
-    ) else {
-        return Ok(None);
-    };
-    if own.table.references.is_empty() || entry.op == op_word(syncline_protocol::Operation::Delete)
-    {
-        return Ok(None);
-    }
-    // What cannot be read can never be sent either, and says so in `show`.
-    let Ok(Some(fields)) = captured::fields_of_mutation(conn, entry.seq) else {
-        return Ok(None);
-    };
-    for reference in &own.table.references {
-        let parent = types.of_table(&reference.table).and_then(|parent| {
-            let values = row::reference_values(&own.table, reference, &id, &fields)?;
-            Some(EntityRef {
-                entity_type: EntityType::new(parent.name.clone()),
-                id: row::parent_id(&parent.table, reference, &values)?,
-            })
-        });
-        let Some(parent) = parent else { continue };
-        let (entity_type, entity_id) = (parent.entity_type.as_str(), parent.id.as_str());
-        let create: Option<i64> = conn
-            .prepare_cached(
-                "SELECT min(seq) FROM syncline_outbox
-                  WHERE entity_type = ?1 AND entity_id = ?2 AND op = 'create'",
-            )?
-            .query_row([entity_type, entity_id], |row| row.get(0))?;
-        if let Some(seq) = create.filter(|seq| *seq != entry.seq) {
-            return Ok(Some(WaitsFor::Parent {
-                seq,
-                entity_type: entity_type.to_owned(),
-                entity_id: entity_id.to_owned(),
-            }));
-        }
-    }
-    Ok(None)
 }
 
 /// Writes that somebody waits for.

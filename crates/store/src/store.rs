@@ -15,6 +15,7 @@ use crate::meta;
 use crate::outbox::Kept;
 use crate::page::Arrived;
 use crate::remedy::Discarded;
+use crate::rest::Rest;
 use crate::settings::{Retention, Settings};
 use crate::stage::Checkpoint;
 use crate::unknown;
@@ -283,16 +284,12 @@ impl Store {
     }
 
     /// Remembers the engine's state for status readers in other processes.
-    pub fn note_state(&mut self, state: &str, error: Option<&str>) -> Result<(), StoreError> {
+    pub fn note_state(&mut self, rest: &Rest) -> Result<(), StoreError> {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         lease::check(&tx, self.token)?;
-        meta::set(&tx, meta::key::ENGINE_STATE, state)?;
-        match error {
-            Some(error) => meta::set(&tx, meta::key::LAST_ERROR, error)?,
-            None => meta::clear(&tx, meta::key::LAST_ERROR)?,
-        }
+        rest.note(&tx)?;
         tx.commit()?;
         Ok(())
     }

@@ -83,7 +83,7 @@ fn a_sent_mutation_waits_for_its_answer_and_then_for_the_back_off() {
     world.feed("Alice", Input::NetworkLost);
     assert_eq!(
         codes(&mut world, "Alice", "project", "p"),
-        ["pending", "backoff"]
+        ["pending", "offline"]
     );
 }
 
@@ -95,7 +95,7 @@ fn an_offline_device_says_what_happened() {
     world.sync("Alice");
     let explained = asked(&mut world, "Alice", "project", "p");
     let last = explained.obstacles.last().unwrap();
-    assert_eq!(last.code, "backoff");
+    assert_eq!(last.code, "offline");
     assert!(
         last.detail.contains("offline") || last.detail.contains("reach"),
         "{}",

@@ -31,15 +31,27 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
     let now = database::now();
     let conn = args.database.read()?;
     let explanation = explain::explain(&conn, &args.entity_type, &args.id, now)?;
-    let database = args.database.shown();
-    let told = describe(&database, &explanation, now.unix_ms);
-    Report::new(
-        told,
-        &Shown {
-            database,
-            explanation: &explanation,
-        },
-    )
+    report(&args.database.shown(), &explanation, now.unix_ms)
+}
+
+fn report(database: &str, explanation: &Explanation, now: i64) -> Result<Report, Failure> {
+    let told = describe(database, explanation, now);
+    let database = database.to_owned();
+    let shown = Shown {
+        database,
+        explanation,
+    };
+    Report::new(told, &shown)
+}
+
+/// What `syncline explain` prints of an explanation, as text and as JSON: for those who have a clock
+/// of their own.
+pub fn explained(database: &str, explanation: &Explanation, now: i64) -> (String, String) {
+    match report(database, explanation, now) {
+        Ok(report) => report.both(),
+        // Never: an explanation serialises.
+        Err(failure) => (String::new(), failure.json().to_string()),
+    }
 }
 
 fn describe(database: &str, explained: &Explanation, now: i64) -> String {
@@ -56,22 +68,49 @@ fn describe(database: &str, explained: &Explanation, now: i64) -> String {
     told.push_str(&format!("; last pull: {pulled}\n"));
     for obstacle in &explained.obstacles {
         told.push_str(&format!("- {} [{}]\n", obstacle.detail, obstacle.code));
+        if let Some(until) = obstacle.until {
+            told.push_str(&format!("  until: {}\n", span::utc(until)));
+        }
         if let Some(help) = &obstacle.help {
-            told.push_str(&format!(
-                "  try: {}\n",
-                help.replace(" DB", &format!(" {database}"))
-            ));
+            let help = help.replace(" DB ", &format!(" {database} "));
+            let help = match help.strip_suffix(" DB") {
+                Some(start) => format!("{start} {database}"),
+                None => help,
+            };
+            told.push_str(&format!("  try: {help}\n"));
         }
     }
-    if !explained.history.is_empty() {
+    if !explained.left_out.is_empty() {
+        let columns = explained.left_out.join(", ");
+        told.push_str(&format!("columns that stay on this device: {columns}\n"));
+    }
+    if !(explained.history.is_empty() && explained.mutations.is_empty()) {
         told.push_str("history, newest first:\n");
+    }
+    for entry in explained.mutations.iter().rev() {
+        let at = span::utc(entry.created_at);
+        told.push_str(&format!(
+            "  {at}  {} {} recorded (mutation {})\n",
+            entry.op, entry.seq, entry.mutation
+        ));
     }
     for one in &explained.history {
         let at = span::utc(one.at);
+        let why = why(&one.detail);
         told.push_str(&format!(
-            "  {at}  {} {} (mutation {})\n",
+            "  {at}  {} {} (mutation {}){why}\n",
             one.op, one.outcome, one.mutation
         ));
     }
     told
+}
+
+/// The circumstances of an outcome, as far as they fit on a line.
+fn why(detail: &serde_json::Value) -> String {
+    let text = |name: &str| detail.get(name).and_then(serde_json::Value::as_str);
+    match (text("reason").or(text("code")), text("detail")) {
+        (Some(word), Some(detail)) => format!(": {word}: {detail}"),
+        (Some(word), None) => format!(": {word}"),
+        (None, _) => String::new(),
+    }
 }

@@ -17,6 +17,8 @@ mod sweep;
 mod sync;
 mod token;
 
+pub use explain::explained;
+
 use crate::{Failure, Global, Report, demo};
 
 macro_rules! commands {

@@ -204,6 +204,14 @@ impl Machine {
         deadlines.into_iter().flatten().min()
     }
 
+    /// Until when it backs off (monotonic milliseconds), if it does.
+    pub fn backs_off_until(&self) -> Option<u64> {
+        let backoff = self.waiting.backoff.as_ref();
+        backoff
+            .filter(|_| self.state == State::Backoff)
+            .map(|backoff| backoff.until)
+    }
+
     pub(super) fn on_tick(&mut self, now: Now, out: &mut Effects) {
         let Some((due, reason)) = self.next_wakeup() else {
             return;
