@@ -124,6 +124,9 @@ impl Tally {
             SyncEnd::Cycle(CycleEnd::Standby) => {
                 Ended::new(End::Standby, "another process is syncing this database")
             }
+            SyncEnd::Cycle(CycleEnd::BudgetUsedUp) => {
+                Ended::new(End::Unfinished, "the budget is used up")
+            }
             SyncEnd::Cycle(CycleEnd::Paused) => Ended::new(End::Unfinished, "syncing is paused"),
             SyncEnd::Cycle(_) => {
                 Ended::new(End::Unfinished, "there is more work than one sync does")

@@ -59,12 +59,13 @@ pub use write::{Grouping, Recorded, WriteOptions};
 
 pub use rusqlite;
 pub use syncline_core::{
-    Bound, ConflictCause, ConflictInput, ConflictRules, DeleteRule, DeleteRules, FieldRule,
-    Invariant, PendingMutation, Resolution, Resolver, TimeUnit, Timestamp,
+    Allowance, Config, Constraints, CycleEnd, Effect, EntityRef, Input, Live, MutationError,
+    Notice, Now, Policy, Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId,
+    State, SyncOrder,
 };
 pub use syncline_core::{
-    Config, Constraints, CycleEnd, Effect, EntityRef, Input, Live, MutationError, Notice, Now,
-    Policy, Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId, State, SyncOrder,
+    Bound, ConflictCause, ConflictInput, ConflictRules, DeleteRule, DeleteRules, FieldRule,
+    Invariant, PendingMutation, Resolution, Resolver, TimeUnit, Timestamp,
 };
 pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]

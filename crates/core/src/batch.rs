@@ -27,6 +27,8 @@ impl fmt::Display for EntityRef {
 pub struct Batch {
     /// The entries.
     pub entries: Vec<BatchEntry>,
+    /// How many bytes their mutations have.
+    pub bytes: u64,
 }
 
 /// One claimed outbox entry.

@@ -56,6 +56,8 @@ pub enum RemoteRequest {
         cursor: Option<String>,
         /// At most this many changes.
         limit: usize,
+        /// About so many bytes of changes at most, where they are counted; one change always comes.
+        bytes: Option<u64>,
     },
 }
 
@@ -83,6 +85,8 @@ pub struct Page {
     pub changes: Vec<PageChange>,
     /// The page's end.
     pub end: PageEnd,
+    /// How many bytes the changes had as they came, uncompressed.
+    pub bytes: u64,
 }
 
 /// A change as it was read: one that cannot be understood is kept and never stops the feed (P4).

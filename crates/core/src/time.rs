@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// One moment on two clocks.
 ///
-/// Deadlines within a run are kept on the monotonic clock; what must outlive a restart (the
-/// `not before` of an outbox entry) is kept in Unix time and never trusted beyond the longest
-/// back-off, so that a clock that jumped cannot hold anything for ever.
+/// Whatever waits within a run waits on the monotonic clock, and asks for a wait by its length. Unix
+/// time only names moments for people, makes keys sort, and carries waits over a restart, where it is
+/// never trusted beyond the longest of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Now {
     /// Milliseconds on a clock that never goes back; its zero is arbitrary.

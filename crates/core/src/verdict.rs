@@ -1,6 +1,6 @@
 //! What becomes of each outbox entry after an answer, or after the lack of one.
 
-use crate::{Config, Dice, Now, backoff_ms, retry_after_ms};
+use crate::{Config, Dice, backoff_ms, retry_after_ms};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use syncline_protocol::{
@@ -36,8 +36,8 @@ pub enum Verdict {
     Failed(MutationError),
     /// Again later, the same bytes under the same key.
     Later {
-        /// Not before this Unix time, in milliseconds.
-        not_before_unix_ms: i64,
+        /// Not before so many milliseconds have passed.
+        after_ms: u64,
         /// Whether the failure counts against the mutation.
         counted: Counted,
         /// What happened.
@@ -96,12 +96,11 @@ pub fn judge(
     attempts: u32,
     result: Option<PushResult>,
     config: &Config,
-    now: Now,
     dice: &mut Dice,
 ) -> Verdict {
     let Some(result) = result else {
         let error = MutationError::new("no-result", "the server's answer has no result for it");
-        return count_failure(attempts, error, None, config, now, dice);
+        return count_failure(attempts, error, None, config, dice);
     };
     match result.outcome {
         Outcome::Applied {
@@ -139,7 +138,6 @@ pub fn judge(
                 MutationError::new("retry", detail),
                 asked,
                 config,
-                now,
                 dice,
             )
         }
@@ -173,7 +171,6 @@ pub fn count_failure(
     error: MutationError,
     asked: Option<Duration>,
     config: &Config,
-    now: Now,
     dice: &mut Dice,
 ) -> Verdict {
     let attempts = attempts.saturating_add(1);
@@ -185,7 +182,7 @@ pub fn count_failure(
         None => backoff_ms(config, attempts, dice),
     };
     Verdict::Later {
-        not_before_unix_ms: now.unix_after_ms(delay),
+        after_ms: delay,
         counted: Counted::Yes,
         error,
     }
@@ -197,22 +194,12 @@ mod tests {
 
     /// What becomes of a mutation with so many failures of its own, as one word and whether it counts.
     fn word(attempts: u32, outcome: Option<Outcome>) -> &'static str {
-        let now = Now {
-            monotonic_ms: 0,
-            unix_ms: 1_000,
-        };
         let result = outcome.map(|outcome| PushResult {
             key: IdempotencyKey::new("k"),
             outcome,
             duplicate: false,
         });
-        match judge(
-            attempts,
-            result,
-            &Config::default(),
-            now,
-            &mut Dice::seeded(1),
-        ) {
+        match judge(attempts, result, &Config::default(), &mut Dice::seeded(1)) {
             Verdict::Applied { .. } => "applied",
             Verdict::Conflict { .. } => "conflict",
             Verdict::Failed(_) => "failed",
@@ -224,10 +211,8 @@ mod tests {
                 counted: Counted::No,
                 ..
             } => "later",
-            Verdict::Later {
-                not_before_unix_ms, ..
-            } => {
-                assert!(not_before_unix_ms > 1_000, "a counted failure is put off");
+            Verdict::Later { after_ms, .. } => {
+                assert!(after_ms > 0, "a counted failure is put off");
                 "counted"
             }
         }

@@ -383,6 +383,68 @@ fn a_metered_network_carries_urgent_mutations_only() {
 }
 
 #[test]
+fn a_pass_ends_when_its_requests_are_used_up() {
+    let mut script = Script::new();
+    script.pause();
+    script.pass_of(2, u64::MAX);
+    script.connect();
+    script.claim_of_many(&[1, 2]);
+    script.push_applied();
+    script.booked();
+    script.end_pass();
+    script.trigger(Reason::MutationEnqueued);
+    script.matches("pass_requests");
+}
+
+#[test]
+fn a_pass_sends_and_asks_for_no_more_bytes_than_are_left() {
+    let mut script = Script::new();
+    script.pause();
+    script.pass_of(u64::MAX, 3);
+    script.connect();
+    script.claim_of_many(&[1]);
+    script.claim(&[2]);
+    script.push_applied();
+    script.booked();
+    script.claim(&[2]);
+    script.booked();
+    script.end_pass();
+    script.matches("pass_bytes");
+}
+
+#[test]
+fn a_pass_that_ends_too_early_gives_up_what_is_under_way() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[]);
+    script.cursor(None);
+    script.page("c1", true);
+    script.applied();
+    script.survey(Survey::default());
+    script.pass_of(9, 9_000);
+    script.answer(StoreAnswer::Acquired);
+    script.claim(&[1]);
+    script.end_pass();
+    script.booked();
+    script.push_applied_late();
+    script.matches("pass_deadline");
+}
+
+#[test]
+fn a_pass_does_not_cut_a_wait_short_that_the_server_asked_for() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.claim(&[1]);
+    script.fail(overloaded(60));
+    script.booked();
+    script.pass_of(9, 9_000);
+    script.end_pass();
+    script.matches("pass_retry_after");
+}
+
+#[test]
 fn urgent_mutations_do_not_wait_for_others_and_background_ones_do() {
     let mut script = Script::new();
     script.trigger(Reason::BackgroundMutation);

@@ -23,6 +23,7 @@ pub fn listing(url: &str, token: &str) -> Rows {
             scope: Scope::from("default"),
             cursor: cursor.take(),
             limit: 1000,
+            bytes: None,
         };
         let RemoteAnswer::Pull(Ok(page)) = runtime.block_on(remote.send(request)) else {
             panic!("the server does not list what it has");

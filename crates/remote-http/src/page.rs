@@ -22,6 +22,8 @@ pub(crate) struct PageReader {
     /// Bytes at the start of the buffer known to hold no line break.
     scanned: usize,
     changes: Vec<PageChange>,
+    /// How many bytes their lines have.
+    bytes: u64,
     /// More changes than this are an attack: many tiny lines take much more memory than bytes.
     most_changes: usize,
 }
@@ -49,6 +51,7 @@ impl PageReader {
             buffer: Vec::new(),
             scanned: 0,
             changes: Vec::new(),
+            bytes: 0,
             most_changes: limit.saturating_mul(2).max(TOLERATED_CHANGES),
         }
     }
@@ -67,9 +70,10 @@ impl PageReader {
         {
             let end = self.scanned + length;
             let line = read_line(&self.buffer[start..end])?;
+            let bytes = end - start;
             start = end + 1;
             self.scanned = start;
-            if let Some(page) = self.take(line)? {
+            if let Some(page) = self.take(line, bytes)? {
                 return Ok(Some(page));
             }
         }
@@ -81,11 +85,12 @@ impl PageReader {
     /// The answer is complete: its last line may lack the line break.
     pub(crate) fn finish(mut self) -> Result<Page, Garbled> {
         let line = read_line(&self.buffer)?;
-        self.take(line)?
+        let bytes = self.buffer.len();
+        self.take(line, bytes)?
             .ok_or_else(|| "the answer ends before the end of its page".to_owned())
     }
 
-    fn take(&mut self, line: Line) -> Result<Option<Page>, Garbled> {
+    fn take(&mut self, line: Line, bytes: usize) -> Result<Option<Page>, Garbled> {
         match line {
             Line::Blank => Ok(None),
             Line::Change(change) => {
@@ -93,6 +98,7 @@ impl PageReader {
                     return Err("the page has far more changes than were asked for".to_owned());
                 }
                 self.changes.push(change);
+                self.bytes += bytes as u64;
                 Ok(None)
             }
             Line::End(end) if end.count != self.changes.len() => Err(format!(
@@ -102,7 +108,12 @@ impl PageReader {
             )),
             Line::End(end) => {
                 let changes = std::mem::take(&mut self.changes);
-                Ok(Some(Page { changes, end }))
+                let bytes = self.bytes;
+                Ok(Some(Page {
+                    changes,
+                    end,
+                    bytes,
+                }))
             }
         }
     }

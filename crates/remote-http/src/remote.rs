@@ -74,8 +74,10 @@ impl Remote for HttpRemote {
                     scope,
                     cursor,
                     limit,
+                    bytes,
                 } => {
-                    let request = Request::pull(&self.base, &scope, cursor.as_deref(), limit);
+                    let cursor = cursor.as_deref();
+                    let request = Request::pull(&self.base, &scope, cursor, limit, bytes);
                     RemoteAnswer::Pull(self.pull(&client, request, limit).await)
                 }
             }

@@ -86,7 +86,13 @@ impl Request {
         }
     }
 
-    pub(crate) fn pull(base: &Url, scope: &Scope, cursor: Option<&str>, limit: usize) -> Self {
+    pub(crate) fn pull(
+        base: &Url,
+        scope: &Scope,
+        cursor: Option<&str>,
+        limit: usize,
+        bytes: Option<u64>,
+    ) -> Self {
         let mut url = endpoint(base, "pull");
         let mut query = url.query_pairs_mut();
         query.append_pair("scope", scope.as_str());
@@ -94,6 +100,9 @@ impl Request {
             query.append_pair("cursor", cursor);
         }
         query.append_pair("limit", &limit.to_string());
+        if let Some(bytes) = bytes {
+            query.append_pair("bytes", &bytes.max(1).to_string());
+        }
         drop(query);
         Self {
             method: Method::GET,

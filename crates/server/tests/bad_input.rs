@@ -253,6 +253,8 @@ fn queries() {
         "limit=1.5",
         "scope=default&scope=default",
         "limit=99999999999999999999999",
+        "bytes=0",
+        "bytes=x",
     ] {
         let response = server.get(&ann(), &format!("/v1/pull?{query}"));
         expect(&response, 400, "malformed");
@@ -260,6 +262,7 @@ fn queries() {
     for query in [
         "",
         "limit=1000000",
+        "bytes=99999999",
         "unknown=1&unknown=2",
         "scope=default",
         "&&&",

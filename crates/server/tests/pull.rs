@@ -115,6 +115,23 @@ fn a_page_is_bounded_by_bytes_and_by_the_servers_limit() {
 }
 
 #[test]
+fn a_page_ends_with_the_change_that_fills_the_bytes_asked_for() {
+    let server = server();
+    let names = ["a", "b", "c"].map(|id| create(id, id, &"x".repeat(300)));
+    server.push(&ann(), &names);
+    let (mut target, mut sizes) = ("/v1/pull?bytes=400".to_owned(), Vec::new());
+    loop {
+        let page = read_page(&server.get(&ann(), &target).body);
+        sizes.push(page.end.count);
+        if page.end.at_head {
+            break;
+        }
+        target = format!("/v1/pull?bytes=400&cursor={}", page.end.cursor);
+    }
+    assert_eq!(sizes, [1, 1, 1]);
+}
+
+#[test]
 fn a_cursor_is_refused_rather_than_bent() {
     let server = server();
     server.push(&ann(), &["a", "b", "c"].map(|id| create(id, id, id)));

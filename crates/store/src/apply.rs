@@ -9,6 +9,7 @@ use crate::orphans;
 use crate::rekey::{self, Rekeying, Room};
 use crate::row::{self, Written};
 use crate::state;
+use crate::steady::Times;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::unknown;
 use crate::vacate::{self, Vacated};
@@ -25,6 +26,7 @@ pub(crate) struct Applier<'a> {
     pub(crate) tx: &'a Transaction<'a>,
     pub(crate) types: &'a EntityTypes,
     pub(crate) now: Now,
+    pub(crate) times: Times,
     /// Nothing is dirty, known or waiting: every change can simply be written.
     pub(crate) plain: bool,
     /// Are references checked row by row (not within a snapshot, whose order is that of keys)?
@@ -78,6 +80,7 @@ impl<'a> Applier<'a> {
             tx,
             types,
             now,
+            times: Times::of(now),
             plain: false,
             parents: Parents::Checked,
             newest: i64::MAX,

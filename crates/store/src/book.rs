@@ -91,10 +91,13 @@ fn book_one(
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
         Verdict::OtherHistory(error) => send_anew(applier, entry, error),
         Verdict::Later {
-            not_before_unix_ms,
+            after_ms,
             counted,
             error,
-        } => release(applier, entry, *not_before_unix_ms, *counted, error),
+        } => {
+            let not_before = applier.times.due_ms.saturating_add_unsigned(*after_ms);
+            release(applier, entry, not_before, *counted, error)
+        }
         Verdict::Dead(error) => {
             let detail = to_json(error);
             applier
@@ -154,7 +157,7 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
 fn skip(applier: &Applier<'_>, entry: &Entry, because: &IdempotencyKey) -> Result<(), StoreError> {
     let detail = format!("it goes with {because}, which did not go through");
     let error = MutationError::new("skipped", detail);
-    release(applier, entry, applier.now.unix_ms, Counted::No, &error)
+    release(applier, entry, applier.times.due_ms, Counted::No, &error)
 }
 
 fn book_failed(
@@ -241,7 +244,7 @@ fn send_anew(
     entry: &Entry,
     error: &MutationError,
 ) -> Result<(), StoreError> {
-    release(applier, entry, applier.now.unix_ms, Counted::No, error)?;
+    release(applier, entry, applier.times.due_ms, Counted::No, error)?;
     let sql = "UPDATE syncline_outbox SET frozen = NULL, origin_client = NULL WHERE seq = ?1";
     applier.tx.prepare_cached(sql)?.execute([entry.seq])?;
     Ok(())
@@ -288,7 +291,7 @@ fn book_applied(
         ..entry.clone()
     };
     let base = captured::base_of(tx, names.0, names.1)?;
-    journal::note(tx, entry, payload.as_ref(), &base, applier.now)?;
+    journal::note(tx, entry, payload.as_ref(), &base, applier.times)?;
     outbox::settle(tx, entry, "applied", &detail, applier.now)?;
     if entry.is_offered_again() && !assigned.met {
         let confirmed = Confirmed {

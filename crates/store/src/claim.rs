@@ -46,6 +46,8 @@ pub(crate) struct Claimer<'a> {
     limits: &'a ClaimLimits,
     dice: &'a mut Dice,
     now: Now,
+    /// For waiting.
+    due_ms: i64,
     token: i64,
     until: i64,
     /// Where the rows of the scope stand; `None` until a first snapshot is complete (P6).
@@ -76,6 +78,8 @@ pub(crate) struct Claimer<'a> {
     gone: BTreeSet<i64>,
     batch: Batch,
     bytes: usize,
+    /// Something was left out because the batch would have become too large.
+    filled: bool,
     notices: Vec<Notice>,
 }
 
@@ -107,7 +111,7 @@ impl<'a> Claimer<'a> {
         types: &'a EntityTypes,
         limits: &'a ClaimLimits,
         dice: &'a mut Dice,
-        now: Now,
+        (now, due_ms): (Now, i64),
         (token, until): (i64, i64),
     ) -> Result<Self, StoreError> {
         let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
@@ -120,6 +124,7 @@ impl<'a> Claimer<'a> {
             limits,
             dice,
             now,
+            due_ms,
             token,
             until,
             held: BTreeSet::new(),
@@ -134,6 +139,7 @@ impl<'a> Claimer<'a> {
             gone: BTreeSet::new(),
             batch: Batch::default(),
             bytes: 0,
+            filled: false,
             notices: Vec::new(),
         })
     }
@@ -160,7 +166,8 @@ impl<'a> Claimer<'a> {
         Ok(self.into_claimed(cancel))
     }
 
-    fn into_claimed(self, cancel: Option<Cancel>) -> Claimed {
+    fn into_claimed(mut self, cancel: Option<Cancel>) -> Claimed {
+        self.batch.bytes = self.bytes as u64;
         Claimed {
             more: self.is_full(),
             batch: self.batch,
@@ -204,6 +211,7 @@ impl<'a> Claimer<'a> {
             .first()
             .is_some_and(|e| self.limits.alone.contains(&e.mutation));
         alone
+            || self.filled
             || self.batch.entries.len() >= self.limits.mutations
             || self.bytes >= self.limits.bytes
     }
@@ -229,8 +237,16 @@ impl<'a> Claimer<'a> {
         match step {
             Step::Gone => Ok(()),
             Step::Hold => self.hold(entry),
+            Step::Send(send) if !self.has_room(send.frozen.len()) => self.hold(entry),
             Step::Send(send) => self.take(entry, send),
         }
+    }
+
+    /// Whether so many bytes more keep the batch within its size. One that is alone always may go.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let room = self.batch.entries.is_empty() || self.bytes + bytes <= self.limits.bytes;
+        self.filled |= !room;
+        room
     }
 
     fn hold(&mut self, entry: &Entry) -> Result<(), StoreError> {
@@ -244,8 +260,8 @@ impl<'a> Claimer<'a> {
             return Ok(Step::Hold);
         }
         // Longer than anything that can have been meant: the clock has jumped.
-        let longest = self.now.unix_after_ms(LONGEST_WAIT_MS);
-        if entry.not_before > self.now.unix_ms && entry.not_before <= longest {
+        let longest = self.due_ms.saturating_add_unsigned(LONGEST_WAIT_MS);
+        if entry.not_before > self.due_ms && entry.not_before <= longest {
             return Ok(Step::Hold);
         }
         if self.limits.alone.contains(&entry.mutation) && !self.batch.entries.is_empty() {

@@ -215,10 +215,10 @@ pub(crate) fn remember(
 }
 
 /// Forgets replacements of long ago.
-pub(crate) fn forget_old(conn: &Connection, now: Now) -> Result<(), StoreError> {
+pub(crate) fn forget_old(conn: &Connection, now_ms: i64) -> Result<(), StoreError> {
     conn.execute(
         "DELETE FROM syncline_id_map WHERE mapped_at < ?1",
-        [now.unix_ms.saturating_sub(REMEMBERED_MS)],
+        [now_ms.saturating_sub(REMEMBERED_MS)],
     )?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::meta;
 use crate::outbox::{self, Entry};
 use crate::row::{self, Written};
 use crate::state;
+use crate::steady::Times;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::unknown;
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -31,7 +32,7 @@ pub(crate) fn note(
     entry: &Entry,
     payload: Option<&Fields>,
     base: &BaseState,
-    now: Now,
+    times: Times,
 ) -> Result<(), StoreError> {
     let before = match (entry.op, base) {
         (Operation::Create, _) | (_, BaseState::None | BaseState::Absent) => None,
@@ -63,7 +64,7 @@ pub(crate) fn note(
         entry.group,
         entry.depends_on,
         entry.covers,
-        now.unix_ms,
+        times.server_ms,
         meta::key::CLIENT_ID,
     ])?;
     Ok(())
@@ -112,7 +113,7 @@ fn offer_again(
     hello: &Hello,
     now: Now,
 ) -> Result<(), StoreError> {
-    let youngest = now.unix_ms.saturating_sub(hello.key_retention_ms);
+    let youngest = hello.server_time_ms.saturating_sub(hello.key_retention_ms);
     let mut offered = 0;
     for (entity, noted) in read(tx, youngest)? {
         let Some(entity_type) = types.get(entity.entity_type.as_str()) else {

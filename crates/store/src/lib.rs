@@ -43,6 +43,7 @@ mod settings;
 mod stage;
 mod state;
 pub mod status;
+mod steady;
 mod store;
 mod sweep;
 pub mod table;

@@ -340,7 +340,7 @@ pub(crate) fn trim(
     conn: &Connection,
     kept: Kept,
     retention: Retention,
-    now: Now,
+    now_ms: i64,
 ) -> Result<(), StoreError> {
     let (table, at) = match kept {
         Kept::Log => ("syncline_log", "at"),
@@ -354,7 +354,7 @@ pub(crate) fn trim(
                       coalesce((SELECT id - 1 FROM {table} WHERE {at} >= ?2 ORDER BY id LIMIT 1), max(id)))
              FROM {table})",
     ))?
-    .execute(params![rows, now.unix_ms.saturating_sub(age)])?;
+    .execute(params![rows, now_ms.saturating_sub(age)])?;
     Ok(())
 }
 

@@ -46,7 +46,7 @@ pub fn preview(
         .collect::<Result<_, _>>()?;
     let mut preview = Preview::default();
     loop {
-        let claimer = Claimer::new(&tx, &types, &limits, &mut dice, now, (0, 0))?;
+        let claimer = Claimer::new(&tx, &types, &limits, &mut dice, (now, now.unix_ms), (0, 0))?;
         let batch = claimer.claim()?.batch;
         if batch.entries.is_empty() {
             break;

@@ -409,7 +409,7 @@ fn relocate(applier: &mut Applier<'_>, way: &Move) -> Result<Moved, StoreError> 
     move_conflicts(tx, way)?;
     references::follow(applier, way, boundary)?;
     if !std::mem::replace(&mut applier.rekeying.trimmed, true) {
-        ids::forget_old(tx, applier.now)?;
+        ids::forget_old(tx, applier.times.age_ms)?;
     }
     let reason = way.reason.as_str();
     ids::remember(tx, &way.entity, &way.to.id, reason, applier.now)?;

@@ -238,7 +238,15 @@ pub(crate) fn take(
     tx.prepare_cached("DELETE FROM syncline_staged WHERE page = ?1")?
         .execute([page])?;
     let end = json("staged page", &end)?;
-    Ok(Some((from, Page { changes, end })))
+    Ok(Some((
+        from,
+        Page {
+            changes,
+            end,
+            // What was staged was counted when it came.
+            bytes: 0,
+        },
+    )))
 }
 
 /// Drops what is staged: the server is asked for it again.

@@ -183,7 +183,7 @@ fn scopes(conn: &Connection) -> Result<Vec<ScopeStatus>, StoreError> {
 
 /// What is left to do. What waits for a parent, a conflict or an answer is not claimable; the next
 /// claim finds that out, so "claimable" here means "worth a claim".
-pub(crate) fn survey(conn: &Connection, now: Now) -> Result<Survey, StoreError> {
+pub(crate) fn survey(conn: &Connection, due_ms: i64) -> Result<Survey, StoreError> {
     let sql = "
         SELECT count(*) FILTER (WHERE cancel = 0),
                min(CASE WHEN not_before > ?1 THEN not_before END),
@@ -197,15 +197,15 @@ pub(crate) fn survey(conn: &Connection, now: Now) -> Result<Survey, StoreError> 
                                   WHERE e.entity_type = o.entity_type AND e.entity_id = o.entity_id
                                     AND e.seq < o.seq)), 0)
           FROM syncline_outbox o WHERE state IN ('pending', 'in_flight') OR cancel = 1";
-    let (unsettled, due_unix_ms, claimable) = conn
+    let (unsettled, next, claimable): (_, Option<i64>, _) = conn
         .prepare_cached(sql)?
-        .query_row(params![now.unix_ms], |row| {
+        .query_row(params![due_ms], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
     Ok(Survey {
         claimable,
         unsettled,
-        due_unix_ms,
+        due_in_ms: next.map(|next| next.abs_diff(due_ms)),
         open_conflicts: open_conflicts(conn)?,
     })
 }

@@ -10,7 +10,7 @@ use crate::error::{StoreError, to_json};
 use crate::follow;
 use crate::identity::{Identity, InstallationRecords};
 use crate::journal;
-use crate::lease::{self, Lease};
+use crate::lease::{self, Lease, Seen};
 use crate::meta;
 use crate::outbox::Kept;
 use crate::page::Arrived;
@@ -18,6 +18,7 @@ use crate::remedy::Discarded;
 use crate::rest::Rest;
 use crate::settings::{Retention, Settings};
 use crate::stage::Checkpoint;
+use crate::steady::{Steady, Times};
 use crate::unknown;
 use crate::{app_triggers, book, held, identity, outbox, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -114,6 +115,9 @@ pub struct Store {
     /// `PRAGMA schema_version` when the types were loaded.
     schema_cookie: i64,
     token: i64,
+    /// The lease of another process, if one was met.
+    seen: Option<Seen>,
+    steady: Steady,
     /// Who this is; checked in each unit of work.
     client: ClientId,
     /// It turned out to be a copy when it was opened.
@@ -147,6 +151,8 @@ impl Store {
             types: EntityTypes::default(),
             schema_cookie: -1,
             token: 0,
+            seen: None,
+            steady: Steady::default(),
             dice,
             resolvers: Arc::new(Resolvers::new(
                 &options.resolvers,
@@ -213,6 +219,7 @@ impl Store {
         let (name, known) = (name(work), self.schema_cookie);
         self.watch(name, Moment::Before);
         let (token, watcher) = (self.token, self.options.watcher.clone());
+        let times = self.steady.at(now);
         let (types, dice, options) = (&self.types, &mut self.dice, &self.options);
         let tx = self
             .conn
@@ -228,7 +235,9 @@ impl Store {
             dice,
             options,
             now,
+            times,
             token,
+            seen: self.seen,
         };
         let answer = match identity::check(&tx, &self.client).and_then(|()| session.work(work)) {
             Ok(answer) => answer,
@@ -237,13 +246,16 @@ impl Store {
                 return Err(error);
             }
         };
-        let token = session.token;
+        let (token, seen) = (session.token, session.seen);
         let after = follow::cookie(&tx)?;
         if let Some(watcher) = &watcher {
             watcher(name, Moment::Written);
         }
         tx.commit()?;
-        self.token = token;
+        (self.token, self.seen) = (token, seen);
+        if let (StoreWork::Greet(hello), StoreAnswer::Greeted { .. }) = (work, &answer) {
+            self.steady.greeted(hello.server_time_ms, now);
+        }
         // Only triggers that were held off and came back as they were.
         self.schema_cookie = after;
         if let StoreAnswer::Reminted { client } = &answer {
@@ -380,7 +392,9 @@ struct Session<'a> {
     dice: &'a mut Dice,
     options: &'a StoreOptions,
     now: Now,
+    times: Times,
     token: i64,
+    seen: Option<Seen>,
 }
 
 impl Session<'_> {
@@ -392,13 +406,15 @@ impl Session<'_> {
         Ok(match work {
             StoreWork::Acquire => self.acquire()?,
             StoreWork::Renew => {
-                lease::acquire(tx, &self.options.holder, self.options.lease_ttl_ms, now)?;
+                let ttl = self.options.lease_ttl_ms;
+                lease::acquire(tx, &self.options.holder, ttl, now, &mut self.seen)?;
                 StoreAnswer::Renewed
             }
             StoreWork::Greet(hello) => greet(tx, types, hello, now)?,
             StoreWork::Claim(limits) => {
                 let until = now.unix_after_ms(self.options.lease_ttl_ms);
-                let claimer = Claimer::new(tx, types, limits, self.dice, now, (self.token, until))?;
+                let (now, token) = ((now, self.times.due_ms), (self.token, until));
+                let claimer = Claimer::new(tx, types, limits, self.dice, now, token)?;
                 StoreAnswer::Claimed(claimer.claim()?)
             }
             StoreWork::NoteRegistered => {
@@ -410,14 +426,16 @@ impl Session<'_> {
             },
             StoreWork::Book { bookings, token } => {
                 let mut applier = Applier::new(tx, types, now);
+                applier.times = self.times;
                 applier.holds_back = self.options.checkpoint.is_some();
                 let booked = guarded(tx, types, || book::book(&mut applier, bookings))?;
                 if let Some(token) = token {
                     meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
                 }
-                outbox::trim(tx, Kept::Log, self.options.retention, now)?;
-                outbox::trim(tx, Kept::Journal, self.options.journal, now)?;
-                conflict::trim(tx, self.options.conflicts, now)?;
+                let times = self.times;
+                outbox::trim(tx, Kept::Log, self.options.retention, times.age_ms)?;
+                outbox::trim(tx, Kept::Journal, self.options.journal, times.server_ms)?;
+                conflict::trim(tx, self.options.conflicts, times.age_ms)?;
                 StoreAnswer::Booked(booked)
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
@@ -425,21 +443,27 @@ impl Session<'_> {
                 let arrived = Arrived::new(scope, from.as_ref(), page);
                 let take = || page::take(tx, types, &arrived, self.options.checkpoint, now);
                 let taken = guarded(tx, types, take)?;
-                conflict::trim(tx, self.options.conflicts, now)?;
+                conflict::trim(tx, self.options.conflicts, self.times.age_ms)?;
                 StoreAnswer::PageApplied(taken)
             }
             StoreWork::ForgetCursor(scope) => {
                 page::forget_cursor(tx, scope)?;
                 StoreAnswer::CursorForgotten
             }
-            StoreWork::Survey => StoreAnswer::Surveyed(status::survey(tx, now)?),
+            StoreWork::Survey => StoreAnswer::Surveyed(status::survey(tx, self.times.due_ms)?),
         })
     }
 
     fn acquire(&mut self) -> Result<StoreAnswer, StoreError> {
         let options = self.options;
         Ok(
-            match lease::acquire(self.tx, &options.holder, options.lease_ttl_ms, self.now)? {
+            match lease::acquire(
+                self.tx,
+                &options.holder,
+                options.lease_ttl_ms,
+                self.now,
+                &mut self.seen,
+            )? {
                 Lease::Ours(token) => {
                     self.token = token;
                     StoreAnswer::Acquired

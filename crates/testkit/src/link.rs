@@ -161,10 +161,13 @@ impl Link {
                 scope,
                 cursor,
                 limit,
+                bytes,
             } => {
                 let cursor = cursor.as_ref().map(|cursor| format!("&cursor={cursor}"));
                 let cursor = cursor.unwrap_or_default();
-                let target = format!("/v1/pull?scope={scope}&limit={limit}{cursor}");
+                let bytes = bytes.map(|bytes| format!("&bytes={bytes}"));
+                let bytes = bytes.unwrap_or_default();
+                let target = format!("/v1/pull?scope={scope}&limit={limit}{cursor}{bytes}");
                 (client, Request::new("GET", &target))
             }
         };
@@ -212,11 +215,20 @@ fn read(request: &RemoteRequest, response: &Response) -> RemoteAnswer {
 }
 
 fn page(body: &str) -> Page {
-    let mut changes = Vec::new();
+    let (mut changes, mut bytes) = (Vec::new(), 0);
     for line in body.lines() {
         match serde_json::from_str(line).expect("a pull line") {
-            PullLine::Change(change) => changes.push(PageChange::Valid(change)),
-            PullLine::Page(end) => return Page { changes, end },
+            PullLine::Change(change) => {
+                bytes += line.len() as u64;
+                changes.push(PageChange::Valid(change));
+            }
+            PullLine::Page(end) => {
+                return Page {
+                    changes,
+                    end,
+                    bytes,
+                };
+            }
         }
     }
     panic!("a page without an end")

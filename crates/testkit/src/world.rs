@@ -30,6 +30,8 @@ pub struct World {
     config: Config,
     checkpoint: Option<Checkpoint>,
     now: Now,
+    /// By how much the devices' clocks were set.
+    set_by: i64,
     seeds: u64,
 }
 
@@ -54,6 +56,7 @@ impl World {
                 monotonic_ms: 1_000,
                 unix_ms: 1_800_000_000_000,
             },
+            set_by: 0,
             seeds: 0,
         }
     }
@@ -195,7 +198,7 @@ impl World {
             principal,
             access: Access::Write,
         };
-        let now = ServerNow::from_unix_ms(self.now.unix_ms);
+        let now = self.server_now();
         issue_token(SECRET, &identity, now, 31_000_000).unwrap()
     }
 
@@ -284,7 +287,7 @@ impl World {
     /// Feeds one input to a device's engine and everything that follows from it.
     pub fn feed(&mut self, name: &str, input: Input) {
         let now = self.now;
-        let server_now = ServerNow::from_unix_ms(now.unix_ms);
+        let server_now = self.server_now();
         let device = self
             .devices
             .get_mut(name)
@@ -352,7 +355,7 @@ impl World {
     /// Lets the requests that were held back arrive, and feeds their answers.
     pub fn release(&mut self, name: &str) {
         while let Some((id, request)) = self.get(name).held.pop_front() {
-            let now = ServerNow::from_unix_ms(self.now.unix_ms);
+            let now = self.server_now();
             let device = self
                 .devices
                 .get_mut(name)
@@ -389,6 +392,17 @@ impl World {
     pub fn pass(&mut self, ms: u64) {
         self.now.monotonic_ms += ms;
         self.now.unix_ms += i64::try_from(ms).unwrap();
+    }
+
+    /// Somebody sets the clocks of all devices, forwards or back. Neither the time that passes nor the
+    /// server's clock has to do with it.
+    pub fn set_clocks(&mut self, by_ms: i64) {
+        self.now.unix_ms += by_ms;
+        self.set_by += by_ms;
+    }
+
+    fn server_now(&self) -> ServerNow {
+        ServerNow::from_unix_ms(self.now.unix_ms - self.set_by)
     }
 
     /// The moment it is.
@@ -448,9 +462,7 @@ impl World {
                     "authorization",
                     format!("Bearer {}", self.token("somebody")),
                 );
-            let answer = self
-                .server
-                .handle(&request, ServerNow::from_unix_ms(self.now.unix_ms));
+            let answer = self.server.handle(&request, self.server_now());
             assert_eq!(
                 answer.status,
                 200,

@@ -11,6 +11,8 @@ impl Machine {
                 self.waiting.lease_renewed(&self.config, now);
                 if self.session.is_some() {
                     self.begin_round(now, out);
+                } else if !self.may_ask(0) {
+                    self.used_up(now, out);
                 } else {
                     self.ask(
                         RemoteRequest::Hello {
@@ -37,6 +39,7 @@ impl Machine {
                 self.pusher.token = token;
                 match register {
                     None => self.begin_round(now, out),
+                    Some(_) if !self.may_ask(0) => self.used_up(now, out),
                     Some(types) => {
                         let client = self.client.clone();
                         self.ask(RemoteRequest::Register { client, types }, out);

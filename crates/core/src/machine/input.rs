@@ -21,6 +21,9 @@ pub enum Input {
     Pause,
     /// The end of a pause.
     Resume,
+    /// One bounded pass begins, also while the engine is paused: from here on no more than this is
+    /// used of the network. `None` ends it: what is under way is given up, and the pause holds again.
+    Pass(Option<super::Allowance>),
     /// Whether the remote's hints are heard from now on.
     Live(Live),
     /// Time passed; sent when the wake-up told by `next_wakeup` is due, harmless at other times.
@@ -62,6 +65,8 @@ pub enum Reason {
     Timer,
     /// A conflict was resolved, or a dead letter retried or discarded.
     Remediated,
+    /// A bounded pass was asked for.
+    Pass,
 }
 
 /// Whether hints that a scope's head moved are heard.
@@ -287,8 +292,8 @@ pub struct Survey {
     pub claimable: bool,
     /// Unsettled entries.
     pub unsettled: u64,
-    /// When the earliest entry that waits for a time is due, in Unix milliseconds.
-    pub due_unix_ms: Option<i64>,
+    /// In how many milliseconds the earliest entry that waits for a time is due.
+    pub due_in_ms: Option<u64>,
     /// Conflicts that wait for a person.
     pub open_conflicts: u64,
 }

@@ -7,6 +7,7 @@
 mod connect;
 mod input;
 mod notice;
+mod pass;
 mod pull;
 mod push;
 mod schedule;
@@ -19,6 +20,7 @@ pub use input::{
     PageSummary, Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
 };
 pub use notice::{CycleEnd, Notice};
+pub use pass::Allowance;
 pub use schedule::{Constraints, SyncOrder};
 pub use wait::WakeReason;
 
@@ -99,6 +101,8 @@ pub struct Machine {
     constraints: Constraints,
     /// The host wants rest.
     paused: bool,
+    /// What the bounded pass under way may still use.
+    pass: Option<Allowance>,
     cycle: pull::Cycle,
     pusher: push::Pusher,
     waiting: wait::Waiting,
@@ -134,6 +138,7 @@ impl Machine {
             wanted: BTreeSet::new(),
             constraints: Constraints::default(),
             paused: false,
+            pass: None,
             cycle: pull::Cycle::default(),
             waiting: wait::Waiting::default(),
         }
@@ -164,6 +169,8 @@ impl Machine {
             }
             (_, Input::Pause) => self.on_pause(now, &mut out),
             (_, Input::Resume) => self.on_resume(now, &mut out),
+            (_, Input::Pass(Some(allowance))) => self.begin_pass(allowance, now, &mut out),
+            (_, Input::Pass(None)) => self.end_pass(now, &mut out),
             (_, Input::Live(live)) => self.on_live(live, now),
 
             (_, Input::Store(StoreAnswer::Renewed)) => {
@@ -228,6 +235,7 @@ impl Machine {
     }
 
     fn ask(&mut self, request: RemoteRequest, out: &mut Effects) {
+        self.spend(&request);
         self.last_request.0 += 1;
         self.under_way = Some(self.last_request);
         out.0.push(Effect::Remote(self.last_request, request));

@@ -197,4 +197,6 @@ pub enum CycleEnd {
     Paused,
     /// The work did not come to an end within the configured rounds; it goes on in the next cycle.
     RoundsUsedUp,
+    /// A bounded pass has used up what it was allowed, or its time. Work is kept.
+    BudgetUsedUp,
 }

@@ -109,6 +109,7 @@ impl Machine {
                 scope,
                 cursor,
                 limit,
+                bytes: self.bytes_left(),
             },
             out,
         );
@@ -116,6 +117,7 @@ impl Machine {
 
     pub(super) fn pulling_store(&mut self, answer: StoreAnswer, now: Now, out: &mut Effects) {
         match answer {
+            StoreAnswer::Cursor(_) if !self.may_ask(1) => self.used_up(now, out),
             StoreAnswer::Cursor(cursor) => self.ask_page(cursor, out),
             StoreAnswer::PageApplied(summary) => {
                 let again = summary.again;
@@ -184,6 +186,7 @@ impl Machine {
                     };
                     return self.remote_failed(error, now, out);
                 }
+                self.received(&page);
                 self.cycle.at_head = page.end.at_head;
                 out.store(StoreWork::ApplyPage { scope, from, page });
             }
@@ -227,6 +230,7 @@ mod tests {
     fn empty(cursor: String) -> Page {
         Page {
             changes: Vec::new(),
+            bytes: 0,
             end: PageEnd {
                 cursor,
                 position: 1,

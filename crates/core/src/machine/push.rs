@@ -58,6 +58,8 @@ pub(super) enum Then {
     Remint(RemoteError),
     /// The host wants rest.
     Rest,
+    /// A bounded pass ends here.
+    UsedUp,
 }
 
 impl Pusher {
@@ -99,10 +101,13 @@ impl Machine {
         if self.pusher.paused_until(now).is_some() {
             return self.pushed(now, out);
         }
-        self.claim(out);
+        self.claim(now, out);
     }
 
-    fn claim(&mut self, out: &mut Effects) {
+    fn claim(&mut self, now: Now, out: &mut Effects) {
+        if !self.may_ask(0) {
+            return self.used_up(now, out);
+        }
         let server = self
             .session
             .as_ref()
@@ -112,7 +117,7 @@ impl Machine {
         self.pusher.claims += 1;
         out.store(StoreWork::Claim(ClaimLimits {
             mutations,
-            bytes: self.config.push_bytes.min(server.push_bytes / 2),
+            bytes: self.fitting(self.config.push_bytes.min(server.push_bytes / 2)),
             mutation_bytes: server.mutation_bytes,
             alone: self.pusher.suspects.alone().clone(),
             most_mutations: server.push_mutations,
@@ -145,7 +150,7 @@ impl Machine {
                     .into_iter()
                     .for_each(|notice| out.notice(notice));
                 if self.under_way.is_some() {
-                    self.prepare(out);
+                    self.prepare(now, out);
                 } else {
                     self.after_booking(now, out);
                 }
@@ -174,9 +179,14 @@ impl Machine {
             if !batch.entries.is_empty() {
                 self.pusher.next = Some((batch, more));
             }
+        } else if !self.may_ask(batch.bytes) {
+            self.pusher.then = Then::UsedUp;
+            let bookings = not_sent(&batch);
+            let token = None;
+            out.store(StoreWork::Book { bookings, token });
         } else if !batch.entries.is_empty() {
             self.send(batch, more, out);
-            self.prepare(out);
+            self.prepare(now, out);
         } else if let Some(cancel) = cancel {
             let (client, key) = (cancel.client.clone(), cancel.key.clone());
             self.pusher.cancel = Some(cancel);
@@ -201,23 +211,24 @@ impl Machine {
     }
 
     /// Prepares what follows the batch under way, unless it is being found out what spoils one.
-    fn prepare(&mut self, out: &mut Effects) {
+    fn prepare(&mut self, now: Now, out: &mut Effects) {
         let calm =
             self.pusher.limit == self.config.push_mutations && self.pusher.suspects.is_empty();
-        if calm && self.pusher.more {
-            self.claim(out);
+        if calm && self.pusher.more && self.may_ask(0) {
+            self.claim(now, out);
         }
     }
 
     fn after_booking(&mut self, now: Now, out: &mut Effects) {
         match std::mem::replace(&mut self.pusher.then, Then::ClaimMore) {
-            Then::ClaimMore => self.claim(out),
+            Then::ClaimMore => self.claim(now, out),
             Then::Reconnect => {
                 self.session = None;
                 self.resume_cycle(now, out);
             }
             Then::Leave => self.pushed(now, out),
             Then::Rest => self.rest(out),
+            Then::UsedUp => self.used_up(now, out),
             Then::Fail(error) => self.remote_failed(error, now, out),
             Then::Remint(error) if self.pusher.remints >= MOST_REMINTS => {
                 self.remote_failed(error, now, out);
@@ -248,7 +259,7 @@ impl Machine {
         let mut bookings = match answer {
             Ok(mut response) => {
                 token = response.token.take();
-                self.judge_response(&batch, response, now)
+                self.judge_response(&batch, response)
             }
             Err(error) => self.judge_failure(&batch, error, now),
         };
@@ -256,8 +267,12 @@ impl Machine {
             self.pusher.token.clone_from(&token);
         }
         match self.pusher.next.take() {
-            Some((next, more)) if self.pusher.then == Then::ClaimMore => self.send(next, more, out),
-            Some((next, _)) => bookings.extend(not_sent(&next, now)),
+            Some((next, more))
+                if self.pusher.then == Then::ClaimMore && self.may_ask(next.bytes) =>
+            {
+                self.send(next, more, out);
+            }
+            Some((next, _)) => bookings.extend(not_sent(&next)),
             None => {}
         }
         out.store(StoreWork::Book { bookings, token });
@@ -275,7 +290,7 @@ impl Machine {
         };
         let verdict = match answer {
             Ok(KeyOutcome::Final { result }) => {
-                judge(0, Some(result), &self.config, now, &mut self.dice)
+                judge(0, Some(result), &self.config, &mut self.dice)
             }
             Ok(KeyOutcome::Unknown) => {
                 give_up_cancelling("the server did not say what became of it")
@@ -291,7 +306,7 @@ impl Machine {
         });
     }
 
-    fn judge_response(&mut self, batch: &Batch, response: PushResponse, now: Now) -> Vec<Booking> {
+    fn judge_response(&mut self, batch: &Batch, response: PushResponse) -> Vec<Booking> {
         self.waiting.succeeded();
         self.refreshed = false;
         self.pusher.remints = 0;
@@ -315,7 +330,7 @@ impl Machine {
         for entry in &batch.entries {
             self.pusher.suspects.clear(&entry.mutation);
             let result = results.remove(&entry.key);
-            let mut verdict = judge(entry.attempts, result, &self.config, now, &mut self.dice);
+            let mut verdict = judge(entry.attempts, result, &self.config, &mut self.dice);
             if !same_epoch {
                 verdict = verdict.of_other_history();
             }
@@ -341,11 +356,11 @@ impl Machine {
         }
         let detail = "the request was given up before it was answered";
         let mut bookings = release(&batch, |_| Verdict::Later {
-            not_before_unix_ms: now.unix_ms,
+            after_ms: 0,
             counted: Counted::No,
             error: MutationError::new("not-answered", detail),
         });
-        bookings.extend(next.iter().flat_map(|(next, _)| not_sent(next, now)));
+        bookings.extend(next.iter().flat_map(|(next, _)| not_sent(next)));
         out.store(StoreWork::Book {
             bookings,
             token: None,
@@ -360,9 +375,9 @@ fn give_up_cancelling(detail: &str) -> Verdict {
 }
 
 /// A prepared batch whose turn did not come.
-fn not_sent(batch: &Batch, now: Now) -> Vec<Booking> {
+fn not_sent(batch: &Batch) -> Vec<Booking> {
     release(batch, |_| Verdict::Later {
-        not_before_unix_ms: now.unix_ms,
+        after_ms: 0,
         counted: Counted::No,
         error: MutationError::new("not-sent", "the batch before it did not go through"),
     })

@@ -101,7 +101,11 @@ impl Machine {
 
     /// Whether this reason has to wait until the network may be used freely again.
     pub(super) fn is_put_off(&self, reason: Reason) -> bool {
-        self.constraints.any() && !matches!(reason, Reason::UrgentMutation | Reason::UserAsked)
+        self.constraints.any()
+            && !matches!(
+                reason,
+                Reason::UrgentMutation | Reason::UserAsked | Reason::Pass
+            )
     }
 
     pub(super) fn on_constraints(&mut self, constraints: Constraints, now: Now, out: &mut Effects) {
@@ -144,7 +148,7 @@ impl Machine {
     /// Wherever the machine comes to rest while it is to pause, it pauses.
     pub(super) fn pause_if_wanted(&mut self, out: &mut Effects) {
         let at_rest = !self.state.is_busy() && self.state != State::Stopped;
-        if self.paused && at_rest {
+        if self.paused && self.pass.is_none() && at_rest {
             self.waiting.let_lease_go();
             self.enter(State::Paused, out);
         }

@@ -56,7 +56,9 @@ impl Redact for Then {
             Then::Halve(error) => Then::Halve(error.redacted(by)),
             Then::Fail(error) => Then::Fail(error.redacted(by)),
             Then::Remint(error) => Then::Remint(error.redacted(by)),
-            Then::ClaimMore | Then::Leave | Then::Reconnect | Then::Rest => self.clone(),
+            Then::ClaimMore | Then::Leave | Then::Reconnect | Then::Rest | Then::UsedUp => {
+                self.clone()
+            }
         }
     }
 }

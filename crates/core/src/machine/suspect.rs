@@ -139,7 +139,7 @@ impl Machine {
             }
         }
         release(batch, |_| Verdict::Later {
-            not_before_unix_ms: now.unix_ms,
+            after_ms: 0,
             counted: Counted::No,
             error: MutationError::new("not-answered", error.to_string()),
         })
@@ -193,7 +193,6 @@ impl Machine {
                         MutationError::new("request-failed", error.to_string()),
                         None,
                         &self.config,
-                        now,
                         &mut self.dice,
                     ),
                 })
@@ -205,7 +204,7 @@ impl Machine {
         suspects.paused_until = Some(now.after_ms(pause));
         let delay = backoff_ms(&self.config, times.saturating_add(1), &mut self.dice);
         release(batch, |_| Verdict::Later {
-            not_before_unix_ms: now.unix_after_ms(delay.max(pause)),
+            after_ms: delay.max(pause),
             counted: Counted::No,
             error: MutationError::new("request-failed", error.to_string()),
         })

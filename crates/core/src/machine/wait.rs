@@ -145,7 +145,7 @@ impl Waiting {
         self.debounce = Some((first, due));
     }
 
-    fn plan_poll(&mut self, config: &Config, now: Now, dice: &mut Dice) {
+    pub(super) fn plan_poll(&mut self, config: &Config, now: Now, dice: &mut Dice) {
         let interval = match self.live {
             true => config.live_poll_interval_ms.max(config.poll_interval_ms),
             false => config.poll_interval_ms,
@@ -164,10 +164,8 @@ impl Waiting {
         dice: &mut Dice,
     ) {
         self.plan_poll(config, now, dice);
-        self.entry_due = survey.due_unix_ms.map(|due| {
-            let delay = u64::try_from(due.saturating_sub(now.unix_ms)).unwrap_or(0);
-            now.after_ms(delay.min(config.backoff_cap_ms))
-        });
+        let due = survey.due_in_ms;
+        self.entry_due = due.map(|delay| now.after_ms(delay.min(config.backoff_cap_ms)));
         if let Some(until) = paused {
             self.entry_due = Some(self.entry_due.map_or(until, |due| due.max(until)));
         }
@@ -243,7 +241,7 @@ impl Machine {
         );
         if matches!(
             reason,
-            Reason::UserAsked | Reason::NetworkAvailable | Reason::Remediated
+            Reason::UserAsked | Reason::Pass | Reason::NetworkAvailable | Reason::Remediated
         ) {
             self.pusher.end_pause();
         }
@@ -251,6 +249,7 @@ impl Machine {
             // A new write never shortens or resets a back-off (O5); what runs will see it.
             _ if patient && self.state.is_busy() => {}
             State::Backoff | State::BlockedAuth if patient => {}
+            State::Paused if self.pass.is_some() => self.start_cycle(now, out),
             State::Paused if reason == Reason::UserAsked => self.tell_of_pause(out),
             State::Paused => {}
             _ if self.is_put_off(reason) => {}
@@ -273,7 +272,7 @@ impl Machine {
         if elapsed || (!backoff.binding && reason != Reason::RemoteHint) {
             return self.start_cycle(now, out);
         }
-        if reason == Reason::UserAsked {
+        if matches!(reason, Reason::UserAsked | Reason::Pass) {
             let reasons = std::mem::take(&mut self.wanted).into_iter().collect();
             out.notice(Notice::CycleStarted { reasons });
             let end = backoff
@@ -346,7 +345,7 @@ impl Machine {
         let waits_for_person = survey.open_conflicts > 0
             && survey.unsettled > 0
             && !survey.claimable
-            && survey.due_unix_ms.is_none();
+            && survey.due_in_ms.is_none();
         self.enter(
             if waits_for_person {
                 State::BlockedConflict

@@ -16,6 +16,7 @@ fn change(position: i64) -> PageChange {
 
 fn page(phase: PagePhase, end: i64, positions: &[i64]) -> Page {
     Page {
+        bytes: 0,
         changes: positions.iter().map(|position| change(*position)).collect(),
         end: PageEnd {
             cursor: "c".to_owned(),

@@ -107,6 +107,7 @@ fn of_end(end: &CycleEnd) -> String {
         CycleEnd::Standby => "standby".to_owned(),
         CycleEnd::Paused => "paused".to_owned(),
         CycleEnd::RoundsUsedUp => "rounds-used-up".to_owned(),
+        CycleEnd::BudgetUsedUp => "budget-used-up".to_owned(),
     }
 }
 

@@ -9,9 +9,9 @@
 use std::fmt::Write;
 use std::path::Path;
 use syncline_core::{
-    Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, CycleEnd, Effect,
-    EntityRef, Input, Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer, RemoteError,
-    RemoteRequest, RequestId, StoreAnswer, StoreWork, Survey, SyncOrder,
+    Allowance, Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, CycleEnd,
+    Effect, EntityRef, Input, Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer,
+    RemoteError, RemoteRequest, RequestId, StoreAnswer, StoreWork, Survey, SyncOrder,
 };
 use syncline_protocol::{
     Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, KeyOutcome,
@@ -68,6 +68,16 @@ impl Script {
         self.feed("resume", Input::Resume);
     }
 
+    pub(crate) fn pass_of(&mut self, requests: u64, bytes: u64) {
+        let allowance = Allowance { requests, bytes };
+        let label = format!("pass of {requests} requests, {bytes} bytes");
+        self.feed(&label, Input::Pass(Some(allowance)));
+    }
+
+    pub(crate) fn end_pass(&mut self) {
+        self.feed("end of the pass", Input::Pass(None));
+    }
+
     pub(crate) fn constrain(&mut self, metered: bool) {
         let constraints = Constraints {
             metered,
@@ -117,7 +127,10 @@ impl Script {
     fn claimed(&mut self, seqs: &[i64], more: bool) {
         let entries = seqs.iter().map(|seq| entry(*seq)).collect();
         self.answer(StoreAnswer::Claimed(Claimed {
-            batch: Batch { entries },
+            batch: Batch {
+                entries,
+                bytes: 2 * seqs.len() as u64,
+            },
             more,
             ..Claimed::default()
         }));
@@ -213,6 +226,7 @@ impl Script {
         let page = Page {
             changes: Vec::new(),
             end,
+            bytes: 0,
         };
         self.remote("page", |_| RemoteAnswer::Pull(Ok(page)));
     }
@@ -275,6 +289,9 @@ fn say(effect: &Effect) -> String {
     match effect {
         Effect::Store(work) => match work {
             StoreWork::Claim(limits) if limits.urgent_only => "store claim urgent".to_owned(),
+            StoreWork::Claim(limits) if limits.bytes < 1_000 => {
+                format!("store claim up to {} bytes", limits.bytes)
+            }
             StoreWork::Claim(limits) => format!("store claim up to {}", limits.mutations),
             StoreWork::Book { bookings, .. } => {
                 let verdict = |b: &syncline_core::Booking| {

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use syncline_core::trace::Recorder;
 use syncline_core::{
-    Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, Dice, Effect, EntityRef,
-    FaultKind, Input, Live, Machine, MutationError, Notice, Now, Page, PageChange, PageSummary,
-    Reason, RemoteAnswer, RemoteError, RemoteRequest, StoreAnswer, StoreFault, StoreWork, Survey,
+    Allowance, Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, Dice, Effect,
+    EntityRef, FaultKind, Input, Live, Machine, MutationError, Notice, Now, Page, PageChange,
+    PageSummary, Reason, RemoteAnswer, RemoteError, RemoteRequest, StoreAnswer, StoreFault,
+    StoreWork, Survey,
 };
 use syncline_protocol::{
     Access, Change, ChangeKind, ClientId, ColumnDefinition, ConflictReason, EntityId, EntityType,
@@ -89,7 +90,7 @@ impl Rig {
         let passed = self.dice.up_to(400);
         self.now.monotonic_ms += passed;
         self.now.unix_ms += i64::try_from(passed).unwrap();
-        match self.one_of(14) {
+        match self.one_of(16) {
             0 => Input::NetworkLost,
             1 => Input::Pause,
             2 => Input::Resume,
@@ -105,6 +106,11 @@ impl Rig {
             5 => Input::Trigger(Reason::UserAsked),
             6 => Input::Trigger(Reason::MutationEnqueued),
             7 => Input::Trigger(Reason::AuthRefreshed),
+            8 => Input::Pass(Some(Allowance {
+                requests: self.one_of(9),
+                bytes: self.one_of(400),
+            })),
+            9 => Input::Pass(None),
             _ => {
                 if let Some((at, _)) = self.machine.next_wakeup() {
                     let ahead = at.saturating_sub(self.now.monotonic_ms);
@@ -176,7 +182,7 @@ impl Rig {
             StoreWork::Survey => StoreAnswer::Surveyed(Survey {
                 claimable: self.one_of(2) == 0,
                 unsettled: self.one_of(3),
-                due_unix_ms: (self.one_of(2) == 0).then_some(self.now.unix_ms + 700),
+                due_in_ms: (self.one_of(2) == 0).then_some(700),
                 open_conflicts: self.one_of(2),
             }),
         }
@@ -193,7 +199,10 @@ impl Rig {
                 client: ClientId::new("client"),
                 key: IdempotencyKey::new("k"),
             }),
-            batch: Batch { entries },
+            batch: Batch {
+                bytes: 40 * entries.len() as u64,
+                entries,
+            },
             notices: notices(),
         }
     }
@@ -340,6 +349,7 @@ impl Rig {
             }),
         };
         Page {
+            bytes: 50 * count as u64,
             changes: (0..count).map(change).collect(),
             end: PageEnd {
                 cursor: self.cursor(),

@@ -56,6 +56,7 @@ pub(crate) async fn push(
     let request = RemoteRequest::Push {
         client: client(),
         batch: Batch {
+            bytes: 0,
             entries: entries.collect(),
         },
         token: None,
@@ -72,6 +73,7 @@ pub(crate) async fn pull(remote: &HttpRemote, cursor: Option<&str>) -> Result<Pa
         scope: Scope::new("list/ü&1"),
         cursor: cursor.map(str::to_owned),
         limit: 100,
+        bytes: None,
     };
     match remote.send(request).await {
         RemoteAnswer::Pull(result) => result,

@@ -21,7 +21,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use syncline_protocol::{CONTENT_TYPE_PAGES, PageEnd, PagePhase, PullLine, Scope};
 
-/// A page ends when it has this many bytes, whatever the limit.
+/// A page ends when it has this many bytes, whatever was asked for.
 const PAGE_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
@@ -29,6 +29,7 @@ struct Query {
     scope: Option<String>,
     cursor: Option<String>,
     limit: Option<usize>,
+    bytes: Option<usize>,
 }
 
 pub(crate) fn pull<S: Storage>(
@@ -61,6 +62,7 @@ pub(crate) fn pull<S: Storage>(
         tenant,
         scope: &scope,
         limit: query.limit.unwrap_or(max).min(max),
+        bytes: query.bytes.unwrap_or(PAGE_BYTES).min(PAGE_BYTES),
     };
     let page = service
         .storage
@@ -79,12 +81,8 @@ fn parse_query(text: &str) -> Result<Query, Refusal> {
         let twice = match name.as_ref() {
             "scope" => query.scope.replace(value.into_owned()).is_some(),
             "cursor" => query.cursor.replace(value.into_owned()).is_some(),
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| *limit > 0);
-                let limit = limit
-                    .ok_or_else(|| Refusal::malformed("limit is a number of changes from 1 on"))?;
-                query.limit.replace(limit).is_some()
-            }
+            "limit" => query.limit.replace(size(&name, &value)?).is_some(),
+            "bytes" => query.bytes.replace(size(&name, &value)?).is_some(),
             _ => false,
         };
         if twice {
@@ -94,6 +92,11 @@ fn parse_query(text: &str) -> Result<Query, Refusal> {
         }
     }
     Ok(query)
+}
+
+fn size(name: &str, value: &str) -> Result<usize, Refusal> {
+    let size = value.parse().ok().filter(|size| *size > 0);
+    size.ok_or_else(|| Refusal::malformed(format!("{name} is a number from 1 on")))
 }
 
 fn cursor_invalid() -> Refusal {
@@ -147,6 +150,7 @@ struct PageReader<'a> {
     tenant: &'a str,
     scope: &'a Scope,
     limit: usize,
+    bytes: usize,
 }
 
 /// A page that has been read, its changes already as they are sent.
@@ -201,7 +205,7 @@ impl PageReader<'_> {
         head: i64,
         next: impl Fn(i64, Option<(String, String)>) -> Cursor,
     ) -> Result<Page, StorageError> {
-        let mut lines = Lines::new(self.limit);
+        let mut lines = Lines::new(self.limit, self.bytes);
         let mut last = after;
         tx.feed(
             self.tenant,
@@ -234,7 +238,7 @@ impl PageReader<'_> {
         after: Option<&(String, String)>,
         next: impl Fn(i64, Option<(String, String)>) -> Cursor,
     ) -> Result<Page, StorageError> {
-        let mut lines = Lines::new(self.limit);
+        let mut lines = Lines::new(self.limit, self.bytes);
         let mut last = after.cloned();
         let after = after.map(|(entity_type, id)| (entity_type.as_str(), id.as_str()));
         tx.snapshot(
@@ -302,22 +306,24 @@ struct Lines {
     body: Vec<u8>,
     count: usize,
     limit: usize,
+    most_bytes: usize,
     /// A change did not fit any more.
     cut: bool,
 }
 
 impl Lines {
-    fn new(limit: usize) -> Self {
+    fn new(limit: usize, most_bytes: usize) -> Self {
         Self {
             body: Vec::new(),
             count: 0,
             limit,
+            most_bytes,
             cut: false,
         }
     }
 
     fn full(&self) -> bool {
-        self.count >= self.limit || self.body.len() >= PAGE_BYTES
+        self.count >= self.limit || self.body.len() >= self.most_bytes
     }
 
     /// Adds a change, or breaks when the page is full. The first always fits.

@@ -155,7 +155,7 @@ impl Claimer<'_> {
                 &format!("it has {bytes} bytes, the server takes {most} at once"),
             );
         }
-        Ok(Some(sends))
+        Ok(self.has_room(bytes).then_some(sends))
     }
 
     fn fail_group(

@@ -426,7 +426,7 @@ pub(crate) fn landed(conn: &Connection, entity: &EntityRef, now: Now) -> Result<
 
 /// Keeps decided conflicts within their bounds; open ones stay. Rows stand in the order of their
 /// times, or nearly, so the search ends at the first that is young enough.
-pub(crate) fn trim(conn: &Connection, retention: Retention, now: Now) -> Result<(), StoreError> {
+pub(crate) fn trim(conn: &Connection, retention: Retention, now_ms: i64) -> Result<(), StoreError> {
     let rows = i64::try_from(retention.rows).unwrap_or(i64::MAX);
     let age = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
     conn.prepare_cached(
@@ -440,6 +440,6 @@ pub(crate) fn trim(conn: &Connection, retention: Retention, now: Now) -> Result<
                  (SELECT id FROM syncline_conflict WHERE opened_at >= ?2 ORDER BY id LIMIT 1),
                  (SELECT max(id) FROM syncline_conflict)))",
     )?
-    .execute([rows, now.unix_ms.saturating_sub(age)])?;
+    .execute([rows, now_ms.saturating_sub(age)])?;
     Ok(())
 }

@@ -240,6 +240,7 @@ fn a_page_that_does_not_follow_or_brings_too_much_rubbish_is_not_staged() {
         detail: "no JSON".to_owned(),
     };
     let page = |changes: Vec<PageChange>, cursor: &str| syncline_core::Page {
+        bytes: 0,
         end: syncline_protocol::PageEnd {
             cursor: cursor.to_owned(),
             position: 6,

@@ -109,6 +109,7 @@ impl Device {
     ) -> PageSummary {
         self.pages += 1;
         let page = Page {
+            bytes: 0,
             end: PageEnd {
                 cursor: format!("c{}", self.pages),
                 position: end,
@@ -130,6 +131,7 @@ impl Device {
     ) -> Result<PageSummary, StoreFault> {
         self.pages += 1;
         let page = Page {
+            bytes: 0,
             end: PageEnd {
                 cursor: format!("c{}", self.pages),
                 position: end,

@@ -19,6 +19,7 @@ impl Redact for Input {
             | Input::Constraints(_)
             | Input::Pause
             | Input::Resume
+            | Input::Pass(_)
             | Input::Live(_)
             | Input::Tick
             | Input::Stop => self.clone(),
@@ -150,9 +151,10 @@ impl Redact for EntityRef {
 
 impl Redact for Batch {
     fn redacted(&self, by: &Redactor) -> Self {
-        let Self { entries } = self;
+        let Self { entries, bytes } = self;
         Self {
             entries: entries.redacted(by),
+            bytes: *bytes,
         }
     }
 }
@@ -229,7 +231,11 @@ impl Redact for RemoteError {
 
 impl Redact for Page {
     fn redacted(&self, by: &Redactor) -> Self {
-        let Self { changes, end } = self;
+        let Self {
+            changes,
+            end,
+            bytes,
+        } = self;
         let changes = match by.values {
             true => changes.redacted(by),
             // What changed is not looked at: as many stand-ins that together say which page it was.
@@ -245,6 +251,7 @@ impl Redact for Page {
         Self {
             changes,
             end: end.redacted(by),
+            bytes: *bytes,
         }
     }
 }
@@ -329,11 +336,11 @@ impl Redact for Verdict {
             },
             Verdict::Failed(error) => Verdict::Failed(error.redacted(by)),
             Verdict::Later {
-                not_before_unix_ms,
+                after_ms,
                 counted,
                 error,
             } => Verdict::Later {
-                not_before_unix_ms: *not_before_unix_ms,
+                after_ms: *after_ms,
                 counted: *counted,
                 error: error.redacted(by),
             },
@@ -368,11 +375,13 @@ impl Redact for RemoteRequest {
                 scope,
                 cursor,
                 limit,
+                bytes,
             } => RemoteRequest::Pull {
                 client: client.clone(),
                 scope: scope.redacted(by),
                 cursor: cursor.as_ref().map(|cursor| by.cursor(cursor)),
                 limit: *limit,
+                bytes: *bytes,
             },
             RemoteRequest::Hello { client: _ } | RemoteRequest::Cancel { client: _, key: _ } => {
                 self.clone()

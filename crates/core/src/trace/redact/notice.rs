@@ -12,7 +12,8 @@ impl Redact for CycleEnd {
             | CycleEnd::CredentialsNeeded
             | CycleEnd::Standby
             | CycleEnd::Paused
-            | CycleEnd::RoundsUsedUp => self.clone(),
+            | CycleEnd::RoundsUsedUp
+            | CycleEnd::BudgetUsedUp => self.clone(),
         }
     }
 }
