@@ -44,12 +44,16 @@ struct Global {
     /// Print one JSON object on stdout, and nothing else there
     #[arg(long, global = true)]
     json: bool,
-    /// Say more on stderr; twice for everything
+    /// Say more on stderr: once what is done, twice every request and the way of each mutation,
+    /// three times everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// The form of log lines on stderr
     #[arg(long, global = true, value_name = "FORM", default_value = "text")]
     log: logging::Form,
+    /// Let log lines show what is in rows; never tokens
+    #[arg(long, global = true)]
+    log_values: bool,
 }
 
 /// Runs the command line of this process.
@@ -59,7 +63,8 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, &arguments),
     };
-    logging::start(cli.global.verbose, cli.global.log);
+    let global = &cli.global;
+    logging::start(global.verbose, global.log, global.log_values);
     let exit = match cli.command.run(&cli.global) {
         Ok(report) => report.print(cli.global.json),
         Err(failure) => failure.print(cli.global.json),

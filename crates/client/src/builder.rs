@@ -10,11 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use syncline_core::{Config, ConflictInput, ConflictRules, Policy, Remote, Resolution, Resolver};
 use syncline_protocol::ClientId;
+#[cfg(feature = "http")]
+use syncline_protocol::TraceParent;
 use syncline_store::attach::{AttachReport, AttachRequest, Declaration, Existing, Tables, attach};
 use syncline_store::{
     InstallationRecords, PullMode, Settings, StateDirectory, Store, StoreError, StoreOptions,
     Watcher, holder, status,
 };
+
+#[cfg(feature = "http")]
+type TraceContext = Arc<dyn Fn() -> Option<TraceParent> + Send + Sync>;
 
 /// Builds a [`Syncline`]; see [`Syncline::builder`].
 pub struct Builder {
@@ -25,6 +30,10 @@ pub struct Builder {
     token: Option<crate::TokenSource>,
     #[cfg(feature = "http")]
     plain_http: crate::PlainHttp,
+    #[cfg(feature = "http")]
+    trace_context: Option<TraceContext>,
+    #[cfg(feature = "http")]
+    log_values: bool,
     settings: Option<Settings>,
     tables: Option<Tables>,
     declared: BTreeMap<String, Declaration>,
@@ -48,6 +57,10 @@ impl Builder {
             token: None,
             #[cfg(feature = "http")]
             plain_http: crate::PlainHttp::default(),
+            #[cfg(feature = "http")]
+            trace_context: None,
+            #[cfg(feature = "http")]
+            log_values: false,
             settings: None,
             tables: None,
             declared: BTreeMap::new(),
@@ -89,6 +102,26 @@ impl Builder {
     #[must_use]
     pub fn plain_http(mut self, plain_http: crate::PlainHttp) -> Self {
         self.plain_http = plain_http;
+        self
+    }
+
+    /// Which trace each request to the server belongs to, in the words of W3C Trace Context; asked
+    /// before each request, in the task that sends it. Without it each request is a trace of its own.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn trace_context(
+        mut self,
+        current: impl Fn() -> Option<TraceParent> + Send + Sync + 'static,
+    ) -> Self {
+        self.trace_context = Some(Arc::new(current));
+        self
+    }
+
+    /// Whether log lines may show what is in rows, as each mutation is sent; the default is no.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn log_values(mut self, shown: bool) -> Self {
+        self.log_values = shown;
         self
     }
 
@@ -395,7 +428,12 @@ impl Builder {
         url: String,
         settings: &Settings,
     ) -> Result<crate::HttpRemote, Error> {
-        let mut builder = crate::HttpRemote::builder(url).plain_http(self.plain_http);
+        let mut builder = crate::HttpRemote::builder(url)
+            .plain_http(self.plain_http)
+            .log_values(self.log_values);
+        if let Some(current) = self.trace_context.clone() {
+            builder = builder.trace_context(move || current());
+        }
         let time = |key: &str| settings.get(key).map(Duration::from_millis);
         let size = |key: &str| {
             let bytes = settings.get(key)?;

@@ -358,6 +358,7 @@ impl Driver {
         self.seen = (version, newest.unwrap_or(self.seen.1));
         told.changed();
         if newest.is_some() {
+            self.engine.store().tell_recorded();
             let reason = match lane {
                 Some(0) => Reason::UrgentMutation,
                 Some(2) => Reason::BackgroundMutation,

@@ -12,6 +12,7 @@ mod names;
 mod problem;
 mod pull;
 mod push;
+mod trace;
 mod types;
 mod value;
 
@@ -28,6 +29,7 @@ pub use push::{
     Assign, Base, Command, ConflictReason, KeyOutcome, Mutation, Operation, Outcome, PushRequest,
     PushResponse, PushResult, RemoteState,
 };
+pub use trace::{HEADER_TRACE_PARENT, HEADER_TRACE_RESPONSE, TraceId, TraceParent};
 pub use types::{
     ColumnDefinition, ReferenceAction, ReferenceDefinition, TypeDefinition, TypeDefinitions,
 };

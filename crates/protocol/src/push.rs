@@ -207,6 +207,20 @@ impl Outcome {
     pub fn is_final(&self) -> bool {
         !matches!(self, Outcome::Retry { .. } | Outcome::Skipped { .. })
     }
+
+    /// The word for it on the wire, also in logs and metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Outcome::Applied { .. } => "applied",
+            Outcome::Conflict { .. } => "conflict",
+            Outcome::Rejected { .. } => "rejected",
+            Outcome::Forbidden { .. } => "forbidden",
+            Outcome::Retry { .. } => "retry",
+            Outcome::Skipped { .. } => "skipped",
+            Outcome::Expired => "expired",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// Why a base did not hold.

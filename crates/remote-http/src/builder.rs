@@ -5,7 +5,9 @@ use crate::{HttpRemote, HttpRemoteError, TokenSource};
 use reqwest::Url;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use syncline_protocol::TraceParent;
 
 /// Longer time-outs are cut to this: far beyond any use, and no sum of times overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,6 +34,17 @@ pub struct HttpRemoteBuilder {
     plain_http: PlainHttp,
     connect_timeout: Duration,
     bounds: Bounds,
+    trace: TraceContext,
+}
+
+/// Which trace the requests belong to, if their host says so.
+#[derive(Clone, Default)]
+pub(crate) struct TraceContext(Option<Arc<dyn Fn() -> Option<TraceParent> + Send + Sync>>);
+
+impl TraceContext {
+    pub(crate) fn current(&self) -> Option<TraceParent> {
+        self.0.as_ref().and_then(|current| current())
+    }
 }
 
 /// Without the address, which may still contain a password.
@@ -54,6 +67,7 @@ pub(crate) struct Bounds {
     pub(crate) live_silence: Duration,
     pub(crate) max_response_bytes: usize,
     pub(crate) compress_above: usize,
+    pub(crate) log_values: bool,
 }
 
 impl HttpRemoteBuilder {
@@ -69,7 +83,9 @@ impl HttpRemoteBuilder {
                 live_silence: Duration::from_secs(60),
                 max_response_bytes: 64 << 20,
                 compress_above: 1 << 10,
+                log_values: false,
             },
+            trace: TraceContext::default(),
         }
     }
 
@@ -132,6 +148,26 @@ impl HttpRemoteBuilder {
         self
     }
 
+    /// Asked before each request, in the task that sends it, for the trace that it belongs to: the
+    /// header `traceparent` is what it answers. Without one, and when it answers `None`, each request
+    /// begins a trace of its own.
+    #[must_use]
+    pub fn trace_context(
+        mut self,
+        current: impl Fn() -> Option<TraceParent> + Send + Sync + 'static,
+    ) -> Self {
+        self.trace = TraceContext(Some(Arc::new(current)));
+        self
+    }
+
+    /// Whether log lines may show what is in rows: at level debug each mutation as it is sent. The
+    /// default is no.
+    #[must_use]
+    pub fn log_values(mut self, shown: bool) -> Self {
+        self.bounds.log_values = shown;
+        self
+    }
+
     /// Checks everything and makes the remote; nothing is sent yet.
     pub fn build(self) -> Result<HttpRemote, HttpRemoteError> {
         let (base, place) = read_base(&self.base_url)?;
@@ -145,7 +181,8 @@ impl HttpRemoteBuilder {
         let credentials =
             Credentials::new(self.token).map_err(|detail| HttpRemoteError::BadToken { detail })?;
         let client = make_client(self.connect_timeout, &base, place)?;
-        Ok(HttpRemote::new(client, base, credentials, self.bounds))
+        let (bounds, trace) = (self.bounds, self.trace);
+        Ok(HttpRemote::new(client, base, credentials, bounds, trace))
     }
 
     fn check_bounds(&self) -> Result<(), HttpRemoteError> {

@@ -28,6 +28,7 @@ mod body;
 mod builder;
 mod error;
 mod events;
+mod followed;
 mod listen;
 mod marks;
 mod page;

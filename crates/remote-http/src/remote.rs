@@ -2,10 +2,11 @@
 
 use crate::answer::{garbage, garbled, refusal};
 use crate::body::{BodyFault, BodyReader};
-use crate::builder::{Bounds, HttpRemoteBuilder};
+use crate::builder::{Bounds, HttpRemoteBuilder, TraceContext};
+use crate::followed::Followed;
 use crate::marks;
 use crate::page::PageReader;
-use crate::request::{Request, RequestIds};
+use crate::request::{Request, RequestIds, new_trace};
 use crate::retry_after::retry_after;
 use crate::text::{chain, tame};
 use crate::token::{Bearer, Credentials};
@@ -18,7 +19,7 @@ use std::time::SystemTime;
 use syncline_core::{
     AnswerFuture, Hear, ListenFuture, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest,
 };
-use syncline_protocol::{ClientId, TypeDefinitions};
+use syncline_protocol::{ClientId, PushResponse, TraceParent, TypeDefinitions};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Syncline's native protocol over HTTP/1.1 or HTTP/2. Needs a tokio runtime with I/O and time.
@@ -31,6 +32,7 @@ pub struct HttpRemote {
     credentials: Credentials,
     pub(crate) bounds: Bounds,
     ids: RequestIds,
+    trace: TraceContext,
 }
 
 impl fmt::Debug for HttpRemote {
@@ -56,9 +58,9 @@ impl Remote for HttpRemote {
                     token,
                 } => {
                     let body = batch.push_body(&client, token.as_ref());
-                    drop(batch);
+                    let followed = Followed::of(batch, self.bounds.log_values);
                     let request = Request::push(&self.base, body, &self.bounds);
-                    RemoteAnswer::Push(self.ask(&client, request).await)
+                    RemoteAnswer::Push(self.push(&client, request, &followed).await)
                 }
                 RemoteRequest::Cancel { client, key } => {
                     let request = Request::cancel(&self.base, &key);
@@ -116,6 +118,7 @@ impl HttpRemote {
         base: Url,
         credentials: Credentials,
         bounds: Bounds,
+        trace: TraceContext,
     ) -> Self {
         Self {
             client,
@@ -123,6 +126,7 @@ impl HttpRemote {
             credentials,
             bounds,
             ids: RequestIds::new(),
+            trace,
         }
     }
 
@@ -132,7 +136,34 @@ impl HttpRemote {
         client: &ClientId,
         request: Request,
     ) -> Result<T, RemoteError> {
-        let mut call = self.begin(&request);
+        let call = self.begin(&request);
+        self.exchange(call, client, request).await
+    }
+
+    /// The same, and says of each mutation that it was sent and what was answered.
+    async fn push(
+        &self,
+        client: &ClientId,
+        request: Request,
+        followed: &Followed,
+    ) -> Result<PushResponse, RemoteError> {
+        let call = self.begin(&request);
+        let id = call.id.clone();
+        followed.sent(client, &id, call.trace.trace_id());
+        let answer = self.exchange(call, client, request).await;
+        match &answer {
+            Ok(response) => followed.answered(&id, response),
+            Err(error) => followed.not_answered(&id, error.word()),
+        }
+        answer
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        mut call: Call,
+        client: &ClientId,
+        request: Request,
+    ) -> Result<T, RemoteError> {
         let result = async {
             let mut body = self.open(&mut call, client, request).await?;
             let bytes = body.rest().await.map_err(|fault| call.fault(fault))?;
@@ -174,6 +205,7 @@ impl HttpRemote {
     pub(crate) fn begin(&self, request: &Request) -> Call {
         Call {
             id: self.ids.next(),
+            trace: self.trace.current().unwrap_or_else(new_trace),
             method: request.method.clone(),
             path: request.url.path().to_owned(),
             started: Instant::now(),
@@ -198,7 +230,7 @@ impl HttpRemote {
             }
         };
         let authorization = call.bearer.as_ref().map(Bearer::header);
-        let headers = request.headers(client, &call.id, authorization);
+        let headers = request.headers(client, (&call.id, &call.trace), authorization);
         let headers = headers.map_err(|detail| RemoteError::Misconfigured { status: 0, detail })?;
         let mut head_by = call.deadline;
         let mut sending = self
@@ -259,6 +291,7 @@ impl HttpRemote {
 /// One request under way.
 pub(crate) struct Call {
     id: String,
+    trace: TraceParent,
     method: reqwest::Method,
     path: String,
     started: Instant,
@@ -281,6 +314,7 @@ impl Call {
         };
         tracing::debug!(
             request = %self.id,
+            trace = %self.trace.trace_id(),
             method = %self.method,
             path = %self.path,
             status = self.status,

@@ -11,7 +11,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use syncline_protocol::{
     CONTENT_TYPE_EVENTS, CONTENT_TYPE_PAGES, CONTENT_TYPE_PROBLEM, ClientId, HEADER_CLIENT,
-    HEADER_PROTOCOL, HEADER_REQUEST, IdempotencyKey, PROTOCOL_VERSION, Scope, TypeDefinitions,
+    HEADER_PROTOCOL, HEADER_REQUEST, HEADER_TRACE_PARENT, IdempotencyKey, PROTOCOL_VERSION, Scope,
+    TraceParent, TypeDefinitions,
 };
 
 /// Content type of a push, and of the answers to it and to a hello.
@@ -125,7 +126,7 @@ impl Request {
     pub(crate) fn headers(
         &self,
         client: &ClientId,
-        id: &str,
+        (id, trace): (&str, &TraceParent),
         authorization: Option<HeaderValue>,
     ) -> Result<HeaderMap, String> {
         let own = |text: &str| {
@@ -136,6 +137,7 @@ impl Request {
             (HEADER_PROTOCOL, own(PROTOCOL_VERSION)?),
             (HEADER_CLIENT, own(client.as_str())?),
             (HEADER_REQUEST, own(id)?),
+            (HEADER_TRACE_PARENT, own(&trace.to_string())?),
         ] {
             headers.insert(HeaderName::from_static(name), value);
         }
@@ -200,4 +202,12 @@ impl RequestIds {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{:016x}-{count}", self.prefix)
     }
+}
+
+/// The context of an exchange that belongs to no trace yet: a new one.
+pub(crate) fn new_trace() -> TraceParent {
+    let [high, low, span] = [(); 3].map(|()| RandomState::new().build_hasher().finish() | 1);
+    let trace = u128::from(high) << 64 | u128::from(low);
+    // Neither is zero.
+    TraceParent::new(trace, span, true).unwrap_or_else(new_trace)
 }

@@ -40,6 +40,11 @@ impl Refusal {
         Self::new(400, "malformed", "The request cannot be read").detail(detail)
     }
 
+    /// JSON of another shape; serde's own words may quote what was sent.
+    pub(crate) fn unreadable(error: &serde_json::Error) -> Self {
+        Self::malformed(json_fault(error))
+    }
+
     pub(crate) fn not_found() -> Self {
         Self::new(404, "not-found", "There is nothing at this path")
     }
@@ -132,6 +137,22 @@ impl Refusal {
             response.headers.add(name, value);
         }
         response
+    }
+}
+
+/// What is wrong with JSON, without any of its values.
+pub(crate) fn json_fault(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    let quotes = error.is_data()
+        && !words.starts_with("missing field ")
+        && !words.starts_with("duplicate field ");
+    match quotes {
+        true => format!(
+            "something has an unexpected type or value at line {} column {}",
+            error.line(),
+            error.column()
+        ),
+        false => words,
     }
 }
 

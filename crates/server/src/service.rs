@@ -15,7 +15,10 @@ use crate::{
     api,
 };
 use std::sync::Arc;
-use syncline_protocol::{FieldError, Fields, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION};
+use syncline_protocol::{
+    FieldError, Fields, HEADER_PROTOCOL, HEADER_REQUEST, HEADER_TRACE_PARENT,
+    HEADER_TRACE_RESPONSE, PROTOCOL_VERSION, TraceParent,
+};
 
 /// The server's protocol over a storage.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct Service<S> {
     pub(crate) seal: CursorSeal,
     pub(crate) mint: Mint,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) log_values: bool,
     authenticator: Authenticator,
 }
 
@@ -55,6 +59,7 @@ impl<S: Storage> Service<S> {
             seal: CursorSeal::new(&storage.cursor_secret()),
             mint: Mint::new(&storage.cursor_secret()),
             hub: Arc::default(),
+            log_values: false,
             storage,
             config,
             authenticator,
@@ -73,6 +78,14 @@ impl<S: Storage> Service<S> {
     ) -> Self {
         let command = Command::Handler(Box::new(handler));
         self.declared.add_command(entity_type, name, command);
+        self
+    }
+
+    /// Whether log lines may show what is in rows: at level debug each mutation as it was received.
+    /// The default is no.
+    #[must_use]
+    pub fn log_values(mut self, shown: bool) -> Self {
+        self.log_values = shown;
         self
     }
 
@@ -126,8 +139,11 @@ impl<S: Storage> Service<S> {
     }
 
     /// The answer to a request that was not read to its end, in the protocol's form.
-    pub(crate) fn refuse(&self, headers: &Headers, refusal: Refusal) -> Response {
-        mark(refusal.into_response(), headers)
+    pub(crate) fn refuse(&self, request: &Request, refusal: Refusal) -> Response {
+        let _entered = span(request).entered();
+        let response = refusal.into_response();
+        log(request, response.status);
+        mark(response, &request.headers)
     }
 
     fn route(&self, request: &Request, now: Now) -> Result<Response, Refusal> {
@@ -191,8 +207,8 @@ impl<S: Storage> Service<S> {
 fn span(request: &Request) -> tracing::Span {
     tracing::info_span!(
         "request",
-        id = request_id(&request.headers),
-        traceparent = visible(request.headers.get("traceparent"), 64),
+        request = request_id(&request.headers),
+        trace = trace(&request.headers).map(|trace| tracing::field::display(trace.trace_id())),
         tenant = tracing::field::Empty,
     )
 }
@@ -260,10 +276,22 @@ fn mark(mut response: Response, request: &Headers) -> Response {
     if let Some(id) = request_id(request) {
         response.headers.add(HEADER_REQUEST, id);
     }
+    if let Some(trace) = trace(request) {
+        response
+            .headers
+            .add(HEADER_TRACE_RESPONSE, trace.to_string());
+    }
     response
 }
 
-fn request_id(headers: &Headers) -> Option<&str> {
+/// The trace that a request belongs to, if it names one.
+pub(crate) fn trace(headers: &Headers) -> Option<TraceParent> {
+    headers
+        .get(HEADER_TRACE_PARENT)
+        .and_then(TraceParent::parse)
+}
+
+pub(crate) fn request_id(headers: &Headers) -> Option<&str> {
     visible(headers.get(HEADER_REQUEST), 64)
 }
 

@@ -17,6 +17,23 @@ fn one(fields: &str) -> String {
 }
 
 #[test]
+fn a_problem_quotes_nothing_of_what_was_sent() {
+    let server = server();
+    for body in [
+        r#"{"client":"CLIENT","mutations":"canary"}"#,
+        r#"{"client":"CLIENT","mutations":[{"key":"k","mutation":"m","type":"t","id":"1","op":"canary"}]}"#,
+        r#"{"client":"CLIENT","mutations":[{"key":"k","mutation":"m","type":"t","id":"1","op":"create","fields":"canary"}]}"#,
+        r#"{"client":"CLIENT","mutations":[{"key":"k","mutation":"m","type":"t","id":"1","op":"create","fields":{"f":{"$real":"canary"}}}]}"#,
+        r#"{"client":"CLIENT","mutations":[{"key":"k","mutation":"m","type":"t","id":"1","op":"create","fields":{"f":{"$bytes":"canary!"}}}]}"#,
+    ] {
+        let response = server.push_body(&ann(), body.replace("CLIENT", PHONE));
+        assert!((200..500).contains(&response.status), "{body}");
+        let answer = String::from_utf8(response.body).unwrap();
+        assert!(!answer.contains("canary"), "{answer}");
+    }
+}
+
+#[test]
 fn bodies_that_cannot_be_read() {
     let server = server();
     server.push(&ann(), &[create("k1", "1", "one")]);

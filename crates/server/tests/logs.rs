@@ -58,7 +58,12 @@ fn mutations_can_be_followed_and_nothing_private_is_told() {
         );
         let request = server
             .request(&ann(), "GET", "/v1/\u{1b}[31m\nforged line")
-            .header("traceparent", "00-aaaa-bbbb-01");
+            .header("traceparent", "00-aaaa-bbbb-01\nforged");
+        server.send(&request);
+        let request = server.request(&ann(), "GET", "/v1/hello").header(
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        );
         server.send(&request);
     });
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -71,12 +76,15 @@ fn mutations_can_be_followed_and_nothing_private_is_told() {
         "conflict",
         "rejected",
         "disk on fire",
-        "00-aaaa-bbbb-01",
+        "trace=0af7651916cd43dd8448eb211c80319c",
+        "received",
+        "decided",
+        "committed",
     ] {
         assert!(text.contains(wanted), "{wanted} is not in the log:\n{text}");
     }
     let signature = token.rsplit_once('.').unwrap().1;
-    for private in ["canary", "424242", signature, "\u{1b}", "\nforged"] {
+    for private in ["canary", "424242", signature, "\u{1b}", "\nforged", "bbbb"] {
         assert!(
             !text.contains(private),
             "{private:?} is in the log:\n{text}"

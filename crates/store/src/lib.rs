@@ -47,6 +47,7 @@ mod steady;
 mod store;
 mod sweep;
 pub mod table;
+mod trail;
 mod type_options;
 mod unknown;
 mod vacate;

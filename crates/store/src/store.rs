@@ -19,6 +19,7 @@ use crate::rest::Rest;
 use crate::settings::{Retention, Settings};
 use crate::stage::Checkpoint;
 use crate::steady::{Steady, Times};
+use crate::trail::{self, Trail};
 use crate::unknown;
 use crate::{app_triggers, book, held, identity, outbox, page, remedy, row, status};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -125,6 +126,8 @@ pub struct Store {
     dice: Dice,
     options: StoreOptions,
     resolvers: Arc<Resolvers>,
+    /// The newest entry of the outbox that the log has told of.
+    noticed: i64,
 }
 
 impl Store {
@@ -159,6 +162,7 @@ impl Store {
                 options.resolver_deadline_ms,
             )),
             options,
+            noticed: 0,
         };
         store.follow_schema()?;
         Ok(store)
@@ -217,6 +221,7 @@ impl Store {
     fn try_perform(&mut self, work: &StoreWork, now: Now) -> Result<StoreAnswer, StoreError> {
         self.follow_schema()?;
         let (name, known) = (name(work), self.schema_cookie);
+        self.tell_recorded();
         self.watch(name, Moment::Before);
         let (token, watcher) = (self.token, self.options.watcher.clone());
         let times = self.steady.at(now);
@@ -229,6 +234,7 @@ impl Store {
             tx.rollback()?;
             return self.try_perform(work, now);
         }
+        let trail = Trail::begin(&tx);
         let mut session = Session {
             tx: &tx,
             types,
@@ -248,6 +254,7 @@ impl Store {
         };
         let (token, seen) = (session.token, session.seen);
         let after = follow::cookie(&tx)?;
+        let lines = trail.map(|trail| trail.end(&tx, Some((work, &answer)), self.noticed));
         if let Some(watcher) = &watcher {
             watcher(name, Moment::Written);
         }
@@ -262,7 +269,19 @@ impl Store {
             self.client = client.clone();
         }
         self.watch(name, Moment::Committed);
+        self.tell(lines);
         Ok(answer)
+    }
+
+    /// Says at level debug which mutations are new in the outbox.
+    pub fn tell_recorded(&mut self) {
+        trail::tell_recorded(&self.conn, &mut self.noticed);
+    }
+
+    fn tell(&mut self, lines: Option<trail::Lines>) {
+        if let Some(seq) = lines.and_then(|lines| lines.tell()) {
+            self.noticed = seq;
+        }
     }
 
     fn watch(&self, name: &'static str, moment: Moment) {
@@ -378,9 +397,12 @@ impl Store {
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let trail = Trail::begin(&tx);
         let mut applier = Applier::new(&tx, &self.types, now);
         let done = guarded(&tx, &self.types, || act(&mut applier))?;
+        let lines = trail.map(|trail| trail.end(&tx, None, self.noticed));
         tx.commit()?;
+        self.tell(lines);
         Ok(done)
     }
 }

@@ -2,15 +2,19 @@
 
 use super::attach::plain_http;
 use crate::database::Database;
-use crate::{Exit, Failure, words};
+use crate::{Exit, Failure, logging, words};
 use std::path::{Path, PathBuf};
 use syncline::{
     Builder, ConfigFile, ConfiguredToken, Error, StoreError, Syncline, TokenCommand, TokenSource,
 };
+use syncline_protocol::TraceParent;
 use syncline_store::status;
 
 /// The variable that holds the token.
 const TOKEN_VARIABLE: &str = "SYNCLINE_TOKEN";
+
+/// The variable that names the trace that the requests belong to.
+const TRACE_VARIABLE: &str = "TRACEPARENT";
 
 /// How the remote is reached.
 #[derive(Debug, Clone, clap::Args)]
@@ -89,7 +93,12 @@ impl Connection {
         if self.allow_plain_http {
             builder = builder.plain_http(plain_http(true));
         }
-        builder
+        // A program that starts the command can make what it does part of a trace of its own.
+        let given = std::env::var(TRACE_VARIABLE).ok();
+        if let Some(trace) = given.and_then(|given| TraceParent::parse(&given)) {
+            builder = builder.trace_context(move || Some(trace));
+        }
+        builder.log_values(logging::shows_values())
     }
 
     /// Starts an engine on an attached database.

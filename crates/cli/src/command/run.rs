@@ -6,6 +6,7 @@
 use super::engine::{Connection, credentials_needed};
 use crate::cycle::{self, Tally};
 use crate::database::Database;
+use crate::logging::private;
 use crate::signal::Stop;
 use crate::{Failure, Global, Report};
 use serde_json::json;
@@ -173,6 +174,35 @@ fn log_rows(entity_type: &str, rows: u64, what: &str) {
     tracing::warn!(entity_type, rows, "{what}");
 }
 
+/// What the server said of it may quote the row.
+fn log_dead_letter(notice: &Notice) {
+    let (what, mutation, entity, error) = match notice {
+        Notice::MutationFailed {
+            mutation,
+            entity,
+            error,
+        } => (
+            "a mutation was refused and waits for you",
+            mutation,
+            entity,
+            error,
+        ),
+        Notice::MutationDead {
+            mutation,
+            entity,
+            error,
+        } => (
+            "a mutation was given up and waits for you",
+            mutation,
+            entity,
+            error,
+        ),
+        _ => return,
+    };
+    let detail = private(&error.detail);
+    tracing::warn!(%mutation, %entity, code = error.code, detail, "{what}");
+}
+
 fn log_conflict(notice: &Notice) {
     match notice {
         Notice::ConflictOpened { entity, reason } => {
@@ -216,14 +246,9 @@ impl Told {
             } => {
                 tracing::info!(upserts, deletes, merged, parked, "pulled");
             }
-            Notice::MutationFailed { entity, error, .. } => {
-                tracing::warn!(%entity, code = error.code, detail = error.detail, "a mutation was refused and waits for you");
-            }
-            Notice::MutationDead { entity, error, .. } => {
-                tracing::warn!(%entity, code = error.code, detail = error.detail, "a mutation was given up and waits for you");
-            }
-            Notice::CancelledTooLate { entity, .. } => {
-                tracing::warn!(%entity, "a mutation that was to be discarded had taken effect before: it stays");
+            Notice::MutationFailed { .. } | Notice::MutationDead { .. } => log_dead_letter(notice),
+            Notice::CancelledTooLate { mutation, entity } => {
+                tracing::warn!(%mutation, %entity, "a mutation that was to be discarded had taken effect before: it stays");
             }
             Notice::ConflictOpened { .. }
             | Notice::ResolverDisabled { .. }

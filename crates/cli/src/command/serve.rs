@@ -1,7 +1,7 @@
 //! `syncline serve`: the server over a directory, until it is told to stop.
 
 use crate::signal::Stop;
-use crate::{Failure, Global, Report, report, secret};
+use crate::{Failure, Global, Report, logging, report, secret};
 use serde_json::json;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
     let service = Service::new(storage, authenticator, config).map_err(|error| {
         Failure::new("bad-config", error.to_string()).hint("correct the file given with --config")
     })?;
+    let service = service.log_values(logging::shows_values());
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -4,7 +4,7 @@ use crate::fixtures::{HELLO, JSON, always, builder, client, good, hello, pull, p
 use crate::server::{Reply, Server, Step};
 use std::collections::BTreeSet;
 use syncline_core::{Remote, RemoteAnswer, RemoteError, RemoteRequest};
-use syncline_protocol::ClientId;
+use syncline_protocol::{ClientId, TraceParent};
 use syncline_remote_http::{HttpRemote, TokenSource};
 
 #[tokio::test]
@@ -53,6 +53,25 @@ async fn each_call_has_its_path_and_headers() {
         .map(|request| request.header("syncline-request").unwrap())
         .collect();
     assert_eq!(ids.len(), received.len(), "a request id was used twice");
+}
+
+#[tokio::test]
+async fn each_request_belongs_to_a_trace() {
+    let server = always(good);
+    let remote = builder(&server).build().unwrap();
+    let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let given = TraceParent::parse(text).unwrap();
+    let traced = builder(&server).trace_context(move || Some(given));
+    hello(&remote).await.unwrap();
+    push(&remote, &["{}"]).await.unwrap();
+    hello(&traced.build().unwrap()).await.unwrap();
+    let received = server.received();
+    let parents: Vec<_> = received
+        .iter()
+        .map(|request| TraceParent::parse(request.header("traceparent").unwrap()).unwrap())
+        .collect();
+    assert_ne!(parents[0].trace_id(), parents[1].trace_id());
+    assert_eq!(parents[2], given);
 }
 
 #[tokio::test]

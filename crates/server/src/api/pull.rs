@@ -214,6 +214,9 @@ impl PageReader<'_> {
             self.limit.saturating_add(1),
             &mut |row| {
                 lines.add(row)?;
+                if let Some(key) = row.key {
+                    tracing::debug!(key, position = row.seq, "sent");
+                }
                 last = row.seq;
                 ControlFlow::Continue(())
             },
@@ -249,6 +252,9 @@ impl PageReader<'_> {
             &mut |row| {
                 if lines.add(row).is_break() {
                     return ControlFlow::Break(());
+                }
+                if let Some(key) = row.key {
+                    tracing::trace!(key, position = row.seq, "sent in a snapshot");
                 }
                 if lines.full() {
                     // Only the last row's key is needed; nearly all pages end by the count.

@@ -47,8 +47,8 @@ pub(crate) fn put_types<S: Storage>(
         return Err(Refusal::read_only());
     }
     json_scan::scan(&request.body).map_err(|flaw| Refusal::malformed(flaw.to_string()))?;
-    let sent: TypeDefinitions = serde_json::from_slice(&request.body)
-        .map_err(|error| Refusal::malformed(error.to_string()))?;
+    let sent: TypeDefinitions =
+        serde_json::from_slice(&request.body).map_err(|error| Refusal::unreadable(&error))?;
     let mut offered = BTreeMap::new();
     for definition in &sent.types {
         let name = definition.name.as_str();

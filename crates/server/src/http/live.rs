@@ -31,11 +31,11 @@ pub(super) async fn open<S: Storage>(
         streams_per_principal: app.config.live_streams_per_principal,
     };
     let service = Arc::clone(&app.service);
-    let headers = request.headers.clone();
+    let asked = request.clone();
     let opening = tokio::task::spawn_blocking(move || service.listen(&request, bounds, now()));
     let (start, subscription) = match opening.await {
         Ok(opened) => opened?,
-        Err(error) => return Err(super::broke_down(&app.service, &headers, &error)),
+        Err(error) => return Err(super::broke_down(&app.service, &asked, &error)),
     };
     // Hyper takes frames as long as its own buffer has room; here wait no more than two.
     let (frames, receiver) = mpsc::channel(2);

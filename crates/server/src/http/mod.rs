@@ -6,6 +6,7 @@
 
 mod accept;
 mod body;
+mod correlate;
 mod encoding;
 mod live;
 
@@ -151,28 +152,28 @@ async fn answer<S: Storage>(
     request: axum::extract::Request,
 ) -> axum::response::Response {
     let (head, body) = request.into_parts();
-    let headers = headers(&head.headers);
-    let accepted = encoding::accepted(&headers);
-    let limit = app.service.config().limits.push_bytes;
-    let read = tokio::time::timeout(
-        app.config.body_timeout,
-        body::read(body, body::declared_length(&headers), limit),
-    );
-    let body = match read.await {
-        Ok(Ok(body)) => body,
-        Ok(Err(refusal)) => return http(app.service.refuse(&headers, refusal)),
-        Err(_) => return http(app.service.refuse(&headers, body_too_slow())),
-    };
-    let Ok(Ok(_turn)) = tokio::time::timeout(app.config.queue_timeout, app.turns.acquire()).await
-    else {
-        return http(app.service.refuse(&headers, Refusal::overloaded(1)));
-    };
+    let mut headers = headers(&head.headers);
+    correlate::correlate(&mut headers);
     let request = Request {
         method: head.method.as_str().to_owned(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
-        headers: headers.clone(),
-        body,
+        headers,
+        body: Vec::new(),
+    };
+    let limit = app.service.config().limits.push_bytes;
+    let read = tokio::time::timeout(
+        app.config.body_timeout,
+        body::read(body, body::declared_length(&request.headers), limit),
+    );
+    let body = match read.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return http(app.service.refuse(&request, refusal)),
+        Err(_) => return http(app.service.refuse(&request, body_too_slow())),
+    };
+    let Ok(Ok(_turn)) = tokio::time::timeout(app.config.queue_timeout, app.turns.acquire()).await
+    else {
+        return http(app.service.refuse(&request, Refusal::overloaded(1)));
     };
     if request.method == "GET" && request.path == "/v1/live" {
         return match live::open(&app, request).await {
@@ -181,14 +182,15 @@ async fn answer<S: Storage>(
         };
     }
     let service = Arc::clone(&app.service);
-    let work = tokio::task::spawn_blocking(move || handle(&service, request, limit, accepted));
+    let asked = request.clone();
+    let work = tokio::task::spawn_blocking(move || handle(&service, request, body, limit));
     let done = work.await;
-    http(done.unwrap_or_else(|error| broke_down(&app.service, &headers, &error)))
+    http(done.unwrap_or_else(|error| broke_down(&app.service, &asked, &error)))
 }
 
 fn broke_down<S: Storage>(
     service: &Service<S>,
-    headers: &Headers,
+    request: &Request,
     error: &tokio::task::JoinError,
 ) -> Response {
     // The panic's own words may quote a row; the process's panic hook decides about those.
@@ -196,20 +198,20 @@ fn broke_down<S: Storage>(
         panicked = error.is_panic(),
         "a handler did not come to its end"
     );
-    service.refuse(headers, Refusal::internal())
+    service.refuse(request, Refusal::internal())
 }
 
 /// What needs a thread of its own: decompression, the service, compression.
 fn handle<S: Storage>(
     service: &Service<S>,
     mut request: Request,
+    body: Vec<u8>,
     limit: usize,
-    accepted: encoding::Coding,
 ) -> Response {
-    let body = std::mem::take(&mut request.body);
+    let accepted = encoding::accepted(&request.headers);
     match encoding::decode(body, request.headers.get("content-encoding"), limit) {
         Ok(body) => request.body = body,
-        Err(refusal) => return service.refuse(&request.headers, refusal),
+        Err(refusal) => return service.refuse(&request, refusal),
     }
     encoding::encode(service.handle(&request, now()), accepted)
 }

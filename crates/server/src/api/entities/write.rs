@@ -152,7 +152,7 @@ fn body<S: Storage>(service: &Service<S>, request: &Request) -> Result<Fields, R
         _ => check_json(request, "application/json")?,
     }
     json_scan::scan(&request.body).map_err(|flaw| Refusal::malformed(flaw.to_string()))?;
-    serde_json::from_slice(&request.body).map_err(|error| Refusal::malformed(error.to_string()))
+    serde_json::from_slice(&request.body).map_err(|error| Refusal::unreadable(&error))
 }
 
 /// The version that a matching tag names; one that does not match holds for nothing.

@@ -93,14 +93,19 @@ fn run<S: Storage>(
         declared: &service.declared,
         mint: &service.mint,
     };
-    let verdict = service
-        .storage
-        .write(|tx| Batch::new(tx, &caller, push).run())?;
+    trail::received(push, service.log_values);
+    let verdict = service.storage.write(|tx| {
+        let verdict = Batch::new(tx, &caller, push).run()?;
+        if let Verdict::Decided(response) = &verdict {
+            trail::decided(push, response);
+        }
+        Ok(verdict)
+    })?;
     match verdict {
         Verdict::ClientMismatch => Err(Refusal::client_mismatch()),
         Verdict::Forked => Err(Refusal::client_forked()),
         Verdict::Decided(response) => {
-            log(&push.mutations, &response);
+            trail::committed(push, &response);
             tell_listeners(service, &caller, push, &response);
             Ok(response)
         }
@@ -133,27 +138,61 @@ fn tell_listeners<S: Storage>(
     }
 }
 
-fn log(mutations: &[parse::Incoming], response: &PushResponse) {
-    for (incoming, result) in mutations.iter().zip(&response.results) {
-        tracing::debug!(
-            mutation = %incoming.mutation,
-            key = %incoming.key,
-            outcome = word(&result.outcome),
-            duplicate = result.duplicate,
-            "mutation"
-        );
-    }
-}
+/// The way of each mutation, for whoever follows one by its id.
+mod trail {
+    use super::parse::Incomings;
+    use syncline_protocol::{Fields, Outcome, PushResponse};
 
-fn word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Applied { .. } => "applied",
-        Outcome::Conflict { .. } => "conflict",
-        Outcome::Rejected { .. } => "rejected",
-        Outcome::Forbidden { .. } => "forbidden",
-        Outcome::Retry { .. } => "retry",
-        Outcome::Skipped { .. } => "skipped",
-        Outcome::Expired => "expired",
-        Outcome::Cancelled => "cancelled",
+    pub(super) fn received(push: &Incomings, log_values: bool) {
+        for one in &push.mutations {
+            let values = log_values.then(|| json(&one.fields)).flatten();
+            tracing::debug!(
+                mutation = %one.mutation,
+                key = %one.key,
+                client = %push.client,
+                entity_type = %one.entity_type.escape_debug(),
+                entity_id = %one.id.escape_debug(),
+                op = ?one.op,
+                values,
+                "received"
+            );
+        }
+    }
+
+    fn json(fields: &Fields) -> Option<String> {
+        serde_json::to_string(fields).ok()
+    }
+
+    /// Still within the transaction, which may yet fail.
+    pub(super) fn decided(push: &Incomings, response: &PushResponse) {
+        for (one, result) in push.mutations.iter().zip(&response.results) {
+            tracing::debug!(
+                mutation = %one.mutation,
+                key = %one.key,
+                outcome = result.outcome.word(),
+                duplicate = result.duplicate,
+                "decided"
+            );
+        }
+    }
+
+    /// What is remembered from now on, however often it is asked again.
+    pub(super) fn committed(push: &Incomings, response: &PushResponse) {
+        for (one, result) in push.mutations.iter().zip(&response.results) {
+            if !result.outcome.is_final() || result.duplicate {
+                continue;
+            }
+            let position = match result.outcome {
+                Outcome::Applied { position, .. } => Some(position),
+                _ => None,
+            };
+            tracing::debug!(
+                mutation = %one.mutation,
+                key = %one.key,
+                outcome = result.outcome.word(),
+                position,
+                "committed"
+            );
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::Fingerprint;
 use crate::api::check_client;
 use crate::declared::Declared;
 use crate::json_scan;
-use crate::problems::Refusal;
+use crate::problems::{Refusal, json_fault};
 use crate::service::is_visible_ascii;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -148,7 +148,7 @@ pub(crate) fn parse(
 ) -> Result<Incomings, Refusal> {
     json_scan::scan(body).map_err(|flaw| Refusal::malformed(flaw.to_string()))?;
     let push: WirePush<'_> =
-        serde_json::from_slice(body).map_err(|error| Refusal::malformed(error.to_string()))?;
+        serde_json::from_slice(body).map_err(|error| Refusal::unreadable(&error))?;
     if push.mutations.len() > limits.push_mutations {
         return Err(
             Refusal::new(413, "batch-too-large", "The batch has too many mutations")
@@ -229,7 +229,8 @@ fn read_mutation(
     let malformed = |detail: &dyn std::fmt::Display| {
         Refusal::malformed(format!("mutations[{index}]: {detail}"))
     };
-    let wire: WireMutation = serde_json::from_str(json).map_err(|error| malformed(&error))?;
+    let wire: WireMutation =
+        serde_json::from_str(json).map_err(|error| malformed(&json_fault(&error)))?;
     let covered = wire.covers.iter().map(MutationId::as_str);
     for text in [wire.key.as_str(), wire.mutation.as_str()]
         .into_iter()
@@ -242,7 +243,7 @@ fn read_mutation(
         }
     }
     let mut incoming = Incoming {
-        fingerprint: fingerprint(&wire).map_err(|error| malformed(&error))?,
+        fingerprint: fingerprint(&wire).map_err(|error| malformed(&json_fault(&error)))?,
         key: wire.key,
         mutation: wire.mutation,
         entity_type: wire.entity_type,
