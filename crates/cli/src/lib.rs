@@ -15,7 +15,9 @@ mod logging;
 mod report;
 mod secret;
 mod signal;
+mod size;
 mod span;
+mod surroundings;
 mod text;
 mod words;
 

@@ -6,16 +6,18 @@ use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-#[cfg(feature = "http")]
 use std::time::Duration;
-use syncline_core::{Config, ConflictInput, ConflictRules, Policy, Remote, Resolution, Resolver};
+use syncline_core::{
+    Config, ConflictInput, ConflictRules, Constraints, Input, Policy, Remote, Resolution, Resolver,
+    SyncOrder,
+};
 use syncline_protocol::ClientId;
 #[cfg(feature = "http")]
 use syncline_protocol::TraceParent;
 use syncline_store::attach::{AttachReport, AttachRequest, Declaration, Existing, Tables, attach};
 use syncline_store::{
-    InstallationRecords, PullMode, Settings, StateDirectory, Store, StoreError, StoreOptions,
-    Watcher, holder, status,
+    InstallationRecords, LiveUpdates, PullMode, Settings, StateDirectory, Store, StoreError,
+    StoreOptions, Watcher, holder, status,
 };
 
 #[cfg(feature = "http")]
@@ -34,6 +36,8 @@ pub struct Builder {
     trace_context: Option<TraceContext>,
     #[cfg(feature = "http")]
     log_values: bool,
+    #[cfg(feature = "http")]
+    transport: Option<Arc<dyn crate::HttpTransport>>,
     settings: Option<Settings>,
     tables: Option<Tables>,
     declared: BTreeMap<String, Declaration>,
@@ -43,6 +47,7 @@ pub struct Builder {
     resolvers: BTreeMap<String, Arc<dyn Resolver>>,
     config: Option<Config>,
     pull_mode: Option<PullMode>,
+    schedule: Schedule,
     records: Option<Arc<dyn InstallationRecords>>,
     watcher: Option<Watcher>,
 }
@@ -61,6 +66,8 @@ impl Builder {
             trace_context: None,
             #[cfg(feature = "http")]
             log_values: false,
+            #[cfg(feature = "http")]
+            transport: None,
             settings: None,
             tables: None,
             declared: BTreeMap::new(),
@@ -70,6 +77,7 @@ impl Builder {
             resolvers: BTreeMap::new(),
             config: None,
             pull_mode: None,
+            schedule: Schedule::default(),
             records: None,
             watcher: None,
         }
@@ -122,6 +130,14 @@ impl Builder {
     #[must_use]
     pub fn log_values(mut self, shown: bool) -> Self {
         self.log_values = shown;
+        self
+    }
+
+    /// What speaks HTTP in place of what comes along: the system's own client on a phone, a tunnel.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn crate::HttpTransport>) -> Self {
+        self.transport = Some(transport);
         self
     }
 
@@ -251,6 +267,43 @@ impl Builder {
         self
     }
 
+    /// What a cycle does, in which order; goes before [`Builder::settings`].
+    #[must_use]
+    pub fn order(mut self, order: SyncOrder) -> Self {
+        self.schedule.order = Some(order);
+        self
+    }
+
+    /// How often the server is asked for changes while no hints are heard, ±20 %; goes before
+    /// [`Builder::settings`].
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.schedule.poll = Some(interval);
+        self
+    }
+
+    /// Whether the remote's hints are listened for; goes before [`Builder::settings`].
+    #[must_use]
+    pub fn live(mut self, live: LiveUpdates) -> Self {
+        self.schedule.live = Some(live);
+        self
+    }
+
+    /// How the network is to be used from the start; goes before [`Builder::settings`]. Later:
+    /// [`Syncline::set_constraints`].
+    #[must_use]
+    pub fn constraints(mut self, constraints: Constraints) -> Self {
+        self.schedule.constraints = Some(constraints);
+        self
+    }
+
+    /// Asks nothing of the world before [`Syncline::resume`] or [`Syncline::run_for`].
+    #[must_use]
+    pub fn start_paused(mut self) -> Self {
+        self.schedule.paused = true;
+        self
+    }
+
     /// The settings as given, over those that the database has.
     fn settings_of(&self, conn: &Connection) -> Result<Option<Settings>, Error> {
         let Some(mode) = self.pull_mode else {
@@ -359,7 +412,8 @@ impl Builder {
             None => Settings::stored(&file)?,
         };
         drop(file);
-        let config = self.config.clone().unwrap_or_else(|| settings.config());
+        let mut config = self.config.clone().unwrap_or_else(|| settings.config());
+        let start = self.schedule.apply(&mut config, &settings);
         let name = holder::of_this_process(&driver::random_name()?);
         let options = StoreOptions::new(name, driver::random_seed()?);
         let mut options = options.settings(&settings);
@@ -370,8 +424,9 @@ impl Builder {
         let store = Store::open(&self.path, options)?;
         let remote = self.make_remote(&store, &settings)?;
         let writer = write::connect(&self.path, &settings)?;
-        let driver = Driver::new(store, remote, config, settings.live(), &self.path)?;
-        Syncline::start(driver, writer, settings.outbox_rows(), &self.path)
+        let live = self.schedule.live.unwrap_or_else(|| settings.live());
+        let driver = Driver::new(store, remote, config, live, &self.path)?;
+        Syncline::start(driver, writer, settings.outbox_rows(), &self.path, start)
     }
 
     #[cfg(feature = "http")]
@@ -457,6 +512,9 @@ impl Builder {
         if let Some(bytes) = size("compress_above_bytes") {
             builder = builder.compress_above(bytes);
         }
+        if let Some(transport) = &self.transport {
+            builder = builder.transport(Arc::clone(transport));
+        }
         match (self.token.clone(), time("token_timeout_ms")) {
             (Some(crate::TokenSource::Command(command)), Some(timeout)) => {
                 builder = builder.token(crate::TokenSource::Command(command.timeout(timeout)));
@@ -465,6 +523,32 @@ impl Builder {
             (None, _) => {}
         }
         Ok(builder.build()?)
+    }
+}
+
+/// What was said of the schedule in code.
+#[derive(Default)]
+struct Schedule {
+    order: Option<SyncOrder>,
+    poll: Option<Duration>,
+    live: Option<LiveUpdates>,
+    constraints: Option<Constraints>,
+    paused: bool,
+}
+
+impl Schedule {
+    /// Changes what the settings say, and gives the inputs that the engine begins with.
+    fn apply(&self, config: &mut Config, settings: &Settings) -> Vec<Input> {
+        if let Some(order) = self.order {
+            config.order = order;
+        }
+        if let Some(poll) = self.poll {
+            config.poll_interval_ms = u64::try_from(poll.as_millis()).unwrap_or(u64::MAX).max(1);
+        }
+        let constraints = self.constraints.unwrap_or_else(|| settings.constraints());
+        let constraints = constraints.any().then_some(Input::Constraints(constraints));
+        let pause = self.paused.then_some(Input::Pause);
+        constraints.into_iter().chain(pause).collect()
     }
 }
 

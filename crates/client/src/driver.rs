@@ -4,17 +4,21 @@
 //! by somebody else becomes an input; what comes out is sent, told or waited for.
 
 mod live;
+pub(crate) mod pass;
 mod watch;
 
 use crate::awaiting::{Awaiting, SyncedEnd, Writes};
 use crate::handle::{SyncEnd, Told};
 use crate::{Clock, Engine, Error, Outgoing};
 use live::Listener;
+use pass::{PassEnd, Passes};
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use syncline_core::{Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError, RemoteRequest};
+use syncline_core::{
+    Allowance, Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError, RemoteRequest, State,
+};
 use syncline_protocol::Fields;
 use syncline_store::conflict::Choice;
 use syncline_store::{Discarded, LiveUpdates, Store, StoreError};
@@ -68,6 +72,15 @@ pub(crate) enum Command {
         id: i64,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// One bounded pass.
+    RunFor {
+        until: Instant,
+        allowance: Allowance,
+        done: oneshot::Sender<PassEnd>,
+    },
+    Suspend {
+        done: oneshot::Sender<()>,
+    },
     Stop {
         done: oneshot::Sender<()>,
     },
@@ -87,6 +100,7 @@ pub(crate) struct Driver {
     tasks: JoinSet<Input>,
     listener: Listener,
     waiters: Vec<Waiter>,
+    passes: Passes,
     writes: Watch,
     awaiting: Awaiting,
     watch: Connection,
@@ -115,6 +129,7 @@ impl Driver {
             clock: Clock::start(),
             tasks: JoinSet::new(),
             waiters: Vec::new(),
+            passes: Passes::default(),
             writes,
             awaiting: Awaiting::default(),
             watch,
@@ -126,6 +141,7 @@ impl Driver {
     pub(crate) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, told: Told) {
         loop {
             self.catch_up(&told).await;
+            self.attend_passes(&told);
             self.consider_hints(&told);
             let wake = self.next_wake();
             tokio::select! {
@@ -142,6 +158,7 @@ impl Driver {
                 Some(answer) = self.tasks.join_next() => {
                     match answer {
                         Ok(input) => self.feed(input, &told),
+                        Err(error) if error.is_cancelled() => {}
                         Err(error) => self.task_died(&error, &told),
                     }
                 }
@@ -173,6 +190,7 @@ impl Driver {
             .iter()
             .map(|waiter| waiter.until)
             .chain(self.awaiting.next_deadline())
+            .chain(self.passes.next_deadline())
             .fold(machine, Instant::min)
     }
 
@@ -190,7 +208,7 @@ impl Driver {
             Command::Input(input) => {
                 let pause = input == Input::Pause;
                 self.feed(input, told);
-                if pause {
+                if pause && self.engine.state() == State::Paused {
                     self.engine.let_go();
                 }
             }
@@ -236,6 +254,16 @@ impl Driver {
                 let _ = done.send(self.engine.store().undo_resolution(id, now));
                 self.feed(Input::Trigger(Reason::Remediated), told);
             }
+            Command::RunFor {
+                until,
+                allowance,
+                done,
+            } => self.passes.push(until, allowance, done),
+            Command::Suspend { done } => {
+                self.suspend(told);
+                // Nobody waits for it any more if this fails.
+                let _ = done.send(());
+            }
             Command::Stop { .. } => {}
         }
     }
@@ -273,6 +301,7 @@ impl Driver {
                 }
                 Outgoing::Notice(notice) => {
                     self.tell_waiters(&notice);
+                    self.passes.follow(&notice);
                     self.follow(&notice);
                     told.notice(notice);
                 }

@@ -1,6 +1,7 @@
 //! The handle that apps hold.
 
 use crate::awaiting::{SyncedEnd, Writes};
+use crate::driver::pass::{Budget, PassEnd};
 use crate::driver::{Command, Driver};
 use crate::write::{Recorded, WriteOptions};
 use crate::{Builder, Clock, Error, write};
@@ -80,6 +81,7 @@ impl Syncline {
         writer: Connection,
         outbox_rows: u64,
         path: &Path,
+        start: Vec<Input>,
     ) -> Result<Self, Error> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (notices, from_start) = broadcast::channel(NOTICES_KEPT);
@@ -107,6 +109,7 @@ impl Syncline {
             path: path.to_owned(),
             thread: Some(thread),
         };
+        start.into_iter().for_each(|input| handle.input(input));
         handle.trigger_sync(Reason::AppStart);
         Ok(handle)
     }
@@ -155,6 +158,72 @@ impl Syncline {
     /// hosts that are about to be suspended, and for users who want rest. Writes are recorded as ever.
     pub fn pause(&self) {
         self.input(Input::Pause);
+    }
+
+    /// As [`Syncline::pause`], and waits until nothing is open any more: no transaction, no lock, no
+    /// statement, no request, no lease. To be called when the system announces that it will stop the
+    /// process; what takes longest is the transaction under way, at most one page. [`Syncline::resume`]
+    /// goes on from here, [`Syncline::run_for`] for one bounded pass.
+    pub async fn suspend(&self) {
+        let (done, suspended) = oneshot::channel();
+        if self.commands.send(Command::Suspend { done }).is_ok() {
+            // An engine that has ended has nothing open either.
+            let _ = suspended.await;
+        }
+    }
+
+    /// As [`Syncline::suspend`], blocking the calling thread. Not to be called in async code.
+    pub fn suspend_blocking(&self) {
+        let (done, suspended) = oneshot::channel();
+        if self.commands.send(Command::Suspend { done }).is_ok() {
+            let _ = suspended.blocking_recv();
+        }
+    }
+
+    /// One bounded pass, for background tasks that get little time and network: syncs until everything
+    /// is done or the budget has ended, and says what is left. It ends on time, but for a transaction
+    /// under way; what was sent and not answered is settled by the next sync under the same keys.
+    ///
+    /// A paused or suspended engine is paused again afterwards, with nothing open. In another the pass is one
+    /// more cycle, and the engine goes on as before. Several passes go one after the other.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use syncline::{Budget, Syncline};
+    ///
+    /// /// What an iOS `BGAppRefreshTask` or an Android `Worker` calls.
+    /// async fn refresh(sync: &Syncline) -> bool {
+    ///     let budget = Budget::time(Duration::from_secs(25)).bytes(2_000_000);
+    ///     let pass = sync.run_for(budget).await;
+    ///     pass.left.mutations == 0 && !pass.more_to_pull
+    /// }
+    /// ```
+    pub async fn run_for(&self, budget: Budget) -> PassEnd {
+        match self.ask_pass(budget) {
+            Some(done) => done.await.unwrap_or_else(|_| PassEnd::not_running()),
+            None => PassEnd::not_running(),
+        }
+    }
+
+    /// As [`Syncline::run_for`], blocking the calling thread. Not to be called in async code.
+    pub fn run_for_blocking(&self, budget: Budget) -> PassEnd {
+        match self.ask_pass(budget) {
+            Some(done) => done
+                .blocking_recv()
+                .unwrap_or_else(|_| PassEnd::not_running()),
+            None => PassEnd::not_running(),
+        }
+    }
+
+    fn ask_pass(&self, budget: Budget) -> Option<oneshot::Receiver<PassEnd>> {
+        let (done, receiver) = oneshot::channel();
+        let command = Command::RunFor {
+            until: Instant::now() + budget.time,
+            allowance: budget.network,
+            done,
+        };
+        self.commands.send(command).ok()?;
+        Some(receiver)
     }
 
     /// Ends a pause with a sync.

@@ -52,6 +52,7 @@ pub use awaiting::{SyncedEnd, Writes};
 pub use builder::Builder;
 pub use clock::Clock;
 pub use config::{ConfigError, ConfigFile, ConfiguredToken, ConfiguredType};
+pub use driver::pass::{Budget, PassEnd};
 pub use engine::{Engine, Outgoing};
 pub use error::Error;
 pub use handle::{NoticeStream, StatusStream, SyncEnd, Syncline};
@@ -69,7 +70,10 @@ pub use syncline_core::{
 };
 pub use syncline_protocol as protocol;
 #[cfg(feature = "http")]
-pub use syncline_remote_http::{HttpRemote, HttpRemoteError, PlainHttp, TokenCommand, TokenSource};
+pub use syncline_remote_http::{
+    HttpBody, HttpFault, HttpFuture, HttpRemote, HttpRemoteError, HttpRequest, HttpResponse,
+    HttpTransport, PlainHttp, TokenCommand, TokenSource,
+};
 pub use syncline_store::attach::{AttachReport, Existing, Tables, Unsynced, detach};
 pub use syncline_store::conflict::{
     ChangedBy, Choice, Conflict, ConflictDetails, ConflictFilter, ConflictState, FieldChoice,

@@ -2,7 +2,7 @@
 
 use crate::body::BodyReader;
 use crate::text::{json_fault, tame};
-use reqwest::StatusCode;
+use http::StatusCode;
 use std::time::Duration;
 use syncline_core::RemoteError;
 use syncline_protocol::Problem;

@@ -1,9 +1,7 @@
 //! The body of an answer, read piece by piece within its bounds of time and size.
 
-use crate::text::chain;
-use reqwest::Response;
-use std::error::Error;
-use std::io;
+use crate::text::tame;
+use crate::transport::{HttpBody, HttpFault};
 use std::time::Duration;
 use syncline_core::RemoteError;
 use tokio::time::{Instant, timeout_at};
@@ -11,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 /// Reads an answer's body. The size is counted after decompression, so that a small answer
 /// cannot grow without bound.
 pub(crate) struct BodyReader {
-    response: Response,
+    body: Box<dyn HttpBody>,
     deadline: Instant,
     progress: Duration,
     left: usize,
@@ -27,13 +25,13 @@ pub(crate) enum BodyFault {
 
 impl BodyReader {
     pub(crate) fn new(
-        response: Response,
+        body: Box<dyn HttpBody>,
         deadline: Instant,
         progress: Duration,
         most: usize,
     ) -> Self {
         Self {
-            response,
+            body,
             deadline,
             progress,
             left: most,
@@ -67,21 +65,20 @@ impl BodyReader {
     /// Appends the next piece; `false` once the body is complete.
     pub(crate) async fn next(&mut self, into: &mut Vec<u8>) -> Result<bool, BodyFault> {
         let silence = Instant::now() + self.progress;
-        let Ok(piece) = timeout_at(silence.min(self.deadline), self.response.chunk()).await else {
+        let before = into.len();
+        let Ok(more) = timeout_at(silence.min(self.deadline), self.body.next(into)).await else {
             let why = match Instant::now() >= self.deadline {
                 true => "the answer took too long",
                 false => "the answer stopped in the middle",
             };
             return Err(BodyFault::Lost(why.to_owned()));
         };
-        let Some(piece) = piece.map_err(|error| fault(&error.without_url()))? else {
-            return Ok(false);
-        };
-        self.left = self.left.checked_sub(piece.len()).ok_or_else(|| {
+        let more = more.map_err(BodyFault::from)?;
+        let came = into.len().saturating_sub(before);
+        self.left = self.left.checked_sub(came).ok_or_else(|| {
             BodyFault::Garbled("the answer is longer than this client accepts".to_owned())
         })?;
-        into.extend_from_slice(&piece);
-        Ok(true)
+        Ok(more)
     }
 
     /// The whole rest.
@@ -116,25 +113,11 @@ impl BodyFault {
     }
 }
 
-/// What the connection itself reports is a loss, except that it cannot make sense of the bytes;
-/// everything else comes from decompression.
-fn fault(error: &reqwest::Error) -> BodyFault {
-    let mut on_connection = false;
-    let mut senseless = false;
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        on_connection |= error.is::<hyper::Error>();
-        senseless |= error.downcast_ref::<io::Error>().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-            )
-        });
-        cause = error.source();
-    }
-    let detail = format!("the answer broke off: {}", chain(error));
-    match on_connection && !senseless {
-        true => BodyFault::Lost(detail),
-        false => BodyFault::Garbled(detail),
+impl From<HttpFault> for BodyFault {
+    fn from(fault: HttpFault) -> Self {
+        match fault {
+            HttpFault::Lost(detail) => Self::Lost(tame(&detail)),
+            HttpFault::Garbled(detail) => Self::Garbled(tame(&detail)),
+        }
     }
 }

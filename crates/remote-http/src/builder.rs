@@ -1,20 +1,17 @@
 //! How a remote is set up. Every default works; what cannot work is refused before anything is sent.
 
 use crate::token::Credentials;
+use crate::transport::HttpTransport;
 use crate::{HttpRemote, HttpRemoteError, TokenSource};
-use reqwest::Url;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use syncline_protocol::TraceParent;
+use url::Url;
 
 /// Longer time-outs are cut to this: far beyond any use, and no sum of times overflows.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Connections idle for longer are not used again: servers and balancers mostly close theirs after
-/// a minute, and a request that meets the closing is lost.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 
 /// Where plain `http` (without TLS) may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +32,7 @@ pub struct HttpRemoteBuilder {
     connect_timeout: Duration,
     bounds: Bounds,
     trace: TraceContext,
+    transport: Option<Arc<dyn HttpTransport>>,
 }
 
 /// Which trace the requests belong to, if their host says so.
@@ -86,6 +84,7 @@ impl HttpRemoteBuilder {
                 log_values: false,
             },
             trace: TraceContext::default(),
+            transport: None,
         }
     }
 
@@ -103,7 +102,15 @@ impl HttpRemoteBuilder {
         self
     }
 
-    /// The longest wait for a connection, TLS included; default: 10 s.
+    /// A transport of the host's own in place of the one that comes along (feature `reqwest`).
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn HttpTransport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// The longest wait for a connection, TLS included; default: 10 s. Nothing to a transport of the
+    /// host's own.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.min(LONGEST_TIMEOUT);
@@ -180,9 +187,12 @@ impl HttpRemoteBuilder {
         self.check_bounds()?;
         let credentials =
             Credentials::new(self.token).map_err(|detail| HttpRemoteError::BadToken { detail })?;
-        let client = make_client(self.connect_timeout, &base, place)?;
+        let transport = match self.transport {
+            Some(transport) => transport,
+            None => make_transport(self.connect_timeout, &base, place)?,
+        };
         let (bounds, trace) = (self.bounds, self.trace);
-        Ok(HttpRemote::new(client, base, credentials, bounds, trace))
+        Ok(HttpRemote::new(transport, base, credentials, bounds, trace))
     }
 
     fn check_bounds(&self) -> Result<(), HttpRemoteError> {
@@ -237,31 +247,24 @@ fn is_loopback(host: &str) -> bool {
     }
 }
 
-fn make_client(
+#[cfg(feature = "reqwest")]
+fn make_transport(
     connect_timeout: Duration,
     base: &Url,
     place: Place,
-) -> Result<reqwest::Client, HttpRemoteError> {
-    // An error means that the app has chosen a provider for the process before: that one is taken.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut client = reqwest::Client::builder()
-        .user_agent(concat!("syncline/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .connect_timeout(connect_timeout)
-        .pool_idle_timeout(IDLE_CONNECTION)
-        .tcp_nodelay(true);
-    if place == Place::Loopback {
-        client = client.no_proxy();
-    }
-    if base.scheme() == "http" {
-        // Nothing will ever be encrypted: do not load the system's certificates, nor fail for want
-        // of them.
-        client = client.tls_certs_only([]);
-    }
-    client.build().map_err(|error| HttpRemoteError::Client {
-        detail: crate::text::chain(&error.without_url()),
-    })
+) -> Result<Arc<dyn HttpTransport>, HttpRemoteError> {
+    let loopback = place == Place::Loopback;
+    let transport = crate::reqwest_transport::Reqwest::new(connect_timeout, base, loopback)?;
+    Ok(Arc::new(transport))
+}
+
+#[cfg(not(feature = "reqwest"))]
+fn make_transport(
+    _: Duration,
+    _: &Url,
+    _: Place,
+) -> Result<Arc<dyn HttpTransport>, HttpRemoteError> {
+    Err(HttpRemoteError::NoTransport)
 }
 
 #[cfg(test)]

@@ -37,6 +37,11 @@ pub enum HttpRemoteError {
         /// Which setting.
         setting: &'static str,
     },
+    /// This build has no transport of its own, and none was given.
+    #[error(
+        "this build speaks no HTTP by itself; give it a transport, or enable the feature reqwest"
+    )]
+    NoTransport,
     /// The HTTP client could not be set up: the system's certificates, mostly.
     #[error("the HTTP client cannot be set up: {detail}")]
     Client {

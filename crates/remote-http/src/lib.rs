@@ -1,4 +1,5 @@
-//! Syncline's native protocol over HTTP: a [`syncline_core::Remote`] on top of `reqwest`.
+//! Syncline's native protocol over HTTP: a [`syncline_core::Remote`] on top of an [`HttpTransport`], which is
+//! `reqwest` unless the host brings its own.
 //!
 //! This crate turns each request into traffic and each answer, however odd, into one of the
 //! buckets of [`syncline_core::RemoteError`]. It decides nothing beyond that: when to retry and
@@ -34,13 +35,17 @@ mod marks;
 mod page;
 mod remote;
 mod request;
+#[cfg(feature = "reqwest")]
+mod reqwest_transport;
 mod retry_after;
 mod text;
 mod token;
 mod token_command;
+mod transport;
 
 pub use builder::{HttpRemoteBuilder, PlainHttp};
 pub use error::HttpRemoteError;
 pub use remote::HttpRemote;
 pub use token::{TokenCallback, TokenSource};
 pub use token_command::TokenCommand;
+pub use transport::{HttpBody, HttpFault, HttpFuture, HttpRequest, HttpResponse, HttpTransport};

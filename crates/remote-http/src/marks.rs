@@ -5,9 +5,10 @@
 //! that the protocol asks for; what anyone else says is as good as no answer.
 
 use crate::text::tame;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
-use reqwest::{StatusCode, Url};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, LOCATION};
 use syncline_protocol::{CONTENT_TYPE_PROBLEM, HEADER_PROTOCOL, HEADER_REQUEST};
+use url::Url;
 
 /// Whether the answer may be believed; otherwise why not.
 pub(crate) fn check(

@@ -8,26 +8,30 @@ use crate::marks;
 use crate::page::PageReader;
 use crate::request::{Request, RequestIds, new_trace};
 use crate::retry_after::retry_after;
-use crate::text::{chain, tame};
+use crate::text::tame;
 use crate::token::{Bearer, Credentials};
-use reqwest::{StatusCode, Url};
+use crate::transport::{self, HttpRequest, HttpTransport};
+use http::StatusCode;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::SystemTime;
 use syncline_core::{
     AnswerFuture, Hear, ListenFuture, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest,
 };
 use syncline_protocol::{ClientId, PushResponse, TraceParent, TypeDefinitions};
 use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
 
-/// Syncline's native protocol over HTTP/1.1 or HTTP/2. Needs a tokio runtime with I/O and time.
+/// Syncline's native protocol over HTTP/1.1 or HTTP/2. Needs a tokio runtime with time, and with I/O
+/// unless the host brings a transport of its own ([`HttpRemoteBuilder::transport`]).
 ///
-/// Requests may run side by side; connections are kept and reused. Proxies named by the
-/// environment (`HTTPS_PROXY` and its kin) are used, except for this very machine.
+/// Requests may run side by side. The transport that comes along keeps connections and reuses them, and
+/// uses proxies named by the environment (`HTTPS_PROXY` and its kin), except for this very machine.
 pub struct HttpRemote {
-    client: reqwest::Client,
+    transport: Arc<dyn HttpTransport>,
     pub(crate) base: Url,
     credentials: Credentials,
     pub(crate) bounds: Bounds,
@@ -114,14 +118,14 @@ impl HttpRemote {
     }
 
     pub(crate) fn new(
-        client: reqwest::Client,
+        transport: Arc<dyn HttpTransport>,
         base: Url,
         credentials: Credentials,
         bounds: Bounds,
         trace: TraceContext,
     ) -> Self {
         Self {
-            client,
+            transport,
             base,
             credentials,
             bounds,
@@ -233,23 +237,25 @@ impl HttpRemote {
         let headers = request.headers(client, (&call.id, &call.trace), authorization);
         let headers = headers.map_err(|detail| RemoteError::Misconfigured { status: 0, detail })?;
         let mut head_by = call.deadline;
-        let mut sending = self
-            .client
-            .request(request.method, request.url.clone())
-            .headers(headers);
-        match request.body {
-            Some(body) => sending = sending.body(body.bytes),
-            None => head_by = head_by.min(Instant::now() + self.bounds.progress_timeout),
+        if request.body.is_none() {
+            head_by = head_by.min(Instant::now() + self.bounds.progress_timeout);
         }
+        let sending = self.transport.send(HttpRequest {
+            method: request.method.as_str().to_owned(),
+            url: request.url.as_str().to_owned(),
+            headers: transport::plain(&headers),
+            body: request.body.map(|body| body.bytes),
+        });
         let unreachable = |detail| RemoteError::Unreachable { detail };
-        let response = timeout_at(head_by, sending.send())
+        let response = timeout_at(head_by, sending)
             .await
             .map_err(|_| unreachable("the server did not answer in time".to_owned()))?
-            .map_err(|error| unreachable(chain(&error.without_url())))?;
-        let status = response.status();
-        call.status = status.as_u16();
-        let (headers, url) = (response.headers(), &request.url);
-        marks::check(status, headers, &call.id, request.expects, url).map_err(|detail| {
+            .map_err(|fault| unreachable(tame(&fault.to_string())))?;
+        call.status = response.status;
+        let status = StatusCode::from_u16(response.status)
+            .map_err(|_| unreachable(format!("{} is no status", response.status)))?;
+        let (headers, url) = (transport::parsed(response.headers), &request.url);
+        marks::check(status, &headers, &call.id, request.expects, url).map_err(|detail| {
             match status {
                 // Some web server answers, but it has no such service: the address is wrong.
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
@@ -261,10 +267,10 @@ impl HttpRemote {
                 _ => unreachable(detail),
             }
         })?;
-        let wait = retry_after(headers, SystemTime::now());
+        let wait = retry_after(&headers, SystemTime::now());
         let (bounds, deadline) = (&self.bounds, call.deadline);
         let (progress, most) = (bounds.progress_timeout, bounds.max_response_bytes);
-        let body = BodyReader::new(response, deadline, progress, most);
+        let body = BodyReader::new(response.body, deadline, progress, most);
         match status.is_success() {
             true => Ok(body),
             false => Err(refusal(status, wait, body).await),
@@ -292,7 +298,7 @@ impl HttpRemote {
 pub(crate) struct Call {
     id: String,
     trace: TraceParent,
-    method: reqwest::Method,
+    method: http::Method,
     path: String,
     started: Instant,
     deadline: Instant,

@@ -1,11 +1,11 @@
 //! What is sent: one request of the protocol as method, path, headers and body.
 
 use crate::builder::Bounds;
-use reqwest::header::{
+use http::Method;
+use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
     HeaderMap, HeaderName, HeaderValue,
 };
-use reqwest::{Method, Url};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use syncline_protocol::{
     HEADER_PROTOCOL, HEADER_REQUEST, HEADER_TRACE_PARENT, IdempotencyKey, PROTOCOL_VERSION, Scope,
     TraceParent, TypeDefinitions,
 };
+use url::Url;
 
 /// Content type of a push, and of the answers to it and to a hello.
 pub(crate) const CONTENT_TYPE_JSON: &str = "application/json";

@@ -1,6 +1,6 @@
 //! `Retry-After` (RFC 9110, section 10.2.3): seconds or a date, never trusted beyond an hour.
 
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use http::header::{DATE, HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ fn all_digits(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reqwest::header::HeaderValue;
+    use http::header::HeaderValue;
 
     fn asked(value: &str, date: Option<&str>) -> Option<u64> {
         let mut headers = HeaderMap::new();

@@ -6,7 +6,7 @@
 //! and whoever was refused with a token that has been replaced meanwhile asks nothing at all.
 
 use crate::token_command::TokenCommand;
-use reqwest::header::HeaderValue;
+use http::header::HeaderValue;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};

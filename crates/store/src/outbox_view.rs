@@ -412,3 +412,27 @@ pub fn standing(conn: &Connection, awaited: &Awaited) -> Result<Standing, StoreE
         _ => Standing::Waiting,
     })
 }
+
+/// Local writes that are still to be sent, or whose outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Left {
+    /// How many.
+    pub mutations: u64,
+    /// About how many bytes they have as JSON.
+    pub bytes: u64,
+}
+
+/// What is left to be sent.
+pub fn left(conn: &Connection) -> Result<Left, StoreError> {
+    // What is not frozen yet gets its envelope around the payload.
+    let sql = "SELECT count(*), coalesce(sum(coalesce(length(CAST(frozen AS BLOB)),
+                                       120 + coalesce(length(CAST(payload AS BLOB)), 0))), 0)
+                 FROM syncline_outbox WHERE state IN ('pending', 'in_flight')";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Left {
+            mutations: row.get(0)?,
+            bytes: row.get(1)?,
+        })
+    };
+    Ok(conn.prepare_cached(sql)?.query_row([], read)?)
+}

@@ -6,7 +6,7 @@ use crate::meta;
 use crate::stage::Checkpoint;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
-use syncline_core::{Config, SyncOrder};
+use syncline_core::{Config, Constraints, SyncOrder};
 use syncline_protocol::Limits;
 
 /// Where a setting stands in `syncline.toml`.
@@ -55,6 +55,9 @@ pub enum PullMode {
     /// see [`Checkpoint`].
     Checkpoint,
 }
+
+/// The words for what holds or does not.
+const SWITCH: &[&str] = &["off", "on"];
 
 /// The words for [`LiveUpdates`].
 const LIVE_UPDATES: &[&str] = &["on", "off"];
@@ -116,6 +119,8 @@ pub const SETTINGS: &[Setting] = &[
     sync("push_mutations", 1, 100_000),
     sync("push_bytes", 1 << 10, 1 << 30),
     word("order", ORDERS),
+    word("metered", SWITCH),
+    word("low_power", SWITCH),
     word("pull", PULL_MODES),
     sync("page_changes", 1, 100_000),
     sync("checkpoint_changes", 1, 10_000_000),
@@ -279,6 +284,14 @@ impl Settings {
         match self.or("live", 0) {
             0 => LiveUpdates::On,
             _ => LiveUpdates::Off,
+        }
+    }
+
+    /// How the network is to be used from the start.
+    pub fn constraints(&self) -> Constraints {
+        Constraints {
+            metered: self.or("metered", 0) == 1,
+            low_power: self.or("low_power", 0) == 1,
         }
     }
 

@@ -314,6 +314,18 @@ impl Store {
         lease::release(&self.conn, &self.options.holder)
     }
 
+    /// Leaves no statement open and little in the log, for a process that may be stopped at any moment.
+    pub fn tidy_up(&mut self) {
+        self.conn.flush_prepared_statement_cache();
+        // Whoever reads or writes meanwhile is not waited for: the log then stays as it is.
+        let done = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = done {
+            tracing::debug!(%error, "the log could not be moved into the database");
+        }
+    }
+
     /// Remembers the engine's state for status readers in other processes.
     pub fn note_state(&mut self, rest: &Rest) -> Result<(), StoreError> {
         let tx = self

@@ -38,6 +38,9 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
         );
     }
     let sync = sync::Args {
+        max_bytes: None,
+        max_requests: None,
+        order: Default::default(),
         database: Database { path: args.path },
         connection: args.connection,
         budget: args.budget,

@@ -101,8 +101,12 @@ impl Connection {
         builder.log_values(logging::shows_values())
     }
 
-    /// Starts an engine on an attached database.
-    pub(crate) fn start(&self, database: &Database) -> Result<Syncline, Failure> {
+    /// Starts an engine on an attached database, with what else is said of it.
+    pub(crate) fn start(
+        &self,
+        database: &Database,
+        more: impl FnOnce(Builder) -> Builder,
+    ) -> Result<Syncline, Failure> {
         // Read-only first: a file of a newer version, or one not attached, is left as it is.
         let status = status::read(&database.read()?, crate::database::now())?;
         let url = self.config()?.and_then(|config| config.url);
@@ -111,7 +115,7 @@ impl Connection {
         {
             return Err(StoreError::AttachedElsewhere(attached).into());
         }
-        Ok(self.builder(&database.path)?.open()?)
+        Ok(more(self.builder(&database.path)?).open()?)
     }
 }
 

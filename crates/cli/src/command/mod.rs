@@ -11,6 +11,7 @@ mod explain;
 mod migrate;
 mod outbox;
 mod run;
+mod schedule;
 mod serve;
 mod status;
 mod sweep;

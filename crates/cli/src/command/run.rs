@@ -1,13 +1,16 @@
 //! `syncline run`: keeps a database in sync until it is told to stop.
 //!
 //! Decides nothing: it starts the engine, logs what the engine tells, passes on the asks of other
-//! processes, and notices when the token's file was replaced.
+//! processes and of signals, and tells the engine what it notices: a network that comes and goes, that the
+//! machine slept, that the token's file was replaced.
 
 use super::engine::{Connection, credentials_needed};
+use super::schedule::Schedule;
 use crate::cycle::{self, Tally};
 use crate::database::Database;
 use crate::logging::private;
-use crate::signal::Stop;
+use crate::signal::{Stop, Wish, Wishes};
+use crate::surroundings::{Noticed, Surroundings};
 use crate::{Failure, Global, Report};
 use serde_json::json;
 use std::future::Future;
@@ -23,13 +26,15 @@ const ASKED_PATIENCE: Duration = Duration::from_secs(20);
 /// Keep a database in sync, until SIGTERM or SIGINT
 ///
 /// Whatever any program writes is pushed within a moment. Says what happens on stderr: warnings,
-/// and with -v every change.
+/// and with -v every change. SIGUSR1: sync now. SIGUSR2: rest, and with the next one go on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     database: Database,
     #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    schedule: Schedule,
 }
 
 pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
@@ -39,9 +44,12 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
         .map_err(|error| Failure::new("runtime", error.to_string()))?;
     let engine = runtime.block_on(async {
         let mut stop = Stop::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
-        let engine = args.connection.start(&args.database)?;
+        let wishes = Wishes::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
+        let schedule = &args.schedule;
+        let engine = (args.connection).start(&args.database, |builder| schedule.apply(builder))?;
         tracing::info!(database = %args.database.path.display(), "syncing");
-        keep_syncing(&engine, &args, &mut stop).await?;
+        let nudges = Nudges::new(wishes, engine.status()?.remote, args.schedule.paused());
+        keep_syncing(&engine, &args, &mut stop, nudges).await?;
         Ok::<_, Failure>(engine)
     })?;
     engine.close();
@@ -52,7 +60,12 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
     )
 }
 
-async fn keep_syncing(engine: &Syncline, args: &Args, stop: &mut Stop) -> Result<(), Failure> {
+async fn keep_syncing(
+    engine: &Syncline,
+    args: &Args,
+    stop: &mut Stop,
+    mut nudges: Nudges,
+) -> Result<(), Failure> {
     let mut notices = engine.notices();
     let mut changes = engine.status_stream()?;
     let mut asks = Asks::new(args)?;
@@ -73,10 +86,65 @@ async fn keep_syncing(engine: &Syncline, args: &Args, stop: &mut Stop) -> Result
                 asks.look(engine);
             },
             end = asks.done() => asks.answer(&end),
+            nudge = nudges.next() => nudges.pass_on(nudge, engine),
             _ = second.tick() => if engine.state() == State::BlockedAuth && token.replaced() {
                 tracing::info!("the token's file was replaced");
                 engine.trigger_sync(Reason::AuthRefreshed);
             },
+        }
+    }
+}
+
+/// What comes from outside of the file and of the engine.
+struct Nudges {
+    wishes: Wishes,
+    surroundings: Surroundings,
+    rests: bool,
+}
+
+enum Nudge {
+    Wish(Wish),
+    Noticed(Noticed),
+}
+
+impl Nudges {
+    fn new(wishes: Wishes, remote: Option<String>, rests: bool) -> Self {
+        Self {
+            wishes,
+            surroundings: Surroundings::watch(&remote.unwrap_or_default()),
+            rests,
+        }
+    }
+
+    async fn next(&mut self) -> Nudge {
+        tokio::select! {
+            wish = self.wishes.next() => Nudge::Wish(wish),
+            noticed = self.surroundings.next() => Nudge::Noticed(noticed),
+        }
+    }
+
+    fn pass_on(&mut self, nudge: Nudge, engine: &Syncline) {
+        match nudge {
+            Nudge::Wish(Wish::Sync) => {
+                tracing::info!("a signal asks for a sync");
+                engine.trigger_sync(Reason::UserAsked);
+            }
+            Nudge::Wish(Wish::Toggle) => {
+                self.rests = !self.rests;
+                tracing::info!(rests = self.rests, "a signal asks for rest, or to go on");
+                match self.rests {
+                    true => engine.pause(),
+                    false => engine.resume(),
+                }
+            }
+            Nudge::Noticed(noticed) => {
+                tracing::info!(?noticed, "noticed");
+                match noticed {
+                    Noticed::NetworkAvailable => engine.trigger_sync(Reason::NetworkAvailable),
+                    Noticed::NetworkLost => engine.network_lost(),
+                    Noticed::Woken => engine.trigger_sync(Reason::Foreground),
+                }
+            }
         }
     }
 }

@@ -5,14 +5,15 @@ mod dry_run;
 mod summary;
 
 use super::engine::Connection;
+use super::schedule::Order;
 use crate::cycle::{End, Ended, Tally};
 use crate::database::{self, Database};
 use crate::signal::Stop;
-use crate::{Failure, Global, Report, span};
+use crate::{Failure, Global, Report, size, span};
 use beside::Beside;
 use std::time::{Duration, Instant};
 use summary::By;
-use syncline::{Notice, NoticeStream, SyncEnd, Syncline};
+use syncline::{Budget, Notice, NoticeStream, SyncEnd, Syncline};
 use syncline_store::outbox_view;
 
 /// Push and pull everything once
@@ -30,6 +31,15 @@ pub(crate) struct Args {
     /// The longest to wait, such as 25s or 5m
     #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
     pub(super) budget: Duration,
+    /// Send and receive at most so much, such as 500kB or 2MB (mutations and changes before
+    /// compression), and say what is left
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(super) max_bytes: Option<u64>,
+    /// Make at most so many requests, and say what is left
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_requests: Option<u64>,
+    #[command(flatten)]
+    pub(super) order: Order,
     /// Only print what would be sent, one batch after the other; nothing is sent or changed
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -44,11 +54,22 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("runtime", error.to_string()))?;
-    let engine = args.connection.start(&args.database)?;
+    let bounded = args.max_bytes.is_some() || args.max_requests.is_some();
+    let engine = args.connection.start(&args.database, |builder| {
+        let builder = args.order.apply(builder);
+        match bounded {
+            // So that not even the first request escapes the count.
+            true => builder.start_paused(),
+            false => builder,
+        }
+    })?;
     let mut notices = engine.notices();
     let mut tally = Tally::default();
     let (ended, by) = runtime.block_on(async {
         let mut stop = Stop::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
+        if bounded {
+            return Ok(pass(&engine, &args, &mut notices, &mut tally, &mut stop).await);
+        }
         sync(
             &engine,
             &args.database,
@@ -67,6 +88,38 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
         }
     });
     summary::report(&args.database, &ended, by, &tally)
+}
+
+/// One pass within its bounds. Where another process is the engine, it is left alone: it has no bounds.
+async fn pass(
+    engine: &Syncline,
+    args: &Args,
+    notices: &mut NoticeStream,
+    tally: &mut Tally,
+    stop: &mut Stop,
+) -> (Ended, By) {
+    let mut budget = Budget::time(args.budget);
+    if let Some(bytes) = args.max_bytes {
+        budget = budget.bytes(bytes);
+    }
+    if let Some(requests) = args.max_requests {
+        budget = budget.requests(requests);
+    }
+    let pass = engine.run_for(budget);
+    tokio::pin!(pass);
+    let end = loop {
+        tokio::select! {
+            biased;
+            () = stop.wait() => {
+                return (Ended::new(End::Interrupted, "stopped by a signal"), By::Us);
+            }
+            notice = notices.next() => if let Some(notice) = notice {
+                tally.take(&notice);
+            },
+            pass = &mut pass => break pass.end,
+        }
+    };
+    (tally.ended(&end), By::Us)
 }
 
 /// Syncs until everything is done that the budget allows.

@@ -233,7 +233,9 @@ impl Driver {
         );
         let client = self.engine.store().client_id();
         match client {
-            Ok(client) if busy || self.rests() => self.listener.start(client),
+            Ok(client) if !self.passes.is_under_way() && (busy || self.rests()) => {
+                self.listener.start(client)
+            }
             _ => self.listener.hush(),
         }
     }

@@ -4,7 +4,7 @@ use super::super::engine::credentials_needed;
 use crate::cycle::{End, Ended, Tally};
 use crate::database::{self, Database};
 use crate::exit::{Finding, of_sync};
-use crate::{Exit, Failure, Report, text};
+use crate::{Exit, Failure, Report, size, text};
 use serde::Serialize;
 use syncline::Status;
 use syncline_store::outbox_view::{self, EntryView, Which};
@@ -34,6 +34,8 @@ struct Summary<'a> {
     exit: u8,
     #[serde(flatten)]
     tally: &'a Tally,
+    /// About how many bytes are still to be sent.
+    bytes_left: u64,
     pending: u64,
     in_flight: u64,
     failed: u64,
@@ -61,6 +63,7 @@ pub(super) fn report(
         by,
         exit: 0,
         tally,
+        bytes_left: outbox_view::left(&conn)?.bytes,
         pending: of("pending"),
         in_flight: of("in_flight"),
         failed: of("failed"),
@@ -123,7 +126,11 @@ fn describe(database: &Database, summary: &Summary<'_>, status: &Status) -> Stri
     let unsettled = summary.pending + summary.in_flight;
     lines.push(match (summary.end, unsettled) {
         (End::Complete, 0) => "nothing is left to send".to_owned(),
-        (_, n) => format!("{} still to be sent", text::count(n, "mutation")),
+        (_, n) => format!(
+            "{} still to be sent (about {})",
+            text::count(n, "mutation"),
+            size::human(summary.bytes_left)
+        ),
     });
     if summary.inbox > 0 {
         let n = text::count(summary.inbox, "change");
