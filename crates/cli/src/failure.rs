@@ -182,6 +182,7 @@ impl From<Error> for Failure {
                 .exit(Exit::Unreachable)
                 .hint("is a server running there? nothing was created; try again later"),
             Error::Answer(error) => Failure::new("remote-refuses", error.to_string()),
+            Error::NotATrace(_) => Failure::usage("not-a-trace", error.to_string()),
             Error::Exists(_) => Failure::new("exists", error.to_string()),
             Error::NothingToClone(_) => Failure::new("nothing-to-clone", error.to_string()),
             Error::Config(error) => Failure::usage("bad-config", error.to_string())

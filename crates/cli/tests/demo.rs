@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used)]
 
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn syncline(arguments: &[&str]) -> Output {
@@ -171,4 +171,58 @@ fn a_file_is_no_folder_to_keep() {
     assert_eq!(code(&output), 2);
     assert_eq!(json(&output)["error"]["code"], "keep-folder");
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+}
+
+/// Every file of a folder that is a trace.
+fn traces(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).expect("the folder is kept");
+    let paths = files.map(|file| file.expect("it can be read").path());
+    let mut traces: Vec<PathBuf> = paths
+        .filter(|path| path.to_string_lossy().contains(".trace"))
+        .collect();
+    traces.sort();
+    traces
+}
+
+/// With `UPDATE_TRACES=1` they become regression tests of the state machine.
+#[test]
+fn what_its_devices_recorded_replays_and_shows_no_values() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("kept");
+    let demo = syncline(&["demo", "--quiet", "--keep", &folder.to_string_lossy()]);
+    assert_eq!(code(&demo), 0, "{}", stdout(&demo));
+    let recorded = traces(&folder);
+    assert!(
+        recorded.len() >= 3,
+        "the laptop starts more than once: {recorded:?}"
+    );
+    for path in recorded {
+        let shown = path.to_string_lossy().into_owned();
+        let replayed = syncline(&["replay", &shown, "--json"]);
+        let told = json(&replayed);
+        assert_eq!(code(&replayed), 0, "{shown}: {told:#}");
+        assert_eq!(told["same"], true, "{told:#}");
+        assert!(told["inputs"].as_u64() > Some(3), "{told:#}");
+        let text = std::fs::read_to_string(&path).expect("a trace is text");
+        for value in [
+            "seeds",
+            "tomatoes",
+            "Garden",
+            "kitchen",
+            "Boil",
+            "maximum of 5",
+            "eyJ",
+        ] {
+            assert!(!text.contains(value), "{value} is in {shown}");
+        }
+        if std::env::var_os("UPDATE_TRACES").is_some() {
+            let name = path
+                .file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .replace(".trace.1", "-before.trace");
+            let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/traces");
+            std::fs::write(kept.join(format!("demo-{name}")), text).expect("it is written");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Setting an engine up: every setting has a default that works.
 
 use crate::driver::{self, Driver};
-use crate::{Clock, ConfigFile, Error, Syncline, write};
+use crate::{Clock, ConfigFile, Error, Recording, Syncline, write};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,7 @@ pub struct Builder {
     schedule: Schedule,
     records: Option<Arc<dyn InstallationRecords>>,
     watcher: Option<Watcher>,
+    recording: Option<Recording>,
 }
 
 impl Builder {
@@ -80,6 +81,7 @@ impl Builder {
             schedule: Schedule::default(),
             records: None,
             watcher: None,
+            recording: None,
         }
     }
 
@@ -354,6 +356,13 @@ impl Builder {
         self
     }
 
+    /// Keeps a trace of everything that happens to the engine, to be looked at with `syncline replay`.
+    #[must_use]
+    pub fn record(mut self, recording: Recording) -> Self {
+        self.recording = Some(recording);
+        self
+    }
+
     /// Those that were named for attaching and those of which rules were declared.
     fn wanted_tables(&self) -> Option<Tables> {
         let ruled = self.rules.keys().cloned();
@@ -405,6 +414,8 @@ impl Builder {
 
     /// Attaches what is to be attached, opens the store and starts the engine on its own thread.
     pub fn open(self) -> Result<Syncline, Error> {
+        // Before anything is touched: the wrong file may have been named.
+        let recording = self.recording.as_ref().map(Recording::start).transpose()?;
         self.attach_only()?;
         let file = open_existing(&self.path)?;
         let settings = match self.settings_of(&file)? {
@@ -425,7 +436,7 @@ impl Builder {
         let remote = self.make_remote(&store, &settings)?;
         let writer = write::connect(&self.path, &settings)?;
         let live = self.schedule.live.unwrap_or_else(|| settings.live());
-        let driver = Driver::new(store, remote, config, live, &self.path)?;
+        let driver = Driver::new(store, remote, config, live, recording, &self.path)?;
         Syncline::start(driver, writer, settings.outbox_rows(), &self.path, start)
     }
 

@@ -9,6 +9,7 @@ mod watch;
 
 use crate::awaiting::{Awaiting, SyncedEnd, Writes};
 use crate::handle::{SyncEnd, Told};
+use crate::record::TraceFile;
 use crate::{Clock, Engine, Error, Outgoing};
 use live::Listener;
 use pass::{PassEnd, Passes};
@@ -16,6 +17,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use syncline_core::trace::Recorder;
 use syncline_core::{
     Allowance, Config, CycleEnd, Input, Notice, Reason, Remote, RemoteError, RemoteRequest, State,
 };
@@ -114,6 +116,7 @@ impl Driver {
         remote: Arc<dyn Remote>,
         config: Config,
         live: LiveUpdates,
+        recording: Option<(Recorder, TraceFile)>,
         path: &Path,
     ) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -122,9 +125,13 @@ impl Driver {
         let no_watch = |error: std::io::Error| Error::NotRunning(Some(error.to_string()));
         let writes = Watch::start(path).map_err(no_watch)?;
         let listener = Listener::new(Arc::clone(&remote), config.clone(), live)?;
+        let mut engine = Engine::new(store, config, random_seed()?)?;
+        if let Some((recorder, file)) = recording {
+            engine.record(recorder, file);
+        }
         Ok(Self {
             listener,
-            engine: Engine::new(store, config, random_seed()?)?,
+            engine,
             remote,
             clock: Clock::start(),
             tasks: JoinSet::new(),

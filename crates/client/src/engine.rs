@@ -1,7 +1,9 @@
 //! Machine plus store: synchronous and deterministic. It does store work itself and hands
 //! everything else out. The driver and the simulator run this same engine.
 
+use crate::record::{Tape, TraceSink};
 use std::collections::VecDeque;
+use syncline_core::trace::Recorder;
 use syncline_core::{
     Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteError, RemoteRequest, RequestId,
     State, WakeReason,
@@ -30,6 +32,8 @@ pub struct Engine {
     rest: VecDeque<Effect>,
     /// Noticed before there was anyone to tell.
     untold: Vec<Notice>,
+    /// The flight recorder, when it is on.
+    tape: Option<Tape>,
 }
 
 impl Engine {
@@ -47,7 +51,14 @@ impl Engine {
             trouble: None,
             rest: VecDeque::new(),
             untold,
+            tape: None,
         })
+    }
+
+    /// From here on, keeps a trace of everything that happens to the machine. What cannot be kept ends
+    /// the recording and nothing else.
+    pub fn record(&mut self, recorder: Recorder, sink: impl TraceSink + 'static) {
+        self.tape = Some(Tape::new(recorder, Box::new(sink)));
     }
 
     /// Takes one input, does the store work that follows from it, and hands out the rest in order.
@@ -101,11 +112,24 @@ impl Engine {
                 }
             }
             match inputs.pop_front() {
-                Some(input) => self.rest.extend(self.machine.handle(input, now)),
+                Some(input) => {
+                    let effects = self.decide(input, now);
+                    self.rest.extend(effects);
+                }
                 None => break,
             }
         }
         self.note_state(now);
+    }
+
+    fn decide(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let Some(tape) = &mut self.tape else {
+            return self.machine.handle(input, now);
+        };
+        tape.before(&self.machine, &input, now);
+        let effects = self.machine.handle(input, now);
+        tape.after(&self.machine, &effects);
+        effects
     }
 
     fn remember_error(&mut self, notice: &Notice) {

@@ -63,6 +63,9 @@ pub enum Error {
     /// A value can never be synced.
     #[error(transparent)]
     Value(#[from] ValueError),
+    /// A recording never takes the place of something else.
+    #[error("{} is there and is no trace; record into another file", .0.display())]
+    NotATrace(PathBuf),
     /// The machine gives no randomness.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),

@@ -46,6 +46,7 @@ mod driver;
 mod engine;
 mod error;
 mod handle;
+mod record;
 mod write;
 
 pub use awaiting::{SyncedEnd, Writes};
@@ -56,9 +57,11 @@ pub use driver::pass::{Budget, PassEnd};
 pub use engine::{Engine, Outgoing};
 pub use error::Error;
 pub use handle::{NoticeStream, StatusStream, SyncEnd, Syncline};
+pub use record::{Recording, TraceSink};
 pub use write::{Grouping, Recorded, WriteOptions};
 
 pub use rusqlite;
+pub use syncline_core::trace;
 pub use syncline_core::{
     Allowance, Config, Constraints, CycleEnd, Effect, EntityRef, Input, Live, MutationError,
     Notice, Now, Policy, Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId,

@@ -28,6 +28,7 @@ pub struct Batch {
     /// The entries.
     pub entries: Vec<BatchEntry>,
     /// How many bytes their mutations have.
+    #[serde(default, skip_serializing_if = "crate::trace::is_default")]
     pub bytes: u64,
 }
 

@@ -57,6 +57,7 @@ pub enum RemoteRequest {
         /// At most this many changes.
         limit: usize,
         /// About so many bytes of changes at most, where they are counted; one change always comes.
+        #[serde(default, skip_serializing_if = "crate::trace::is_default")]
         bytes: Option<u64>,
     },
 }
@@ -86,6 +87,7 @@ pub struct Page {
     /// The page's end.
     pub end: PageEnd,
     /// How many bytes the changes had as they came, uncompressed.
+    #[serde(default, skip_serializing_if = "crate::trace::is_default")]
     pub bytes: u64,
 }
 

@@ -20,3 +20,9 @@ pub(crate) use redact::Redact;
 pub use redact::Redactor;
 pub use replay::{Replay, Step, Trace};
 pub use summary::summary;
+
+/// Whether a field is left out of a trace. One that is added to an input or an effect is to be left
+/// out where it has its default, so that traces from before it keep their hashes.
+pub(crate) fn is_default<T: Default + PartialEq>(field: &T) -> bool {
+    *field == T::default()
+}

@@ -1,12 +1,18 @@
 //! Laws of traces: what is recorded of any run replays to the same effects, whether values are shown
 //! or hidden and wherever the trace begins; nothing hidden is in it; damage is told, never a panic.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)] // a test reads files
 
 #[path = "trace/rig.rs"]
 mod rig;
 
 use proptest::prelude::*;
 use rig::{Rig, SECRET};
+use std::path::Path;
 use syncline_core::trace::{Recorder, Redactor, RunHash, Step, Trace, TraceError};
 use syncline_core::{Config, Dice};
 
@@ -158,4 +164,61 @@ fn a_hash_of_something_else_is_a_difference() {
     let (recorded, replayed) = (step.recorded.unwrap(), step.replayed.unwrap());
     assert_eq!(recorded.out[0].summary, replayed.out[0].summary);
     assert_ne!(recorded.out[0].hash, replayed.out[0].hash);
+}
+
+/// The traces of `tests/traces` by name. A trace of a device on which something went wrong becomes a
+/// regression test by being copied there.
+fn kept_traces() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
+    let mut traces: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read(path).unwrap())
+        })
+        .collect();
+    traces.sort();
+    traces
+}
+
+#[test]
+fn every_kept_trace_replays() {
+    let traces = kept_traces();
+    assert!(traces.len() >= 8, "{}", traces.len());
+    for (name, bytes) in traces {
+        let trace = Trace::read(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let difference = first_difference(trace).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            difference.is_none(),
+            "{name} differs; if that is wanted, record them anew (docs/trace.md): {difference:#?}"
+        );
+    }
+}
+
+#[test]
+fn another_rule_is_seen_in_a_kept_trace() {
+    let traces = kept_traces();
+    let seen = |name: &str, change: fn(&mut Config)| {
+        let (_, bytes) = traces.iter().find(|(kept, _)| kept == name).unwrap();
+        let mut trace = Trace::read(bytes).unwrap();
+        change(&mut trace.header.config);
+        let step = first_difference(trace).unwrap().expect("a difference");
+        let (recorded, replayed) = (step.recorded.unwrap(), step.replayed.unwrap());
+        (recorded.out, replayed.out, recorded.wake, replayed.wake)
+    };
+    let (recorded, replayed, ..) = seen("bad-network-1.trace", |config| {
+        config.backoff_base_ms += 50;
+    });
+    let waits = |out: &[syncline_core::trace::EffectMark]| {
+        let mut summaries = out.iter().map(|effect| effect.summary.clone());
+        summaries.find(|summary| summary.starts_with("tell backing-off"))
+    };
+    assert_ne!(waits(&recorded).unwrap(), waits(&replayed).unwrap());
+    // What is only a deadline is seen as well.
+    let (recorded, replayed, before, after) = seen("schedule-1.trace", |config| {
+        config.debounce_ms += 1;
+    });
+    assert_eq!(recorded, replayed);
+    assert_ne!(before, after);
 }

@@ -1,10 +1,12 @@
 //! One device: an app's database, an engine on it that can be stopped and started, and a link.
 
 use crate::link::Link;
+use crate::recording::Traces;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use syncline::trace::Recorder;
 use syncline::{
     Checkpoint, Config, Engine, Existing, Notice, Now, Policy, RequestId, Store, StoreOptions,
     Watcher,
@@ -32,6 +34,8 @@ pub struct Device {
     /// How long one of them may take.
     pub(crate) resolver_deadline_ms: u64,
     pub(crate) starts: u64,
+    /// What its engines were recorded into, one trace for each start.
+    pub(crate) traces: Traces,
 }
 
 impl Device {
@@ -98,6 +102,7 @@ impl Device {
             resolvers: BTreeMap::new(),
             resolver_deadline_ms: 60_000,
             starts: seed,
+            traces: Traces::default(),
         }
     }
 
@@ -107,6 +112,7 @@ impl Device {
         config: &Config,
         checkpoint: Option<Checkpoint>,
         watcher: Option<Watcher>,
+        recorder: Option<fn() -> Recorder>,
     ) {
         self.starts += 1;
         let mut options =
@@ -117,7 +123,11 @@ impl Device {
         options.checkpoint = checkpoint;
         options.records = Some(Arc::new(StateDirectory::new(&self.state)));
         let store = Store::open(&self.path, options).unwrap();
-        self.engine = Some(Engine::new(store, config.clone(), self.starts).unwrap());
+        let mut engine = Engine::new(store, config.clone(), self.starts).unwrap();
+        if let Some(recorder) = recorder {
+            engine.record(recorder(), self.traces.clone());
+        }
+        self.engine = Some(engine);
     }
 
     /// The engine.

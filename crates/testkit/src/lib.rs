@@ -24,6 +24,8 @@
 mod copies;
 mod device;
 mod link;
+mod look;
+mod recording;
 mod world;
 
 pub use copies::Machine;

@@ -2,10 +2,10 @@
 
 use crate::device::Device;
 use crate::link::{Delivery, Fault, Traffic};
-use rusqlite::types::Value as SqlValue;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use syncline::trace::Recorder;
 use syncline::{
     Checkpoint, Config, Engine, Existing, Input, Outgoing, Policy, Reason, State, Status, Watcher,
 };
@@ -29,6 +29,7 @@ pub struct World {
     devices: BTreeMap<String, Device>,
     config: Config,
     checkpoint: Option<Checkpoint>,
+    pub(crate) recorder: Option<fn() -> Recorder>,
     now: Now,
     /// By how much the devices' clocks were set.
     set_by: i64,
@@ -52,6 +53,7 @@ impl World {
             devices: BTreeMap::new(),
             config: Config::default(),
             checkpoint: None,
+            recorder: None,
             now: Now {
                 monotonic_ms: 1_000,
                 unix_ms: 1_800_000_000_000,
@@ -144,7 +146,7 @@ impl World {
     }
 
     pub(crate) fn add_device(&mut self, name: &str, mut device: Device) {
-        device.start(&self.config, self.checkpoint, None);
+        device.start(&self.config, self.checkpoint, None, self.recorder);
         self.devices.insert(name.to_owned(), device);
     }
 
@@ -220,16 +222,6 @@ impl World {
             .app
             .execute_batch(sql)
             .unwrap_or_else(|error| panic!("{name}: {sql}: {error}"));
-    }
-
-    /// The first column of a query on a device, as text.
-    pub fn rows(&mut self, name: &str, sql: &str) -> Vec<String> {
-        let app = &self.get(name).app;
-        let mut statement = app.prepare(sql).unwrap();
-        let rows = statement
-            .query_map([], |row| row.get::<_, SqlValue>(0))
-            .unwrap();
-        rows.map(|value| text(&value.unwrap())).collect()
     }
 
     /// The next request of a device goes wrong like this; several faults wait in line.
@@ -384,8 +376,8 @@ impl World {
 
     fn start(&mut self, name: &str, watcher: Option<Watcher>) {
         self.pass(self.config.lease_ttl_ms + 1);
-        let (config, checkpoint) = (self.config.clone(), self.checkpoint);
-        self.get(name).start(&config, checkpoint, watcher);
+        let (config, checkpoint, recorder) = (self.config.clone(), self.checkpoint, self.recorder);
+        self.get(name).start(&config, checkpoint, watcher, recorder);
     }
 
     /// Time passes; deadlines are not looked at.
@@ -542,33 +534,6 @@ impl World {
             }
         }
     }
-
-    /// Every row of every app table of a device, as text.
-    pub fn dump(&mut self, name: &str) -> Vec<String> {
-        let tables = self.rows(
-            name,
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'syncline%'
-                AND name NOT LIKE 'sqlite%' ORDER BY name",
-        );
-        let app = &self.get(name).app;
-        let mut lines = Vec::new();
-        for table in tables {
-            let mut statement = app.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
-            let columns = statement.column_count();
-            let rows = statement.query_map([], |row| {
-                (0..columns)
-                    .map(|index| row.get::<_, SqlValue>(index).map(|v| text(&v)))
-                    .collect()
-            });
-            let rows: Vec<Vec<String>> = rows.unwrap().collect::<Result<_, _>>().unwrap();
-            lines.extend(
-                rows.into_iter()
-                    .map(|row| format!("{table}: {}", row.join(" | "))),
-            );
-        }
-        lines.sort();
-        lines
-    }
 }
 
 fn serve(storage: MemoryStorage, rules: &ServerConfig) -> Service<MemoryStorage> {
@@ -585,14 +550,4 @@ fn is_waiting(engine: &Engine) -> bool {
     engine
         .next_wakeup()
         .is_some_and(|(_, why)| matches!(why, Debounce | EntryDue))
-}
-
-fn text(value: &SqlValue) -> String {
-    match value {
-        SqlValue::Null => "NULL".to_owned(),
-        SqlValue::Integer(integer) => integer.to_string(),
-        SqlValue::Real(real) => format!("{real:?}"),
-        SqlValue::Text(text) => text.clone(),
-        SqlValue::Blob(bytes) => format!("{bytes:02x?}"),
-    }
 }

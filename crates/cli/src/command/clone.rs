@@ -1,6 +1,6 @@
 //! `syncline clone`: the same tables and rows on another device.
 
-use super::engine::Connection;
+use super::engine::{Connection, Record};
 use super::sync;
 use crate::database::Database;
 use crate::{Failure, Global, Report, span};
@@ -43,6 +43,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
         order: Default::default(),
         database: Database { path: args.path },
         connection: args.connection,
+        record: Record::default(),
         budget: args.budget,
         dry_run: false,
     };

@@ -5,7 +5,8 @@ use crate::database::Database;
 use crate::{Exit, Failure, logging, words};
 use std::path::{Path, PathBuf};
 use syncline::{
-    Builder, ConfigFile, ConfiguredToken, Error, StoreError, Syncline, TokenCommand, TokenSource,
+    Builder, ConfigFile, ConfiguredToken, Error, Recording, StoreError, Syncline, TokenCommand,
+    TokenSource,
 };
 use syncline_protocol::TraceParent;
 use syncline_store::status;
@@ -15,6 +16,31 @@ const TOKEN_VARIABLE: &str = "SYNCLINE_TOKEN";
 
 /// The variable that names the trace that the requests belong to.
 const TRACE_VARIABLE: &str = "TRACEPARENT";
+
+/// Whether a trace is kept, and where.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Record {
+    /// Keep a trace of everything that happens in this file, for `syncline replay`; values are hidden
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Show the values of rows in the trace
+    #[arg(long, requires = "record")]
+    record_values: bool,
+}
+
+impl Record {
+    /// Tells the engine to be.
+    pub(crate) fn apply(&self, builder: Builder) -> Builder {
+        let Some(path) = &self.record else {
+            return builder;
+        };
+        let recording = Recording::new(path);
+        builder.record(match self.record_values {
+            true => recording.showing_values(),
+            false => recording,
+        })
+    }
+}
 
 /// How the remote is reached.
 #[derive(Debug, Clone, clap::Args)]

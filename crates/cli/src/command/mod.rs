@@ -10,6 +10,7 @@ mod engine;
 mod explain;
 mod migrate;
 mod outbox;
+mod replay;
 mod run;
 mod schedule;
 mod serve;
@@ -51,6 +52,7 @@ commands! {
     Run => run,
     Status => status,
     Explain => explain,
+    Replay => replay,
     Outbox => outbox,
     Conflicts => conflicts,
     Sweep => sweep,

@@ -4,7 +4,7 @@
 //! processes and of signals, and tells the engine what it notices: a network that comes and goes, that the
 //! machine slept, that the token's file was replaced.
 
-use super::engine::{Connection, credentials_needed};
+use super::engine::{Connection, Record, credentials_needed};
 use super::schedule::Schedule;
 use crate::cycle::{self, Tally};
 use crate::database::Database;
@@ -35,6 +35,8 @@ pub(crate) struct Args {
     connection: Connection,
     #[command(flatten)]
     schedule: Schedule,
+    #[command(flatten)]
+    record: Record,
 }
 
 pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
@@ -46,7 +48,9 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
         let mut stop = Stop::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
         let wishes = Wishes::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
         let schedule = &args.schedule;
-        let engine = (args.connection).start(&args.database, |builder| schedule.apply(builder))?;
+        let engine = (args.connection).start(&args.database, |builder| {
+            args.record.apply(schedule.apply(builder))
+        })?;
         tracing::info!(database = %args.database.path.display(), "syncing");
         let nudges = Nudges::new(wishes, engine.status()?.remote, args.schedule.paused());
         keep_syncing(&engine, &args, &mut stop, nudges).await?;

@@ -4,7 +4,7 @@ mod beside;
 mod dry_run;
 mod summary;
 
-use super::engine::Connection;
+use super::engine::{Connection, Record};
 use super::schedule::Order;
 use crate::cycle::{End, Ended, Tally};
 use crate::database::{self, Database};
@@ -28,6 +28,8 @@ pub(crate) struct Args {
     pub(super) database: Database,
     #[command(flatten)]
     pub(super) connection: Connection,
+    #[command(flatten)]
+    pub(super) record: Record,
     /// The longest to wait, such as 25s or 5m
     #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span::parse)]
     pub(super) budget: Duration,
@@ -56,7 +58,7 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
         .map_err(|error| Failure::new("runtime", error.to_string()))?;
     let bounded = args.max_bytes.is_some() || args.max_requests.is_some();
     let engine = args.connection.start(&args.database, |builder| {
-        let builder = args.order.apply(builder);
+        let builder = args.record.apply(args.order.apply(builder));
         match bounded {
             // So that not even the first request escapes the count.
             true => builder.start_paused(),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use syncline::{
     Choice, Config, ConflictDetails, ConflictFilter, ConflictRules, CycleEnd, FieldRule,
-    HttpRemote, Notice, Status, SyncEnd, Syncline, TokenSource,
+    HttpRemote, Notice, Recording, Status, SyncEnd, Syncline, TokenSource,
 };
 use syncline_store::{conflict, status};
 use tokio::runtime::Handle;
@@ -215,6 +215,7 @@ pub(super) fn open_engine(path: &Path, link: &str, token: &str) -> Result<Syncli
     let builder = Syncline::builder(path)
         .state_dir(path.with_file_name("state"))
         .remote_with(Arc::new(remote))
+        .record(Recording::new(path.with_extension("trace")))
         .config(config);
     Ok(builder.open()?)
 }

@@ -14,6 +14,7 @@ mod explaining;
 mod following;
 mod harness;
 mod outbox;
+mod replaying;
 mod running;
 mod schema_and_sweep;
 mod secrets;
