@@ -271,6 +271,23 @@ fn an_engine_that_lost_its_lease_stands_back() {
     script.matches("fenced");
 }
 
+/// F:A9, I1: account and epoch are checked by the store; a greeting that it could not take in did not
+/// happen, and nothing is sent before another one did.
+#[test]
+fn a_greeting_that_the_store_could_not_take_in_is_asked_for_again() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.greet_in_vain(StoreFault {
+        kind: FaultKind::Unavailable,
+        detail: "disk I/O error".to_owned(),
+    });
+    script.pass_to_wakeup();
+    script.connect();
+    script.claim(&[1]);
+    script.push_applied();
+    script.matches("greeted_again");
+}
+
 #[test]
 fn writes_close_together_travel_together_within_the_longest_wait() {
     let mut script = Script::new();

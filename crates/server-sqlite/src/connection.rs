@@ -64,10 +64,8 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     };
     match result {
         Ok(()) => Ok(tx.commit()?),
-        Err(error) => {
-            tx.rollback()?;
-            Err(error)
-        }
+        // Rolled back when it goes; the error to tell is this one.
+        Err(error) => Err(error),
     }
 }
 

@@ -4,7 +4,6 @@
 use crate::apply::Applier;
 use crate::claim::Claimer;
 use crate::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter, Resolvers};
-use crate::count;
 use crate::definitions;
 pub use crate::entity_types::{EntityTypes, RegisteredType};
 use crate::error::{StoreError, to_json};
@@ -15,7 +14,6 @@ use crate::lease::{self, Lease, Seen};
 use crate::meta;
 use crate::outbox::Kept;
 use crate::page::Arrived;
-use crate::progress;
 use crate::remedy::Discarded;
 use crate::rest::Rest;
 use crate::settings::{Retention, Settings};
@@ -233,7 +231,7 @@ impl Store {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         if follow::cookie(&tx)? != known {
             // The app was quicker, between looking and beginning.
-            tx.rollback()?;
+            drop(tx);
             return self.try_perform(work, now);
         }
         let trail = Trail::begin(&tx);
@@ -250,7 +248,9 @@ impl Store {
         let answer = match identity::check(&tx, &self.client).and_then(|()| session.work(work)) {
             Ok(answer) => answer,
             Err(error) => {
-                tx.rollback()?;
+                // Rolls back, unless SQLite has done so by itself, as it does when a disk fails; whatever
+                // happens here, the error to tell is this one.
+                drop(tx);
                 return Err(error);
             }
         };
@@ -444,7 +444,6 @@ impl Session<'_> {
             StoreWork::Renew => {
                 let ttl = self.options.lease_ttl_ms;
                 lease::acquire(tx, &self.options.holder, ttl, now, &mut self.seen)?;
-                count::catch_up(tx)?;
                 StoreAnswer::Renewed
             }
             StoreWork::Greet(hello) => greet(tx, types, hello, now)?,
@@ -503,8 +502,6 @@ impl Session<'_> {
             )? {
                 Lease::Ours(token) => {
                     self.token = token;
-                    count::catch_up(self.tx)?;
-                    progress::begin_cycle(self.tx)?;
                     StoreAnswer::Acquired
                 }
                 Lease::Theirs { remaining_ms } => StoreAnswer::HeldByOther { remaining_ms },

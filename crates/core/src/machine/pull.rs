@@ -237,7 +237,6 @@ mod tests {
                 count: 0,
                 phase: PagePhase::Feed,
                 at_head: false,
-                to_come: None,
             },
         }
     }

@@ -22,8 +22,6 @@ impl Redact for Machine {
             cycle: self.cycle.redacted(by),
             pusher: self.pusher.redacted(by),
             waiting: self.waiting.redacted(by),
-            // Only ever told, never decided by.
-            refused: None,
             ..self.clone()
         }
     }

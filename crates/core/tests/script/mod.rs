@@ -11,7 +11,7 @@ use std::path::Path;
 use syncline_core::{
     Allowance, Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, CycleEnd,
     Effect, EntityRef, Input, Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer,
-    RemoteError, RemoteRequest, RequestId, StoreAnswer, StoreWork, Survey, SyncOrder,
+    RemoteError, RemoteRequest, RequestId, StoreAnswer, StoreFault, StoreWork, Survey, SyncOrder,
 };
 use syncline_protocol::{
     Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, KeyOutcome,
@@ -113,6 +113,13 @@ impl Script {
             token: None,
             register: None,
         });
+    }
+
+    /// The remote's greeting arrives, and the store cannot take it in.
+    pub(crate) fn greet_in_vain(&mut self, fault: StoreFault) {
+        self.answer(StoreAnswer::Acquired);
+        self.remote("hello", |_| RemoteAnswer::Hello(Ok(hello())));
+        self.answer(StoreAnswer::Failed(fault));
     }
 
     pub(crate) fn claim(&mut self, seqs: &[i64]) {
@@ -222,7 +229,6 @@ impl Script {
             count: 0,
             phase: PagePhase::Feed,
             at_head,
-            to_come: None,
         };
         let page = Page {
             changes: Vec::new(),

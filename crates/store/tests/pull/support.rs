@@ -116,7 +116,6 @@ impl Device {
                 count: changes.len(),
                 phase,
                 at_head: false,
-                to_come: None,
             },
             changes: changes.into_iter().map(PageChange::Valid).collect(),
         };
@@ -139,7 +138,6 @@ impl Device {
                 count: changes.len(),
                 phase,
                 at_head: true,
-                to_come: None,
             },
             changes,
         };

@@ -290,7 +290,6 @@ impl Redact for PageEnd {
             count,
             phase,
             at_head,
-            to_come,
         } = self;
         Self {
             cursor: by.cursor(cursor),
@@ -298,7 +297,6 @@ impl Redact for PageEnd {
             count: *count,
             phase: *phase,
             at_head: *at_head,
-            to_come: *to_come,
         }
     }
 }
