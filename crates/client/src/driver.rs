@@ -205,7 +205,7 @@ impl Driver {
         self.tasks.abort_all();
         self.listener.hush();
         self.engine.stop(self.clock.now());
-        told.engine(self.engine.state(), self.engine.view());
+        told.state(self.engine.state());
     }
 
     fn command(&mut self, command: Command, told: &Told) {
@@ -315,7 +315,7 @@ impl Driver {
             }
         }
         self.awaiting.look(&self.watch);
-        told.engine(self.engine.state(), self.engine.view());
+        told.state(self.engine.state());
     }
 
     fn tell_waiters(&mut self, notice: &Notice) {

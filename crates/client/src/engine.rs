@@ -5,10 +5,9 @@ use crate::record::{Tape, TraceSink};
 use std::collections::VecDeque;
 use syncline_core::trace::Recorder;
 use syncline_core::{
-    Blocked, Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteError, RemoteRequest,
-    RequestId, State, WakeReason,
+    Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteError, RemoteRequest, RequestId,
+    State, WakeReason,
 };
-use syncline_store::status::{BlockedBy, EngineView, Wakeup};
 use syncline_store::{Rest, Store, StoreError, Trouble};
 
 /// What the engine cannot do itself.
@@ -22,16 +21,10 @@ pub enum Outgoing {
     Notice(Notice),
 }
 
-/// Where the machine is, in its own words.
-type Seen = Option<(State, Option<Blocked>, Option<(u64, WakeReason)>)>;
-
 /// The engine of one database.
 pub struct Engine {
     machine: Machine,
     store: Store,
-    /// What the machine said of itself last, and that for people.
-    seen: Seen,
-    view: EngineView,
     /// What was last noted in the store for other processes.
     noted: Option<Rest>,
     trouble: Option<Trouble>,
@@ -54,8 +47,6 @@ impl Engine {
         Ok(Self {
             machine: Machine::new(config, client, seed),
             store,
-            seen: None,
-            view: EngineView::default(),
             noted: None,
             trouble: None,
             rest: VecDeque::new(),
@@ -128,7 +119,6 @@ impl Engine {
                 None => break,
             }
         }
-        self.look_at_machine(now);
         self.note_state(now);
     }
 
@@ -160,68 +150,21 @@ impl Engine {
         self.trouble = Some(Trouble { kind, detail });
     }
 
-    /// Times are translated once for each change, so that the view is the same until the next.
-    fn look_at_machine(&mut self, now: Now) {
-        let seen = Some((
-            self.machine.state(),
-            self.machine.blocked(),
-            self.machine.goes_on(),
-        ));
-        if seen == self.seen {
-            return;
-        }
-        self.seen = seen;
-        let at =
-            |monotonic_ms: u64| now.unix_after_ms(monotonic_ms.saturating_sub(now.monotonic_ms));
-        self.view = EngineView {
-            state: self.machine.state().as_str().to_owned(),
-            blocked: self.machine.blocked().map(|blocked| BlockedBy {
-                because: blocked.because.as_str().to_owned(),
-                detail: blocked.detail,
-                until: blocked.until_ms.map(at),
-            }),
-            next_wakeup: self.machine.goes_on().map(|(due, reason)| Wakeup {
-                at: at(due),
-                reason: reason.as_str().to_owned(),
-            }),
-        };
-    }
-
-    /// Where the machine rests is written down for `status` in other processes; passing states are
-    /// not. Nor is a moment that moved on alone, until the one that is written has passed: each
-    /// note is a transaction.
+    /// Where the machine rests is written down for `status` in other processes; passing states are not.
     fn note_state(&mut self, now: Now) {
         let state = self.machine.state();
         if matches!(state, State::Connecting | State::Pushing | State::Pulling) {
             return;
         }
-        let debounce = matches!(self.machine.goes_on(), Some((_, WakeReason::Debounce)));
-        let holds = self.noted.as_ref().is_some_and(|rest| {
-            let noted = &rest.engine;
-            let passed = |at: Option<i64>| at.is_some_and(|at| at <= now.unix_ms);
-            let reason = |view: &EngineView| view.next_wakeup.as_ref().map(|w| w.reason.clone());
-            let stale = passed(noted.next_wakeup.as_ref().map(|wakeup| wakeup.at))
-                || reason(noted) != reason(&self.view);
-            noted.state == self.view.state
-                && rest.trouble == self.trouble
-                && noted.blocked == self.view.blocked
-                && (debounce || !stale)
-        });
-        if holds {
-            return;
-        }
+        let until = self.machine.backs_off_until();
         let rest = Rest {
-            engine: self.view.clone(),
+            state: state.as_str(),
             trouble: self.trouble.clone(),
+            until: until.map(|at| now.unix_after_ms(at.saturating_sub(now.monotonic_ms))),
         };
-        if self.store.note_state(&rest).is_ok() {
+        if self.noted.as_ref() != Some(&rest) && self.store.note_state(&rest).is_ok() {
             self.noted = Some(rest);
         }
-    }
-
-    /// Where the engine is, for people.
-    pub fn view(&self) -> &EngineView {
-        &self.view
     }
 
     /// The one next moment at which [`Input::Tick`] is wanted (monotonic milliseconds), and why.

@@ -3,7 +3,6 @@
 use crate::awaiting::{SyncedEnd, Writes};
 use crate::driver::pass::{Budget, PassEnd};
 use crate::driver::{Command, Driver};
-use crate::live_query::LiveQueries;
 use crate::write::{Recorded, WriteOptions};
 use crate::{Builder, Clock, Error, write};
 use rusqlite::{Connection, Transaction};
@@ -15,7 +14,7 @@ use syncline_core::{Constraints, CycleEnd, Input, Notice, Reason, State};
 use syncline_protocol::{EntityId, Fields};
 use syncline_store::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter};
 use syncline_store::ids;
-use syncline_store::status::{self, EngineView, Status};
+use syncline_store::status::{self, Status};
 use syncline_store::{Discarded, Settings};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -30,8 +29,7 @@ pub struct Syncline {
     notices: broadcast::Sender<Notice>,
     /// Subscribed before the engine starts; whoever asks first gets it.
     from_start: Mutex<Option<broadcast::Receiver<Notice>>>,
-    changes: watch::Receiver<Seen>,
-    pub(crate) queries: LiveQueries,
+    changes: watch::Receiver<(State, u64)>,
     writer: Mutex<Connection>,
     /// Unsettled mutations at which a write is refused.
     outbox_rows: u64,
@@ -51,16 +49,7 @@ pub enum SyncEnd {
 /// What the driver tells the handle's holders.
 pub(crate) struct Told {
     notices: broadcast::Sender<Notice>,
-    changes: watch::Sender<Seen>,
-}
-
-/// Where the engine is, and how often something changed.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    state: State,
-    /// `None` before it has said anything.
-    engine: Option<EngineView>,
-    changes: u64,
+    changes: watch::Sender<(State, u64)>,
 }
 
 impl Told {
@@ -70,20 +59,14 @@ impl Told {
         self.changed();
     }
 
-    pub(crate) fn engine(&self, state: State, view: &EngineView) {
-        self.changes.send_if_modified(|seen| {
-            let differs = seen.engine.as_ref() != Some(view);
-            if differs {
-                seen.engine = Some(view.clone());
-                seen.state = state;
-            }
-            differs
-        });
+    pub(crate) fn state(&self, state: State) {
+        self.changes
+            .send_if_modified(|(current, _)| std::mem::replace(current, state) != state);
     }
 
     pub(crate) fn changed(&self) {
         self.changes
-            .send_modify(|seen| seen.changes = seen.changes.wrapping_add(1));
+            .send_modify(|(_, count)| *count = count.wrapping_add(1));
     }
 }
 
@@ -102,11 +85,7 @@ impl Syncline {
     ) -> Result<Self, Error> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (notices, from_start) = broadcast::channel(NOTICES_KEPT);
-        let (sender, changes) = watch::channel(Seen {
-            state: State::Idle,
-            engine: None,
-            changes: 0,
-        });
+        let (sender, changes) = watch::channel((State::Idle, 0));
         let told = Told {
             notices: notices.clone(),
             changes: sender,
@@ -124,7 +103,6 @@ impl Syncline {
             commands,
             notices,
             from_start: Mutex::new(Some(from_start)),
-            queries: LiveQueries::new(path, changes.clone()),
             changes,
             writer: Mutex::new(writer),
             outbox_rows,
@@ -322,12 +300,10 @@ impl Syncline {
         Some(receiver)
     }
 
-    /// Where everything stands, read from the file and from the engine now. Cheap: nothing in it goes
-    /// through the outbox, however much waits there.
+    /// Where everything stands, read from the file now.
     pub fn status(&self) -> Result<Status, Error> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let engine = self.changes.borrow().engine.clone();
-        Ok(status::read_with(&writer, engine, Clock::start().now())?)
+        Ok(status::read(&writer, Clock::start().now())?)
     }
 
     /// The id by which an entity goes now, given one that it had: see [`Notice::IdChanged`]. Ids are
@@ -339,16 +315,14 @@ impl Syncline {
 
     /// The machine's state at this moment.
     pub fn state(&self) -> State {
-        self.changes.borrow().state
+        self.changes.borrow().0
     }
 
-    /// The status now, and again after every change of the engine's state and of the file.
+    /// The status, again after every change of the engine's state and of the file.
     pub fn status_stream(&self) -> Result<StatusStream, Error> {
-        let mut changes = self.changes.clone();
-        changes.mark_changed();
         Ok(StatusStream {
             conn: write::connect(&self.path, &Settings::default())?,
-            changes,
+            changes: self.changes.clone(),
         })
     }
 
@@ -507,17 +481,15 @@ impl Drop for Syncline {
 /// The status after every change; see [`Syncline::status_stream`].
 pub struct StatusStream {
     conn: Connection,
-    changes: watch::Receiver<Seen>,
+    changes: watch::Receiver<(State, u64)>,
 }
 
 impl StatusStream {
-    /// The status: at once the first time, then after a change. Changes in between are seen as one,
-    /// and the last one is always seen. `None` once the engine has ended.
+    /// Waits for a change and reads the status after it; changes in between are seen as one.
+    /// `None` once the engine has ended.
     pub async fn next(&mut self) -> Option<Result<Status, Error>> {
         self.changes.changed().await.ok()?;
-        let engine = self.changes.borrow_and_update().engine.clone();
-        let status = status::read_with(&self.conn, engine, Clock::start().now());
-        Some(status.map_err(Error::from))
+        Some(status::read(&self.conn, Clock::start().now()).map_err(Error::from))
     }
 }
 

@@ -46,7 +46,6 @@ mod driver;
 mod engine;
 mod error;
 mod handle;
-mod live_query;
 mod record;
 mod write;
 
@@ -58,16 +57,15 @@ pub use driver::pass::{Budget, PassEnd};
 pub use engine::{Engine, Outgoing};
 pub use error::Error;
 pub use handle::{NoticeStream, StatusStream, SyncEnd, Syncline};
-pub use live_query::{BlockingLiveQuery, LiveQuery, QueryResult};
 pub use record::{Recording, TraceSink};
 pub use write::{Grouping, Recorded, WriteOptions};
 
 pub use rusqlite;
 pub use syncline_core::trace;
 pub use syncline_core::{
-    Allowance, Blocked, BlockedBecause, Config, Constraints, CycleEnd, Effect, EntityRef, Input,
-    Live, MutationError, Notice, Now, Policy, Reason, Remote, RemoteAnswer, RemoteError,
-    RemoteRequest, RequestId, State, SyncOrder,
+    Allowance, Config, Constraints, CycleEnd, Effect, EntityRef, Input, Live, MutationError,
+    Notice, Now, Policy, Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId,
+    State, SyncOrder,
 };
 pub use syncline_core::{
     Bound, ConflictCause, ConflictInput, ConflictRules, DeleteRule, DeleteRules, FieldRule,
@@ -86,8 +84,7 @@ pub use syncline_store::conflict::{
 };
 pub use syncline_store::definitions::Made;
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
-pub use syncline_store::progress::{Progress, PullProgress, PushProgress};
-pub use syncline_store::status::{BlockedBy, EngineView, LastError, ScopeStatus, Status, Wakeup};
+pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{
     Checkpoint, Discarded, EntryState, Lane, LiveUpdates, Moment, PullMode, SettingError, Settings,
     Store, StoreError, StoreOptions, Watcher,

@@ -154,6 +154,12 @@ impl Faults {
             .is_some_and(Disk::is_dead)
     }
 
+    /// Nothing is noted any more, and calls pass again. What is open stays useless: its log and the
+    /// files may differ from what [`survivors`](Self::survivors) found.
+    pub fn power_is_back(&self) {
+        lock(&self.plan.state).disk = None;
+    }
+
     /// Copies the folder into another one as it is after a power loss now. Files that are not SQLite's
     /// count as synced. Databases have names that end in `.db`.
     pub fn survivors(&self, into: &Path, damage: Damage) {

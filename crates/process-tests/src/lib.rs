@@ -11,6 +11,7 @@
 mod command;
 mod device;
 mod http;
+mod kills;
 mod listing;
 mod process;
 mod proxy;
@@ -21,6 +22,7 @@ mod server;
 
 pub use command::{Tool, python, syncline_command};
 pub use device::{Device, copy_database, copy_state};
+pub use kills::{KillFigures, Programs, kill_again_and_again, kill_migrations};
 pub use listing::listing;
 pub use process::{Ended, Running};
 pub use proxy::{Act, Proxy, Seen, Traffic};

@@ -30,6 +30,8 @@ mod builder;
 mod error;
 mod events;
 mod followed;
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 mod marks;
 mod page;

@@ -195,11 +195,16 @@ impl ServerConfig {
             path: path.to_owned(),
             source,
         })?;
+        Self::parse(&text, path)
+    }
+
+    /// Takes a text for the content of the file at this path.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let toml_error = |message: String| ConfigError::Toml {
             path: path.to_owned(),
             message,
         };
-        let file: File = toml::from_str(&text).map_err(|error| toml_error(error.to_string()))?;
+        let file: File = toml::from_str(text).map_err(|error| toml_error(error.to_string()))?;
         let directory = path.parent().unwrap_or(Path::new("."));
         let defaults = Self::default();
         let limits = file.limits.resolve().map_err(toml_error)?;

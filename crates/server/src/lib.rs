@@ -16,6 +16,8 @@ mod config;
 pub mod conformance;
 mod cursor;
 mod declared;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod hub;
 mod json_scan;

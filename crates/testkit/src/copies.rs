@@ -40,18 +40,32 @@ impl World {
     /// Puts a backup in the place of a device's file and starts its engine again.
     pub fn restore(&mut self, name: &str, backup: &Path) {
         self.crash(name);
+        self.replace_file(name, backup);
+        self.restart(name);
+    }
+
+    /// Puts another file, with its log if it has one, in the place of a device's file, whose engine is
+    /// not running.
+    pub fn replace_file(&mut self, name: &str, with: &Path) {
         let seed = self.next_seed();
         let device = self.get(name);
         let path = device.path.clone();
         // The app has closed its connection as well.
         device.app = Connection::open_in_memory().unwrap();
+        let beside = |path: &Path, suffix| PathBuf::from(format!("{}{suffix}", path.display()));
         for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+            let _ = std::fs::remove_file(beside(&path, suffix));
         }
-        std::fs::copy(backup, &path).unwrap();
+        std::fs::copy(with, &path).unwrap();
+        if beside(with, "-wal").exists() {
+            std::fs::copy(beside(with, "-wal"), beside(&path, "-wal")).unwrap();
+        }
         device.app = Connection::open(&path).unwrap();
+        device
+            .app
+            .pragma_update(None, "foreign_keys", true)
+            .unwrap();
         device.starts = seed;
-        self.restart(name);
     }
 }
 

@@ -14,7 +14,7 @@ use syncline::{
 use syncline_core::{ConflictRules, RemoteRequest, Resolver};
 use syncline_protocol::ClientId;
 use syncline_store::attach::{AttachRequest, Declaration, Tables, attach};
-use syncline_store::{StateDirectory, TypeOptions};
+use syncline_store::{StateDirectory, StoreError, TypeOptions};
 
 /// A named peer in a story.
 pub struct Device {
@@ -79,20 +79,6 @@ impl Device {
         Self::new(path, state, app, seed)
     }
 
-    /// Always holds: what the outbox is said to have is what it has.
-    pub(crate) fn check_counts(&self) {
-        let counted = "SELECT entity_type, state, entries, bytes FROM syncline_backlog";
-        let there =
-            "SELECT entity_type, state, count(*), sum(coalesce(length(CAST(payload AS BLOB)), 0))
-                       FROM syncline_outbox GROUP BY entity_type, state";
-        let differ = format!(
-            "SELECT EXISTS (SELECT * FROM ({counted}) EXCEPT SELECT * FROM ({there}))
-                 OR EXISTS (SELECT * FROM ({there}) EXCEPT SELECT * FROM ({counted}))"
-        );
-        let differ = self.app.query_row(&differ, [], |row| row.get(0));
-        assert!(!differ.unwrap_or(false), "syncline_backlog is wrong");
-    }
-
     /// A device whose file is there and attached.
     pub(crate) fn open(path: PathBuf, state: PathBuf, seed: u64) -> Self {
         let app = Connection::open(&path).unwrap();
@@ -128,6 +114,17 @@ impl Device {
         watcher: Option<Watcher>,
         recorder: Option<fn() -> Recorder>,
     ) {
+        self.try_start(config, checkpoint, watcher, recorder)
+            .unwrap();
+    }
+
+    pub(crate) fn try_start(
+        &mut self,
+        config: &Config,
+        checkpoint: Option<Checkpoint>,
+        watcher: Option<Watcher>,
+        recorder: Option<fn() -> Recorder>,
+    ) -> Result<(), StoreError> {
         self.starts += 1;
         let mut options =
             StoreOptions::new(format!("{:?}#{}", self.path, self.starts), self.starts);
@@ -136,12 +133,13 @@ impl Device {
         options.resolver_deadline_ms = self.resolver_deadline_ms;
         options.checkpoint = checkpoint;
         options.records = Some(Arc::new(StateDirectory::new(&self.state)));
-        let store = Store::open(&self.path, options).unwrap();
-        let mut engine = Engine::new(store, config.clone(), self.starts).unwrap();
+        let store = Store::open(&self.path, options)?;
+        let mut engine = Engine::new(store, config.clone(), self.starts)?;
         if let Some(recorder) = recorder {
             engine.record(recorder(), self.traces.clone());
         }
         self.engine = Some(engine);
+        Ok(())
     }
 
     /// The engine.

@@ -23,6 +23,7 @@
 
 mod copies;
 mod device;
+mod failing;
 mod link;
 mod look;
 mod recording;

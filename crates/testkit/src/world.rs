@@ -27,8 +27,8 @@ pub struct World {
     server: Service<MemoryStorage>,
     rules: ServerConfig,
     devices: BTreeMap<String, Device>,
-    config: Config,
-    checkpoint: Option<Checkpoint>,
+    pub(crate) config: Config,
+    pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) recorder: Option<fn() -> Recorder>,
     now: Now,
     /// By how much the devices' clocks were set.
@@ -156,7 +156,8 @@ impl World {
         self.seeds
     }
 
-    pub(crate) fn folder(&self) -> PathBuf {
+    /// Where the devices' files are.
+    pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
@@ -290,7 +291,7 @@ impl World {
         let mut inputs = VecDeque::from([input]);
         for _ in 0..100_000 {
             let Some(input) = inputs.pop_front() else {
-                return device.check_counts();
+                return;
             };
             let mut all = engine.handle(input, now);
             while let Some(more) = engine.proceed(now) {
@@ -375,9 +376,7 @@ impl World {
     }
 
     fn start(&mut self, name: &str, watcher: Option<Watcher>) {
-        self.pass(self.config.lease_ttl_ms + 1);
-        let (config, checkpoint, recorder) = (self.config.clone(), self.checkpoint, self.recorder);
-        self.get(name).start(&config, checkpoint, watcher, recorder);
+        self.try_start(name, watcher).unwrap();
     }
 
     /// Time passes; deadlines are not looked at.

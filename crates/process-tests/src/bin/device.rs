@@ -2,7 +2,7 @@
 //! told to die at a named moment of a named unit of store work.
 //!
 //! ```text
-//! syncline-test-device DB [OPTION…] attach|sync|run|append LABEL
+//! syncline-test-device DB [OPTION…] attach|sync|run|append LABEL|migrate SCRIPT
 //!   --remote URL  --token TOKEN     with whom to sync
 //!   --attach upload|adopt           attach all tables first
 //!   --set NAME=NUMBER               a setting of the engine
@@ -64,6 +64,11 @@ fn main() -> ExitCode {
         }
         ["run"] => run(&options.open()),
         ["append", label] => append(&options.path, label),
+        ["migrate", script] => {
+            let script = std::fs::read_to_string(script).unwrap();
+            syncline::migrate(&options.path, &script).unwrap();
+            ExitCode::SUCCESS
+        }
         other => panic!("what is {other:?}?"),
     }
 }

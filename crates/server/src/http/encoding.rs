@@ -15,14 +15,14 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// How an answer may be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coding {
+pub(crate) enum Coding {
     Zstd,
     Gzip,
     Identity,
 }
 
 /// The best coding that the client accepts.
-pub(super) fn accepted(headers: &Headers) -> Coding {
+pub(crate) fn accepted(headers: &Headers) -> Coding {
     let accepts = |coding: &str| {
         headers
             .iter()
@@ -50,7 +50,7 @@ pub(super) fn accepted(headers: &Headers) -> Coding {
 }
 
 /// The body decompressed, if it is not larger than `limit` then.
-pub(super) fn decode(
+pub(crate) fn decode(
     body: Vec<u8>,
     coding: Option<&str>,
     limit: usize,
@@ -95,7 +95,7 @@ fn undecodable() -> Refusal {
 }
 
 /// The answer compressed, when that is asked for and pays.
-pub(super) fn encode(mut response: Response, coding: Coding) -> Response {
+pub(crate) fn encode(mut response: Response, coding: Coding) -> Response {
     if response.body.len() < MIN_BYTES {
         return response;
     }

@@ -7,7 +7,7 @@
 mod accept;
 mod body;
 mod correlate;
-mod encoding;
+pub(crate) mod encoding;
 mod live;
 
 use crate::problems::Refusal;
