@@ -1,13 +1,15 @@
 //! The chores of this repository: `cargo xtask test`, `cargo xtask tidy`, `cargo xtask deps`,
-//! `cargo xtask idle`.
+//! `cargo xtask idle`, `cargo xtask torture`.
 //!
 //! Everything here uses the standard library only and never opens a network connection itself.
 
 mod deps;
 mod idle;
+mod json;
 mod suite;
 mod tidy;
 mod tools;
+mod torture;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,6 +25,9 @@ cargo xtask <task>
          bundled SQLite and rustls only (needs the registry)
   idle   measure what an engine costs while nothing happens: CPU and requests
          (Linux; a number of seconds may follow)
+  torture [--minutes M] [--only PART,…] [--seed S] [--no-report]
+         simulate, kill, fail and fuzz for longer than tests may, and write the
+         figures to docs/proof.md
   help   print this text
 ";
 
@@ -37,6 +42,8 @@ pub(crate) enum Failure {
     Findings(usize),
     /// This many checks of the dependencies failed.
     Dependencies(usize),
+    /// This many parts of the torture found something.
+    Torture(usize),
     /// A file or folder of the repository could not be read.
     Read(PathBuf, std::io::Error),
     /// The command line names no task.
@@ -52,6 +59,8 @@ impl fmt::Display for Failure {
             Failure::Findings(count) => write!(f, "{count} house rule findings"),
             Failure::Dependencies(1) => write!(f, "1 dependency check"),
             Failure::Dependencies(count) => write!(f, "{count} dependency checks"),
+            Failure::Torture(1) => write!(f, "1 part found something"),
+            Failure::Torture(count) => write!(f, "{count} parts found something"),
             Failure::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Failure::Usage(word) => write!(f, "no task `{word}`; see `cargo xtask help`"),
         }
@@ -77,6 +86,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
         ["tidy"] => tidy::run(&root()),
         ["deps"] => deps::run(&root()),
         ["idle"] => idle::run(&root(), None),
+        ["torture", ref words @ ..] => torture::run(&root(), words),
         ["idle", seconds] => idle::run(&root(), Some(seconds)),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");

@@ -2,7 +2,7 @@
 //!
 //! Pure functions from the output of `cargo metadata` to findings.
 
-use super::json::Json;
+use crate::json::Json;
 
 /// Packages that must not be there: TLS is rustls, and nothing of the system is linked for it.
 const BANNED: &[&str] = &["native-tls", "openssl", "openssl-sys"];

@@ -5,7 +5,6 @@
 //! change although nothing in the repository did.
 
 mod graph;
-mod json;
 
 use crate::{Failure, suite};
 use std::io;

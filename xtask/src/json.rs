@@ -1,27 +1,29 @@
-//! Just enough JSON to read what `cargo metadata` prints: this program has no dependencies.
+//! Just enough JSON to read what `cargo metadata` and the simulator print: this program has no
+//! dependencies.
 //!
-//! Numbers and escapes beyond the simple ones carry nothing that is asked for and are skipped.
+//! Numbers are kept as they are written. Escapes beyond the simple ones carry nothing that is asked for
+//! and are skipped.
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Text(String),
     List(Vec<Json>),
     Object(Vec<(String, Json)>),
-    /// A number, a boolean or null.
-    Other,
+    /// A number, a boolean or null, as it is written.
+    Word(String),
 }
 
 impl Json {
     /// Reads a whole document; `None` if it is not JSON.
-    pub(super) fn read(text: &str) -> Option<Json> {
+    pub(crate) fn read(text: &str) -> Option<Json> {
         let mut reader = Reader { rest: text };
         let value = reader.value()?;
         reader.rest.trim_start().is_empty().then_some(value)
     }
 
     /// The member `name`, if this is an object that has it.
-    pub(super) fn get(&self, name: &str) -> Option<&Json> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Json> {
         match self {
             Json::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, v)| v),
             _ => None,
@@ -29,15 +31,31 @@ impl Json {
     }
 
     /// The text of the member `name`.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.get(name) {
             Some(Json::Text(text)) => Some(text),
             _ => None,
         }
     }
 
+    /// The number of the member `name`, as it is written.
+    pub(crate) fn word(&self, name: &str) -> Option<&str> {
+        match self.get(name) {
+            Some(Json::Word(word)) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// The members of the member `name`; none if it is not an object.
+    pub(crate) fn members(&self, name: &str) -> &[(String, Json)] {
+        match self.get(name) {
+            Some(Json::Object(members)) => members,
+            _ => &[],
+        }
+    }
+
     /// The elements of the member `name`; none if it is not a list.
-    pub(super) fn list(&self, name: &str) -> &[Json] {
+    pub(crate) fn list(&self, name: &str) -> &[Json] {
         match self.get(name) {
             Some(Json::List(elements)) => elements,
             _ => &[],
@@ -100,9 +118,9 @@ impl Reader<'_> {
     fn word(&mut self) -> Option<Json> {
         let in_word = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         let rest = self.rest.trim_start_matches(in_word);
-        let any = rest.len() < self.rest.len();
+        let word = &self.rest[..self.rest.len() - rest.len()];
         self.rest = rest;
-        any.then_some(Json::Other)
+        (!word.is_empty()).then(|| Json::Word(word.to_owned()))
     }
 
     /// Whether `wanted` comes next; if so it is behind us.
@@ -124,7 +142,13 @@ mod tests {
         let json = Json::read(text).unwrap();
         assert_eq!(json.text("t"), Some(r#"a "b""#));
         assert_eq!(json.list("l")[0].text("t"), Some("x"));
-        assert_eq!(json.list("l")[1..], [Json::Other, Json::Other]);
+        assert_eq!(
+            json.list("l")[1..],
+            [
+                Json::Word("1.5e-3".to_owned()),
+                Json::Word("true".to_owned())
+            ]
+        );
         assert_eq!(json.get("o"), Some(&Json::Object(Vec::new())));
         assert_eq!((json.text("n"), json.get("none")), (None, None));
     }

@@ -1,0 +1,353 @@
+//! The parts: what each runs, and which share of the time it has.
+
+use super::child::{self, Ended};
+use super::figures::{self, Found};
+use crate::suite::target;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// One part.
+pub(super) struct Part {
+    /// Its name on the command line.
+    pub(super) name: &'static str,
+    /// Its heading in the report.
+    pub(super) title: &'static str,
+    /// What it is, for the report.
+    pub(super) what: &'static str,
+    /// Its share of the time.
+    pub(super) weight: f64,
+    /// The figure by which it is measured, and what is wanted of it.
+    pub(super) goal: (&'static str, u64),
+    play: fn(&Run<'_>) -> Found,
+}
+
+/// Where and how long.
+struct Run<'a> {
+    root: &'a Path,
+    name: &'static str,
+    minutes: f64,
+    seed: u64,
+}
+
+/// So much longer than its share may a part take to end by itself.
+const GRACE: Duration = Duration::from_secs(180);
+
+pub(super) const PARTS: &[Part] = &[
+    Part {
+        name: "core",
+        title: "Simulation of the core",
+        what: "The state machine against models of store and server, under a virtual network and clock; one \
+               seed decides everything. Invariants are checked on the way and at the end; a share of the seeds \
+               is played twice and must give the same trace.",
+        weight: 6.0,
+        goal: ("seeds", 1_000_000),
+        play: core,
+    },
+    Part {
+        name: "store",
+        title: "Simulation on real SQLite",
+        what: "The real engine with the real store on SQLite files against the real server, under a virtual \
+               network and clock and SQLite's own clock and dice seeded.",
+        weight: 9.0,
+        goal: ("seeds", 50_000),
+        play: store,
+    },
+    Part {
+        name: "kills",
+        title: "Kills",
+        what: "Engines, writers and servers, several processes on one file, are killed with SIGKILL at random \
+               moments and started again, and so are migrations. What a writer's commits were acknowledged \
+               is known from its pipe. At the end of each world everything acknowledged must be on the server \
+               and on the other device, every transaction whole, every key used once.",
+        weight: 7.0,
+        goal: ("kills", 5_000),
+        play: kills,
+    },
+    Part {
+        name: "files",
+        title: "Files that fail",
+        what: "Scripts of ordinary work on device and server on a shim under SQLite: every call that the script \
+               makes fails in turn (disk full, I/O error, failed sync, busy, cannot open, no memory), once and \
+               for good, with and without a crash afterwards; the power fails in the middle of every change, and \
+               what was not synced is lost, kept, shortened or torn; then random pairs of faults until the time \
+               is up. After each case: typed errors, transactions whole, what was acknowledged there, a sync \
+               that comes to its end with every effect once.",
+        weight: 3.0,
+        goal: ("cases in which a fault struck", 3_000),
+        play: files,
+    },
+    Part {
+        name: "fuzz",
+        title: "Fuzzing",
+        what: "Everything that is read from outside, as functions that check laws, under libFuzzer with \
+               coverage and the address sanitizer, from the corpora in the repository on.",
+        weight: 5.0,
+        goal: ("targets", 9),
+        play: fuzz,
+    },
+];
+
+/// Plays a part in its share of the time.
+pub(super) fn play(part: &Part, root: &Path, minutes: f64, seed: u64) -> Found {
+    let run = Run {
+        root,
+        name: part.name,
+        minutes,
+        seed,
+    };
+    (part.play)(&run)
+}
+
+impl Run<'_> {
+    fn log(&self, name: &str) -> PathBuf {
+        target().join("torture").join(format!("{name}.log"))
+    }
+
+    fn most(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0) + GRACE
+    }
+
+    /// Builds a package's programs for release; where they are.
+    fn build(&self, package: &str) -> Result<PathBuf, Found> {
+        let arguments = ["build", "--release", "--locked", "-p", package];
+        println!("building {package}");
+        let log = self.log(&format!("{}-build", self.name));
+        let mut cargo = crate::suite::cargo(&arguments, self.root);
+        match child::run(&mut cargo, &log, Duration::from_secs(3600)) {
+            Ok(Ended::With(status)) if status.success() => Ok(target().join("release")),
+            ended => Err(Found::problem(format!(
+                "{package} cannot be built ({ended:?}); see {}",
+                log.display()
+            ))),
+        }
+    }
+
+    /// Runs a program to its end; its output, and what is wrong with how it ended.
+    fn finish(&self, command: &mut Command) -> (String, Option<String>) {
+        let log = self.log(self.name);
+        let ended = child::run(command, &log, self.most());
+        let output = fs::read(&log).unwrap_or_default();
+        let output = String::from_utf8_lossy(&output).into_owned();
+        let problem = match ended {
+            Ok(Ended::With(status)) if status.success() => None,
+            Ok(Ended::With(status)) => Some(format!("it ended with {status}{}", tail(&output))),
+            Ok(Ended::TooLate) => Some(format!("it did not end in time{}", tail(&output))),
+            Err(error) => Some(format!("it did not start: {error}")),
+        };
+        (output, problem)
+    }
+}
+
+/// The end of an output, for a report.
+fn tail(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    let from = lines.len().saturating_sub(12);
+    format!("; its last words:\n{}", lines[from..].join("\n"))
+}
+
+fn core(run: &Run<'_>) -> Found {
+    simulator(run, "core")
+}
+
+fn store(run: &Run<'_>) -> Found {
+    simulator(run, "store")
+}
+
+fn simulator(run: &Run<'_>, level: &str) -> Found {
+    let programs = match run.build("syncline-simulator") {
+        Ok(programs) => programs,
+        Err(problem) => return problem,
+    };
+    let report = run.log(level).with_extension("json");
+    // What an earlier run left must not be taken for this one's.
+    let _ = fs::remove_file(&report);
+    let mut command = Command::new(programs.join("syncline-simulator"));
+    command.args(["--level", level]);
+    command.args(["--minutes", &run.minutes.to_string()]);
+    command.args([
+        "--from",
+        &run.seed.saturating_mul(1_000_000_000).to_string(),
+    ]);
+    command.arg("--json").arg(&report);
+    let (_, problem) = run.finish(&mut command);
+    let mut found = match fs::read_to_string(&report) {
+        Ok(text) => figures::of_simulator(&text),
+        Err(_) => Found::default(),
+    };
+    if found.problems.is_empty() {
+        found.problems.extend(problem);
+    }
+    found
+}
+
+fn kills(run: &Run<'_>) -> Found {
+    let programs = match run.build("syncline-process-tests") {
+        Ok(programs) => programs,
+        Err(problem) => return problem,
+    };
+    let mut command = Command::new(programs.join("syncline-kills"));
+    command.args(["--minutes", &run.minutes.to_string()]);
+    command.args(["--seed", &run.seed.to_string()]);
+    told(run, &mut command)
+}
+
+fn files(run: &Run<'_>) -> Found {
+    let programs = match run.build("syncline-fault-tests") {
+        Ok(programs) => programs,
+        Err(problem) => return problem,
+    };
+    let mut command = Command::new(programs.join("syncline-fault-tests"));
+    command.args(["--minutes", &run.minutes.to_string()]);
+    command.args(["--seed", &run.seed.to_string()]);
+    told(run, &mut command)
+}
+
+/// Runs a program that tells figures line by line.
+fn told(run: &Run<'_>, command: &mut Command) -> Found {
+    let (output, problem) = run.finish(command);
+    let mut found = figures::in_lines(&output);
+    if found.problems.is_empty() {
+        found.problems.extend(problem);
+    }
+    found
+}
+
+/// How many targets are fuzzed at once.
+const AT_ONCE: usize = 2;
+
+fn fuzz(run: &Run<'_>) -> Found {
+    let folder = run.root.join("fuzz");
+    let programs = match build_fuzzers(run, &folder) {
+        Ok(programs) => programs,
+        Err(problem) => return problem,
+    };
+    let targets = match targets(&folder) {
+        Ok(targets) => targets,
+        Err(error) => return Found::problem(format!("the targets cannot be listed: {error}")),
+    };
+    let rounds = targets.len().div_ceil(AT_ONCE).max(1) as f64;
+    let seconds = (run.minutes * 60.0 / rounds).floor().max(1.0) as u64;
+    let mut found = Found::default();
+    found.add("targets", targets.len());
+    found.add("seconds for each", seconds);
+    let mut all = 0;
+    for some in targets.chunks(AT_ONCE) {
+        let children: Vec<_> = some
+            .iter()
+            .map(|name| (name, fuzz_one(run, &folder, &programs, name, seconds)))
+            .collect();
+        let until = Instant::now() + Duration::from_secs(seconds) + GRACE;
+        for (name, child) in children {
+            let ended = child.and_then(|mut child| child::wait(&mut child, until));
+            let output = fs::read(run.log(&format!("fuzz-{name}"))).unwrap_or_default();
+            let output = String::from_utf8_lossy(&output);
+            let runs = figures::statistic(&output, "stat::number_of_executed_units");
+            let runs: u64 = runs.and_then(|runs| runs.parse().ok()).unwrap_or(0);
+            all += runs;
+            found.add(format!("runs of `{name}`"), runs);
+            match ended {
+                Ok(Ended::With(status)) if status.success() && runs > 0 => {}
+                ended => (found.problems).push(format!("{name}: {ended:?}{}", tail(&output))),
+            }
+        }
+    }
+    found.add("runs in all", all);
+    found
+}
+
+/// One program of a name each.
+fn targets(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder.join("fuzz_targets"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        names.extend(name.strip_suffix(".rs").map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds the fuzzer's programs with coverage and the address sanitizer; where they are. What that needs
+/// of the compiler is not stable, so a stable one is told to allow it.
+fn build_fuzzers(run: &Run<'_>, folder: &Path) -> Result<PathBuf, Found> {
+    println!("building the fuzzer's programs");
+    let log = run.log("fuzz-build");
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(folder).env("RUSTC_BOOTSTRAP", "1");
+    cargo.args(["fuzz", "build", "--fuzz-dir", "."]);
+    match child::run(&mut cargo, &log, Duration::from_secs(3600)) {
+        Ok(Ended::With(status)) if status.success() => {}
+        ended => {
+            return Err(Found::problem(format!(
+                "the fuzzer's programs cannot be built ({ended:?}); `cargo install cargo-fuzz` helps \
+                 if that is missing; see {}",
+                log.display()
+            )));
+        }
+    }
+    let entries = fs::read_dir(folder.join("target")).into_iter().flatten();
+    let built = entries
+        .flatten()
+        .map(|entry| entry.path().join("release"))
+        .find(|path| path.join("push_request").exists());
+    built.ok_or_else(|| Found::problem("the fuzzer's programs are not where they should be"))
+}
+
+fn fuzz_one(
+    run: &Run<'_>,
+    folder: &Path,
+    programs: &Path,
+    name: &str,
+    seconds: u64,
+) -> std::io::Result<Child> {
+    let [work, artifacts] = ["work", "artifacts"].map(|kind| folder.join(kind).join(name));
+    for made in [&work, &artifacts] {
+        fs::create_dir_all(made)?;
+    }
+    let mut command = Command::new(programs.join(name));
+    // What is found goes to the first folder; the others are only read.
+    command.current_dir(folder).arg(work);
+    for kind in ["corpus", "regressions"] {
+        let inputs = folder.join(kind).join(name);
+        if inputs.is_dir() {
+            command.arg(inputs);
+        }
+    }
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.arg(format!("-max_total_time={seconds}"));
+    command.arg(format!("-seed={}", run.seed));
+    for option in [
+        "-timeout=25",
+        "-rss_limit_mb=2048",
+        "-max_len=16384",
+        "-print_final_stats=1",
+        "-detect_leaks=0",
+        "-verbosity=1",
+    ] {
+        command.arg(option);
+    }
+    child::start(&mut command, &run.log(&format!("fuzz-{name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fuzz_target_has_a_program() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let names = targets(&root.join("fuzz")).unwrap();
+        assert!(names.len() >= 9, "{names:?}");
+        let manifest = fs::read_to_string(root.join("fuzz/Cargo.toml")).unwrap();
+        for name in names {
+            assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_parts_differ() {
+        let names: std::collections::BTreeSet<_> = PARTS.iter().map(|part| part.name).collect();
+        assert_eq!(names.len(), PARTS.len());
+    }
+}

@@ -1,0 +1,255 @@
+//! `docs/proof.md`: what was run, for how long, and what it found. Each part has a block between two
+//! marks; a run replaces the blocks of the parts that it ran and leaves the others.
+
+use super::figures::Found;
+use super::parts::{PARTS, Part};
+use crate::Failure;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const INTRODUCTION: &str = "\
+# Proof
+
+What has tried to break Syncline, for how long, and what came of it. `cargo xtask torture` runs it and writes this
+page; nothing here is written by hand. `cargo xtask torture --minutes 30` runs everything, `--only kills,fuzz` some of
+it, and leaves what the page says of the rest. The tests of every change run a bounded share of each.
+
+## What it cannot see
+
+- **Real disks.** Power loss is played by a shim under SQLite that forgets what was not synced. Whether a disk, its
+  controller or a file system keeps what it says that it has synced is not tested, nor is a kernel that crashes.
+- **Kills are kills of processes.** The kernel lives on, and so does what it has in memory.
+- **The network is played** in the simulations, and loopback in the loop of kills: no TLS, no proxies, no real
+  losses. The HTTP code has tests of its own, and fuzzing of what it reads.
+- **One machine**: no clocks that differ for real, no network file systems, no other operating system than the one
+  below.
+- **The server runs on SQLite or in memory.** Other storages are not part of this.
+- **What the model does not know.** A rule that is misunderstood in the same way by the engine and by the reference
+  model is not found by comparing them.
+- **Bounds.** A seed that was not played, an input that was not tried. The figures say how many were.
+";
+
+/// The page.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Proof {
+    /// The blocks by part, as they are written.
+    blocks: BTreeMap<String, String>,
+}
+
+impl Proof {
+    /// Reads the page, if there is one.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        match fs::read_to_string(path) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(Failure::Read(path.to_owned(), error)),
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut blocks = BTreeMap::new();
+        for part in PARTS {
+            let (begin, end) = marks(part.name);
+            let block = text
+                .split_once(&begin)
+                .and_then(|(_, rest)| rest.split_once(&end));
+            if let Some((block, _)) = block
+                && block.trim() != NOT_RUN
+            {
+                blocks.insert(part.name.to_owned(), block.trim().to_owned());
+            }
+        }
+        Self { blocks }
+    }
+
+    /// Takes over what came of a part.
+    pub(super) fn take(&mut self, part: &Part, found: &Found, root: &Path, time: Duration) {
+        let when = format!(
+            "{}, commit {}, {} cores, {}; given {:.1} minutes",
+            date(SystemTime::now()),
+            commit(root),
+            std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            machine(),
+            time.as_secs_f64() / 60.0
+        );
+        self.blocks
+            .insert(part.name.to_owned(), block(&when, found));
+    }
+
+    /// Writes the page.
+    pub(super) fn write(&self, path: &Path) -> Result<(), Failure> {
+        fs::write(path, self.text()).map_err(|error| Failure::Read(path.to_owned(), error))
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{INTRODUCTION}\n## In short\n\n| part | measured by | wanted | reached | found |\n|---|---|---|---|---|\n"
+        );
+        for part in PARTS {
+            let (measure, goal) = part.goal;
+            let block = self.blocks.get(part.name);
+            let reached = block
+                .and_then(|block| value(block, measure))
+                .unwrap_or("not run");
+            let problems = match block {
+                None => "",
+                Some(block) if block.contains(PROBLEMS) => "see below",
+                Some(_) => "nothing",
+            };
+            // Writing to a text does not fail.
+            let _ = writeln!(
+                text,
+                "| {} | {measure} | {goal} | {reached} | {problems} |",
+                part.title.to_lowercase()
+            );
+        }
+        for part in PARTS {
+            let (begin, end) = marks(part.name);
+            let block = self.blocks.get(part.name).map_or(NOT_RUN, String::as_str);
+            let what = part.what.split_whitespace().collect::<Vec<_>>().join(" ");
+            let _ = write!(
+                text,
+                "\n## {}\n\n{what}\n\n{begin}\n{block}\n{end}\n",
+                part.title
+            );
+        }
+        text
+    }
+}
+
+const PROBLEMS: &str = "It found:";
+const NOT_RUN: &str = "Not run yet.";
+
+fn marks(name: &str) -> (String, String) {
+    (
+        format!("<!-- {name} -->"),
+        format!("<!-- end of {name} -->"),
+    )
+}
+
+fn block(when: &str, found: &Found) -> String {
+    let mut block = format!("{when}.\n\n");
+    if !found.figures.is_empty() {
+        block.push_str("| figure | value |\n|---|---|\n");
+        for (name, value) in &found.figures {
+            let _ = writeln!(block, "| {name} | {value} |");
+        }
+    }
+    if !found.problems.is_empty() {
+        let _ = write!(block, "\n{PROBLEMS}\n\n");
+        for problem in found.problems.iter().take(20) {
+            let _ = write!(block, "```text\n{}\n```\n", problem.replace("```", "'''"));
+        }
+    }
+    block.trim().to_owned()
+}
+
+/// The value of a figure in a block.
+fn value<'a>(block: &'a str, name: &str) -> Option<&'a str> {
+    let start = format!("| {name} | ");
+    let line = block.lines().find_map(|line| line.strip_prefix(&start))?;
+    line.strip_suffix(" |")
+}
+
+fn commit(root: &Path) -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .current_dir(root)
+            .args(arguments)
+            .output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(hash) = git(&["rev-parse", "--short", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    // The page itself is being written.
+    let changed = git(&["status", "--porcelain", "--", ".", ":!docs/proof.md"]);
+    match changed.is_some_and(|changed| !changed.is_empty()) {
+        true => format!("{hash} with changes"),
+        false => hash,
+    }
+}
+
+fn machine() -> String {
+    format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+/// Day and minute in UTC.
+fn date(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let (mut days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
+    let mut year = 1970;
+    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!(
+        "{year}-{month:02}-{:02} {:02}:{:02} UTC",
+        days + 1,
+        minutes / 60,
+        minutes % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let at = |seconds| date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01 00:00 UTC");
+        assert_eq!(at(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(at(1_795_823_940), "2026-11-27 23:59 UTC");
+    }
+
+    /// After a change of the words around the figures, run with `UPDATE_PROOF=1`.
+    #[test]
+    fn the_page_in_the_repository_is_one_that_this_program_writes() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/proof.md");
+        let proof = Proof::read(&page).unwrap();
+        if std::env::var_os("UPDATE_PROOF").is_some() {
+            proof.write(&page).unwrap();
+        }
+        assert_eq!(fs::read_to_string(page).unwrap(), proof.text());
+    }
+
+    #[test]
+    fn a_run_of_one_part_leaves_what_is_said_of_the_others() {
+        let found = |value: &str, problems: &[&str]| Found {
+            figures: vec![(PARTS[0].goal.0.to_owned(), value.to_owned())],
+            problems: problems.iter().map(|&one| one.to_owned()).collect(),
+        };
+        let root = Path::new(".");
+        let mut proof = Proof::default();
+        let minute = Duration::from_secs(60);
+        proof.take(&PARTS[0], &found("12", &[]), root, minute);
+        proof.take(&PARTS[1], &found("7", &["seed 3 breaks E1"]), root, minute);
+        let text = proof.text();
+        assert!(text.contains("| 12 | nothing |"), "{text}");
+        assert!(text.contains("| 7 | see below |"), "{text}");
+        assert!(text.contains("| not run |"), "{text}");
+        let mut again = Proof::parse(&text);
+        assert_eq!(again, proof);
+        again.take(&PARTS[1], &found("8", &[]), root, minute);
+        assert_eq!(again.blocks[PARTS[0].name], proof.blocks[PARTS[0].name]);
+        assert!(!again.text().contains("seed 3"));
+    }
+}
