@@ -10,7 +10,7 @@ mod watch;
 use crate::awaiting::{Awaiting, SyncedEnd, Writes};
 use crate::handle::{SyncEnd, Told};
 use crate::record::TraceFile;
-use crate::{Clock, Engine, Error, Outgoing};
+use crate::{Clock, Engine, Error, Outgoing, meter};
 use live::Listener;
 use pass::{PassEnd, Passes};
 use rusqlite::{Connection, OpenFlags};
@@ -297,8 +297,12 @@ impl Driver {
                         self.listener.greeting();
                     }
                     let remote = Arc::clone(&self.remote);
-                    self.tasks
-                        .spawn(async move { Input::Remote(id, remote.send(request).await) });
+                    self.tasks.spawn(async move {
+                        let (kind, begun) = (request.word(), Instant::now());
+                        let answer = remote.send(request).await;
+                        meter::answered(kind, &answer, begun.elapsed());
+                        Input::Remote(id, answer)
+                    });
                 }
                 Outgoing::RefreshCredentials => {
                     let remote = Arc::clone(&self.remote);

@@ -1,8 +1,10 @@
 //! Machine plus store: synchronous and deterministic. It does store work itself and hands
 //! everything else out. The driver and the simulator run this same engine.
 
+use crate::meter::Meter;
 use crate::record::{Tape, TraceSink};
 use std::collections::VecDeque;
+use std::time::Instant;
 use syncline_core::trace::Recorder;
 use syncline_core::{
     Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteError, RemoteRequest, RequestId,
@@ -25,6 +27,7 @@ pub enum Outgoing {
 pub struct Engine {
     machine: Machine,
     store: Store,
+    meter: Meter,
     /// What was last noted in the store for other processes.
     noted: Option<Rest>,
     trouble: Option<Trouble>,
@@ -47,6 +50,7 @@ impl Engine {
         Ok(Self {
             machine: Machine::new(config, client, seed),
             store,
+            meter: Meter::default(),
             noted: None,
             trouble: None,
             rest: VecDeque::new(),
@@ -95,7 +99,10 @@ impl Engine {
             while let Some(effect) = self.rest.pop_front() {
                 match effect {
                     Effect::Store(work) => {
-                        inputs.push_back(Input::Store(self.store.perform(&work, now)));
+                        let begun = Instant::now();
+                        let answer = self.store.perform(&work, now);
+                        self.meter.store(&work, &answer, begun.elapsed());
+                        inputs.push_back(Input::Store(answer));
                     }
                     Effect::Remote(id, request) => {
                         out.push(Outgoing::Request(id, request));
@@ -107,6 +114,7 @@ impl Engine {
                     Effect::RefreshCredentials => out.push(Outgoing::RefreshCredentials),
                     Effect::Notice(notice) => {
                         self.remember_error(&notice);
+                        self.meter.notice(&notice);
                         out.push(Outgoing::Notice(notice));
                     }
                 }
@@ -184,6 +192,7 @@ impl Engine {
 
     /// Gives the right to be the file's engine back; it is asked for again when there is work.
     pub fn let_go(&mut self) {
+        self.meter.let_go();
         if let Err(error) = self.store.release() {
             tracing::debug!(%error, "the lease could not be given back; it ends by itself");
         }

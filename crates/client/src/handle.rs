@@ -4,7 +4,7 @@ use crate::awaiting::{SyncedEnd, Writes};
 use crate::driver::pass::{Budget, PassEnd};
 use crate::driver::{Command, Driver};
 use crate::write::{Recorded, WriteOptions};
-use crate::{Builder, Clock, Error, write};
+use crate::{Builder, Clock, Error, meter, write};
 use rusqlite::{Connection, Transaction};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -304,6 +304,13 @@ impl Syncline {
     pub fn status(&self) -> Result<Status, Error> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(status::read(&writer, Clock::start().now())?)
+    }
+
+    /// Sets the metrics that are looked up rather than counted: entries in the outbox, ages, sizes. To
+    /// be called before the process's metrics are read; it costs what a status costs.
+    pub fn measure(&self) -> Result<(), Error> {
+        meter::look(&self.status()?, self.state(), &self.path);
+        Ok(())
     }
 
     /// The id by which an entity goes now, given one that it had: see [`Notice::IdChanged`]. Ids are

@@ -46,6 +46,7 @@ mod driver;
 mod engine;
 mod error;
 mod handle;
+mod meter;
 mod record;
 mod write;
 
@@ -57,6 +58,7 @@ pub use driver::pass::{Budget, PassEnd};
 pub use engine::{Engine, Outgoing};
 pub use error::Error;
 pub use handle::{NoticeStream, StatusStream, SyncEnd, Syncline};
+pub use meter::describe_metrics;
 pub use record::{Recording, TraceSink};
 pub use write::{Grouping, Recorded, WriteOptions};
 

@@ -62,6 +62,19 @@ pub enum RemoteRequest {
     },
 }
 
+impl RemoteRequest {
+    /// One word for the kind of request.
+    pub fn word(&self) -> &'static str {
+        match self {
+            RemoteRequest::Hello { .. } => "hello",
+            RemoteRequest::Push { .. } => "push",
+            RemoteRequest::Cancel { .. } => "cancel",
+            RemoteRequest::Register { .. } => "register",
+            RemoteRequest::Pull { .. } => "pull",
+        }
+    }
+}
+
 /// What came of a [`RemoteRequest`], of the same kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +89,19 @@ pub enum RemoteAnswer {
     Register(Result<(), RemoteError>),
     /// To [`RemoteRequest::Pull`].
     Pull(Result<Page, RemoteError>),
+}
+
+impl RemoteAnswer {
+    /// Why there is no result, if so.
+    pub fn error(&self) -> Option<&RemoteError> {
+        match self {
+            RemoteAnswer::Hello(answer) => answer.as_ref().err(),
+            RemoteAnswer::Push(answer) => answer.as_ref().err(),
+            RemoteAnswer::Cancel(answer) => answer.as_ref().err(),
+            RemoteAnswer::Register(answer) => answer.as_ref().err(),
+            RemoteAnswer::Pull(answer) => answer.as_ref().err(),
+        }
+    }
 }
 
 /// One page of a pull, complete up to its end line.

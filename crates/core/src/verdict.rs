@@ -58,6 +58,22 @@ pub enum Verdict {
     Dead(MutationError),
 }
 
+impl Verdict {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verdict::Applied { .. } => "applied",
+            Verdict::Conflict { .. } => "conflict",
+            Verdict::Failed(_) => "failed",
+            Verdict::Later { .. } => "later",
+            Verdict::Skipped { .. } => "skipped",
+            Verdict::OtherHistory(_) => "other-history",
+            Verdict::Cancelled => "cancelled",
+            Verdict::Dead(_) => "dead",
+        }
+    }
+}
+
 /// Whether a failure is the mutation's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -78,6 +78,7 @@ impl BodyReader {
         self.left = self.left.checked_sub(came).ok_or_else(|| {
             BodyFault::Garbled("the answer is longer than this client accepts".to_owned())
         })?;
+        crate::meter::received(came);
         Ok(more)
     }
 

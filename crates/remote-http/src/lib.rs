@@ -34,6 +34,7 @@ mod followed;
 pub mod fuzzing;
 mod listen;
 mod marks;
+mod meter;
 mod page;
 mod remote;
 mod request;
@@ -47,6 +48,7 @@ mod transport;
 
 pub use builder::{HttpRemoteBuilder, PlainHttp};
 pub use error::HttpRemoteError;
+pub use meter::describe_metrics;
 pub use remote::HttpRemote;
 pub use token::{TokenCallback, TokenSource};
 pub use token_command::TokenCommand;

@@ -240,6 +240,7 @@ impl HttpRemote {
         if request.body.is_none() {
             head_by = head_by.min(Instant::now() + self.bounds.progress_timeout);
         }
+        crate::meter::sent(request.body.as_ref().map_or(0, |body| body.bytes.len()));
         let sending = self.transport.send(HttpRequest {
             method: request.method.as_str().to_owned(),
             url: request.url.as_str().to_owned(),

@@ -128,6 +128,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        crate::meter::stream_ended();
         self.hub.leave(&self.feed, self.id);
     }
 }
@@ -174,6 +175,7 @@ impl Hub {
         };
         let audience = all.feeds.entry(feed.clone()).or_default();
         audience.listeners.insert(id, listener);
+        crate::meter::stream_opened();
         Ok(Subscription {
             hub: Arc::clone(self),
             feed,

@@ -24,6 +24,7 @@ mod json_scan;
 mod key_time;
 mod memory;
 mod message;
+mod meter;
 mod mint;
 mod problems;
 mod service;
@@ -37,6 +38,7 @@ pub use config::{
 pub use http::{HttpConfig, serve, serve_with};
 pub use memory::MemoryStorage;
 pub use message::{Headers, Now, Request, Response};
+pub use meter::describe_metrics;
 pub use service::Service;
 pub use storage::{
     Entity, EntityKey, EntityRef, Exchange, Fingerprint, IndexEntry, KeyRecord, OldKey, ReadTx,

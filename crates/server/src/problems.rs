@@ -158,6 +158,7 @@ pub(crate) fn json_fault(error: &serde_json::Error) -> String {
 
 impl From<StorageError> for Refusal {
     fn from(error: StorageError) -> Self {
+        crate::meter::storage_failed(&error);
         tracing::error!(error = %error, cause = error.cause(), "the storage failed");
         match error {
             StorageError::Busy { .. } => Self::overloaded(1),

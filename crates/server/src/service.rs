@@ -247,6 +247,24 @@ fn endpoint(request: &Request) -> Result<Endpoint<'_>, Refusal> {
     Err(Refusal::method_not_allowed(methods))
 }
 
+/// One word for the endpoint that a request is for; there are few.
+pub(crate) fn endpoint_word(request: &Request) -> &'static str {
+    if request.path == "/healthz" {
+        return "healthz";
+    }
+    match endpoint(request) {
+        Ok(Endpoint::Hello) => "hello",
+        Ok(Endpoint::Push) => "push",
+        Ok(Endpoint::Pull) => "pull",
+        Ok(Endpoint::Live) => "live",
+        Ok(Endpoint::Mutation { .. }) => "mutation",
+        Ok(Endpoint::Cancel { .. }) => "cancel",
+        Ok(Endpoint::ReadTypes | Endpoint::PutTypes) => "types",
+        Ok(Endpoint::ReadEntities(_) | Endpoint::WriteEntities(_)) => "entities",
+        Err(_) => "none",
+    }
+}
+
 fn entities<'a>(
     method: &str,
     entity_type: &str,

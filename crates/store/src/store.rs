@@ -212,7 +212,7 @@ impl Store {
         match self.try_perform(work, now) {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::warn!(work = name(work), %error, "store work failed and was rolled back");
+                tracing::warn!(work = work.word(), %error, "store work failed and was rolled back");
                 StoreAnswer::Failed(error.to_fault())
             }
         }
@@ -220,7 +220,7 @@ impl Store {
 
     fn try_perform(&mut self, work: &StoreWork, now: Now) -> Result<StoreAnswer, StoreError> {
         self.follow_schema()?;
-        let (name, known) = (name(work), self.schema_cookie);
+        let (name, known) = (work.word(), self.schema_cookie);
         self.tell_recorded();
         self.watch(name, Moment::Before);
         let (token, watcher) = (self.token, self.options.watcher.clone());
@@ -564,22 +564,6 @@ fn greet(
         token: token.map(ExchangeToken::new),
         register: definitions::to_register(tx, types)?,
     })
-}
-
-fn name(work: &StoreWork) -> &'static str {
-    match work {
-        StoreWork::Acquire => "acquire",
-        StoreWork::Renew => "renew",
-        StoreWork::Greet(_) => "greet",
-        StoreWork::Claim(_) => "claim",
-        StoreWork::NoteRegistered => "note-registered",
-        StoreWork::Remint => "remint",
-        StoreWork::Book { .. } => "book",
-        StoreWork::ReadCursor(_) => "read-cursor",
-        StoreWork::ApplyPage { .. } => "apply-page",
-        StoreWork::ForgetCursor(_) => "forget-cursor",
-        StoreWork::Survey => "survey",
-    }
 }
 
 /// Opens the engine's connection to an existing file. References are checked by the engine itself:

@@ -6,8 +6,10 @@
 
 use super::engine::{Connection, Record, credentials_needed};
 use super::schedule::Schedule;
+use super::serve::address;
 use crate::cycle::{self, Tally};
 use crate::database::Database;
+use crate::exposition::{Exposition, Look};
 use crate::logging::private;
 use crate::signal::{Stop, Wish, Wishes};
 use crate::surroundings::{Noticed, Surroundings};
@@ -16,6 +18,7 @@ use serde_json::json;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use syncline::{Notice, Reason, State, SyncEnd, Syncline};
 use syncline_store::ask;
@@ -37,9 +40,12 @@ pub(crate) struct Args {
     schedule: Schedule,
     #[command(flatten)]
     record: Record,
+    /// Tell Prometheus at http://ADDRESS/metrics how the engine does; port 0 picks a free port
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    metrics: Option<String>,
 }
 
-pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
+pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -47,21 +53,43 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
     let engine = runtime.block_on(async {
         let mut stop = Stop::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
         let wishes = Wishes::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
+        let exposition = match &args.metrics {
+            Some(address) => Some(Exposition::listen(address).await?),
+            None => None,
+        };
         let schedule = &args.schedule;
         let engine = (args.connection).start(&args.database, |builder| {
             args.record.apply(schedule.apply(builder))
         })?;
+        let engine = Arc::new(engine);
+        if let Some(exposition) = exposition {
+            exposition.tell(global.json);
+            tokio::spawn(exposition.serve(measuring(&engine)));
+        }
         tracing::info!(database = %args.database.path.display(), "syncing");
         let nudges = Nudges::new(wishes, engine.status()?.remote, args.schedule.paused());
         keep_syncing(&engine, &args, &mut stop, nudges).await?;
         Ok::<_, Failure>(engine)
     })?;
-    engine.close();
+    // Nobody measures it any more: that is done on this very thread.
+    if let Some(engine) = Arc::into_inner(engine) {
+        engine.close();
+    }
     tracing::info!("stopped");
     Report::new(
         "",
         &json!({ "database": args.database.shown(), "stopped": true }),
     )
+}
+
+fn measuring(engine: &Arc<Syncline>) -> Look {
+    let engine = Arc::downgrade(engine);
+    Box::new(move || {
+        let measured = engine.upgrade().map(|engine| engine.measure());
+        if let Some(Err(error)) = measured {
+            tracing::warn!(%error, "the database cannot be measured");
+        }
+    })
 }
 
 async fn keep_syncing(

@@ -1,5 +1,6 @@
 //! `syncline serve`: the server over a directory, until it is told to stop.
 
+use crate::exposition::Exposition;
 use crate::signal::Stop;
 use crate::{Failure, Global, Report, logging, report, secret};
 use serde_json::json;
@@ -24,6 +25,9 @@ pub(crate) struct Args {
     /// Entity types, their schemas, and limits
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Tell Prometheus at http://ADDRESS/metrics how the server does; port 0 picks a free port
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    metrics: Option<String>,
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
@@ -40,7 +44,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new("runtime", error.to_string()))?
-        .block_on(serve(&args.listen, service, global))?;
+        .block_on(serve(&args, service, global))?;
     Ok(Report::silent())
 }
 
@@ -55,11 +59,16 @@ pub(super) fn load_config(path: Option<&Path>) -> Result<ServerConfig, Failure> 
 }
 
 async fn serve(
-    listen: &str,
+    args: &Args,
     service: Service<SqliteStorage>,
     global: &Global,
 ) -> Result<(), Failure> {
     let mut stop = Stop::listen().map_err(|error| Failure::new("signals", error.to_string()))?;
+    let listen = args.listen.as_str();
+    let exposition = match &args.metrics {
+        Some(address) => Some(Exposition::listen(address).await?),
+        None => None,
+    };
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|error| listen_failure(listen, &error))?;
@@ -76,6 +85,10 @@ async fn serve(
     match global.json {
         true => report::line(&json!({ "listening": url }).to_string()),
         false => report::line(&format!("listening on {url}")),
+    }
+    if let Some(exposition) = exposition {
+        exposition.tell(global.json);
+        tokio::spawn(exposition.serve(Box::new(|| {})));
     }
     syncline_server::serve(
         listener,
@@ -117,7 +130,7 @@ fn listen_failure(listen: &str, error: &io::Error) -> Failure {
     }
 }
 
-fn address(text: &str) -> Result<String, String> {
+pub(super) fn address(text: &str) -> Result<String, String> {
     let usable = text
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());

@@ -3,7 +3,8 @@
 
 use rusqlite::Connection;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
@@ -85,6 +86,20 @@ impl Running {
         }
     }
 
+    /// The same, with its stdout left to be read line by line.
+    pub(crate) fn start_reading(mut command: Command) -> (Self, BufReader<ChildStdout>) {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = child.stderr.take().map(read_all);
+        let running = Self {
+            child,
+            stdout: None,
+            stderr,
+        };
+        (running, stdout)
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
@@ -139,7 +154,7 @@ fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
 /// `syncline serve` on a free port; killed when dropped.
 pub(crate) struct Server {
     running: Running,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
     pub(crate) url: String,
     pub(crate) data: PathBuf,
     /// A token for joe.
@@ -155,15 +170,7 @@ impl Server {
         let data = folder.join("server");
         let mut command = syncline(&["serve", "--listen", listen, "--data"]);
         command.arg(&data).args(more);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = child.stderr.take().map(read_all);
-        let running = Running {
-            child,
-            stdout: None,
-            stderr,
-        };
+        let (running, mut stdout) = Running::start_reading(command);
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let Some(url) = line.trim_end().strip_prefix("listening on ") else {
@@ -173,7 +180,7 @@ impl Server {
         let token = token(&data, &["--subject", "joe"]);
         Self {
             running,
-            _stdout: stdout,
+            stdout,
             url,
             data,
             token,
@@ -185,11 +192,36 @@ impl Server {
         self.url.strip_prefix("http://").unwrap()
     }
 
+    /// Where it tells its metrics, with `--metrics`.
+    pub(crate) fn metrics(&mut self) -> String {
+        metrics_address(&mut self.stdout)
+    }
+
     /// Stops it as an operator does.
     pub(crate) fn stop(self, signal: &str) -> Ran {
         self.running.signal(signal);
         self.running.end()
     }
+}
+
+/// The address in `metrics on http://ADDRESS/metrics`, which is the next line.
+pub(crate) fn metrics_address(stdout: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let address = line.trim_end().strip_prefix("metrics on http://");
+    let address = address.and_then(|rest| rest.strip_suffix("/metrics"));
+    address.unwrap_or_else(|| panic!("{line:?}")).to_owned()
+}
+
+/// The answer to a GET, head and body.
+pub(crate) fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LONGEST)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// A token of this data directory.

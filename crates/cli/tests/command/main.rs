@@ -13,6 +13,7 @@ mod exit_codes;
 mod explaining;
 mod following;
 mod harness;
+mod metrics;
 mod outbox;
 mod replaying;
 mod running;

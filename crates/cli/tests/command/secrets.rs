@@ -1,7 +1,9 @@
 //! Planted secrets and values: no log line and no error of either side may show them, however much is
 //! to be said; and values are shown where a flag asks for it.
 
-use crate::harness::{Home, Ran, Running, SCHEMA, Server, run, sql, syncline, until, value};
+use crate::harness::{
+    Home, Ran, Running, SCHEMA, Server, get, metrics_address, run, sql, syncline, until, value,
+};
 use rusqlite::Connection;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -35,9 +37,12 @@ impl Planted<'_> {
 
     /// Keeps one in sync until something holds.
     fn run_until(&mut self, db: &str, token: &[&str], what: &str, holds: impl FnMut() -> bool) {
-        let args = [&["run", db], token, self.log].concat();
-        let running = Running::start(syncline(&args));
+        let metrics = ["--metrics", "127.0.0.1:0"];
+        let args = [&["run", db], token, self.log, &metrics].concat();
+        let (running, mut stdout) = Running::start_reading(syncline(&args));
+        let metrics = metrics_address(&mut stdout);
         until(what, Duration::from_secs(30), holds);
+        self.logs += &get(&metrics, "/metrics");
         running.signal("TERM");
         let ran = running.end().expect_code(0);
         self.took(&ran);
@@ -153,8 +158,15 @@ fn logs_with(form: &str, more: &[&str]) -> (String, String, String) {
                  schema = { properties = { title = { maxLength = 40 } } }\n";
     std::fs::write(&config, types).unwrap();
     let log = [&["-vvv", "--log", form], more].concat();
-    let serve = [&["--config", config.to_str().unwrap()], log.as_slice()].concat();
-    let server = Server::start_with(home.folder.path(), "127.0.0.1:0", &serve);
+    let more = [
+        "--config",
+        config.to_str().unwrap(),
+        "--metrics",
+        "127.0.0.1:0",
+    ];
+    let serve = [&more, log.as_slice()].concat();
+    let mut server = Server::start_with(home.folder.path(), "127.0.0.1:0", &serve);
+    let metrics = server.metrics();
     let mut planted = Planted {
         home: &home,
         server: &server,
@@ -164,6 +176,7 @@ fn logs_with(form: &str, more: &[&str]) -> (String, String, String) {
     };
     exchange(&mut planted);
     let (mut logs, shown) = (planted.logs, planted.shown);
+    logs += &get(&metrics, "/metrics");
     let token = server.token.clone();
     logs += &server.stop("TERM").expect_code(0).stderr;
     (logs, shown, token)
@@ -188,6 +201,8 @@ fn no_log_and_no_error_shows_a_secret_or_a_value() {
             "validation",
             "unsyncable",
             "token-invalid",
+            "syncline_claims_total",
+            "syncline_server_mutations_total",
         ] {
             assert!(logs.contains(wanted), "{wanted}: {logs}");
         }

@@ -141,6 +141,25 @@ pub enum StoreWork {
     Survey,
 }
 
+impl StoreWork {
+    /// One word for the kind of work.
+    pub fn word(&self) -> &'static str {
+        match self {
+            StoreWork::Acquire => "acquire",
+            StoreWork::Renew => "renew",
+            StoreWork::Greet(_) => "greet",
+            StoreWork::Claim(_) => "claim",
+            StoreWork::NoteRegistered => "note-registered",
+            StoreWork::Remint => "remint",
+            StoreWork::Book { .. } => "book",
+            StoreWork::ReadCursor(_) => "read-cursor",
+            StoreWork::ApplyPage { .. } => "apply-page",
+            StoreWork::ForgetCursor(_) => "forget-cursor",
+            StoreWork::Survey => "survey",
+        }
+    }
+}
+
 /// Sizes to which a claim keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClaimLimits {
@@ -338,4 +357,20 @@ pub enum FaultKind {
     /// Anything else: a defect.
     #[error("the store failed")]
     Other,
+}
+
+impl FaultKind {
+    /// One word for the kind.
+    pub fn word(self) -> &'static str {
+        match self {
+            FaultKind::Fenced => "fenced",
+            FaultKind::Busy => "busy",
+            FaultKind::Full => "full",
+            FaultKind::Unavailable => "unavailable",
+            FaultKind::Corrupt => "corrupt",
+            FaultKind::OutOfOrder => "out-of-order",
+            FaultKind::BadPage => "bad-page",
+            FaultKind::Other => "other",
+        }
+    }
 }

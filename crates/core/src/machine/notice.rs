@@ -200,3 +200,19 @@ pub enum CycleEnd {
     /// A bounded pass has used up what it was allowed, or its time. Work is kept.
     BudgetUsedUp,
 }
+
+impl CycleEnd {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            CycleEnd::Complete => "complete",
+            CycleEnd::RemoteFailed(_) => "remote-failed",
+            CycleEnd::CredentialsNeeded => "credentials-needed",
+            CycleEnd::StoreFailed(_) => "store-failed",
+            CycleEnd::Standby => "standby",
+            CycleEnd::Paused => "paused",
+            CycleEnd::RoundsUsedUp => "rounds-used-up",
+            CycleEnd::BudgetUsedUp => "budget-used-up",
+        }
+    }
+}

@@ -71,6 +71,11 @@ pub(crate) fn pull<S: Storage>(
         begin_anew(service, &reader, cursor, now)?;
     }
     let page = page.map_err(Gone::refusal)?;
+    let phase = match page.phase {
+        PagePhase::Feed => "feed",
+        PagePhase::Snapshot | PagePhase::SnapshotEnd => "snapshot",
+    };
+    crate::meter::pulled(phase, page.count);
     let body = page.finish(|cursor| service.seal.seal(cursor))?;
     Ok(Response::new(200, CONTENT_TYPE_PAGES, body))
 }
@@ -176,6 +181,7 @@ impl PageReader<'_> {
             if let Err(gone) = check_cursor(cursor, epoch.as_str(), head, horizon) {
                 return Ok(Err(gone));
             }
+            crate::meter::behind(head - cursor.position);
         }
         let next = |position, snapshot| Cursor {
             epoch: epoch.as_str().to_owned(),

@@ -10,7 +10,9 @@ mod correlate;
 pub(crate) mod encoding;
 mod live;
 
+use crate::meter;
 use crate::problems::Refusal;
+use crate::service::endpoint_word;
 use crate::{Headers, Now, Request, Response, Service, Storage};
 use axum::Router;
 use axum::body::Body;
@@ -19,7 +21,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::MissedTickBehavior;
@@ -130,8 +132,12 @@ async fn forget<S: Storage>(service: Arc<Service<S>>, interval: Duration) {
             crate::purge(service.storage(), service.config(), now())
         });
         match work.await {
-            Ok(Ok(purged)) => tracing::info!(?purged, "forgot what is past its retention"),
+            Ok(Ok(purged)) => {
+                meter::forgot(Some(purged));
+                tracing::info!(?purged, "forgot what is past its retention");
+            }
             Ok(Err(error)) => {
+                meter::forgot(None);
                 tracing::error!(%error, cause = error.cause(), "nothing could be forgotten");
             }
             Err(_) => tracing::error!("forgetting did not come to its end"),
@@ -161,6 +167,20 @@ async fn answer<S: Storage>(
         headers,
         body: Vec::new(),
     };
+    let (endpoint, begun) = (endpoint_word(&request), Instant::now());
+    let in_flight = meter::InFlight::begin();
+    let answer = exchange(&app, request, body).await;
+    drop(in_flight);
+    meter::answered(endpoint, answer.status().as_u16(), begun.elapsed());
+    answer
+}
+
+/// From a request whose body is still to come to its answer.
+async fn exchange<S: Storage>(
+    app: &Arc<App<S>>,
+    request: Request,
+    body: Body,
+) -> axum::response::Response {
     let limit = app.service.config().limits.push_bytes;
     let read = tokio::time::timeout(
         app.config.body_timeout,
@@ -171,12 +191,13 @@ async fn answer<S: Storage>(
         Ok(Err(refusal)) => return http(app.service.refuse(&request, refusal)),
         Err(_) => return http(app.service.refuse(&request, body_too_slow())),
     };
+    meter::received(body.len());
     let Ok(Ok(_turn)) = tokio::time::timeout(app.config.queue_timeout, app.turns.acquire()).await
     else {
         return http(app.service.refuse(&request, Refusal::overloaded(1)));
     };
     if request.method == "GET" && request.path == "/v1/live" {
-        return match live::open(&app, request).await {
+        return match live::open(app, request).await {
             Ok((start, events)) => http(start).map(|_| events),
             Err(refused) => http(refused),
         };
@@ -238,6 +259,7 @@ fn headers(map: &axum::http::HeaderMap) -> Headers {
 }
 
 fn http(response: Response) -> axum::response::Response {
+    meter::sent(response.body.len());
     let mut answer = axum::response::Response::new(Body::from(response.body));
     *answer.status_mut() =
         StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

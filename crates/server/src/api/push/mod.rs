@@ -106,6 +106,7 @@ fn run<S: Storage>(
         Verdict::Forked => Err(Refusal::client_forked()),
         Verdict::Decided(response) => {
             trail::committed(push, &response);
+            crate::meter::pushed(&response);
             tell_listeners(service, &caller, push, &response);
             Ok(response)
         }
