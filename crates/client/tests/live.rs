@@ -254,6 +254,9 @@ fn a_write_reaches_the_other_device_at_once_and_its_writer_once() {
     assert_eq!(phone.count("pull"), pulls + 1, "only that of its own cycle");
     laptop.insert("b");
     until("and back", || phone.rows() == 2);
+    until("both are done", || {
+        phone.is_settled() && laptop.is_settled()
+    });
     // Nobody asks anything while nothing happens.
     let asked = (phone.requests(), laptop.requests());
     std::thread::sleep(QUIET);

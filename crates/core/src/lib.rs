@@ -18,6 +18,7 @@ mod conflict;
 mod fold;
 mod machine;
 mod page;
+mod reconnect;
 mod remote;
 mod retry;
 mod time;
@@ -43,6 +44,7 @@ pub use page::{
     MAX_CURSOR_BYTES, MAX_FIELDS, MAX_NAME_BYTES, PageFault, Standing, check_answer, check_order,
     unstorable,
 };
+pub use reconnect::Reconnect;
 pub use remote::{
     AnswerFuture, Hear, ListenEnd, ListenFuture, Page, PageChange, Remote, RemoteAnswer,
     RemoteError, RemoteRequest,

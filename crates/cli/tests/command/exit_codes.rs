@@ -198,6 +198,40 @@ fn expired_token(server: &Server) -> String {
 }
 
 #[test]
+fn thirteen_when_requests_or_bytes_are_used_up() {
+    let home = Home::new();
+    let server = Server::start(home.folder.path());
+    let db = home.attached("a.db", MILK, &server.url);
+    let ran = with_token(&server, &["sync", &db, "--max-requests", "1", "--json"]).expect_code(13);
+    let told = ran.json();
+    assert_eq!(
+        (&told["end"], &told["pending"]),
+        (&"unfinished".into(), &1.into())
+    );
+    assert!(told["bytes_left"].as_u64().unwrap() > 0, "{told}");
+    let rows = "INSERT INTO project SELECT value, hex(zeroblob(2000)) FROM json_each('[1,2,3]')";
+    sql(&db, rows);
+    let bounds = ["sync", &db, "--max-bytes", "6kB", "--budget", "1m"];
+    let text = with_token(&server, &bounds).expect_code(13).stdout;
+    assert!(text.contains("still to be sent (about "), "{text}");
+    assert!(
+        text.contains("not finished: the budget is used up"),
+        "{text}"
+    );
+    let bounds = [
+        "sync",
+        &db,
+        "--max-bytes",
+        "1MB",
+        "--max-requests",
+        "9",
+        "--json",
+    ];
+    let ran = with_token(&server, &bounds).expect_code(0);
+    assert_eq!(ran.json()["bytes_left"], 0);
+}
+
+#[test]
 fn thirteen_when_another_process_does_not_come_to_an_end() {
     let home = Home::new();
     let server = Server::start(home.folder.path());

@@ -86,6 +86,32 @@ fn sync_beside_it_asks_and_waits() {
 }
 
 #[test]
+fn signals_ask_it_to_sync_to_rest_and_to_go_on() {
+    let home = Home::new();
+    let server = Server::start(home.folder.path());
+    let a = home.attached("a.db", "", &server.url);
+    let b = home.attached("b.db", "INSERT INTO project VALUES ('p', 'x')", &server.url);
+    let sidecar = start(&a, &server, &["--no-live", "--poll", "1h"]);
+    until("it syncs", SOON, || status(&a)["engine"] == "idle");
+    with_token(&server, &["sync", &b]).expect_code(0);
+    sidecar.signal("USR1");
+    until("it has pulled", SOON, || rows(&a) == rows(&b));
+    sidecar.signal("USR2");
+    until("it rests", SOON, || status(&a)["engine"] != "idle");
+    sql(&a, "INSERT INTO project VALUES ('q', 'x')");
+    // Whoever wants to be the engine meanwhile can.
+    with_token(&server, &["sync", &a]).expect_code(0);
+    sql(&a, "INSERT INTO project VALUES ('r', 'x')");
+    assert_eq!(unsettled(&a), "Integer(1)");
+    sidecar.signal("USR2");
+    until("it goes on", SOON, || unsettled(&a) == "Integer(0)");
+    sidecar.signal("TERM");
+    sidecar.end().expect_code(0);
+    with_token(&server, &["sync", &b]).expect_code(0);
+    assert_eq!(rows(&b).len(), 3);
+}
+
+#[test]
 fn it_lives_through_an_outage_and_a_new_token() {
     let home = Home::new();
     let server = Server::start(home.folder.path());

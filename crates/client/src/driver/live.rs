@@ -14,20 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use syncline_core::{
-    Config, CycleEnd, Dice, Input, ListenEnd, Live, Notice, Reason, Remote, RemoteError, State,
-    SyncOrder, backoff_ms, retry_after_ms,
+    Config, CycleEnd, Dice, Input, ListenEnd, Live, Notice, Reason, Reconnect, Remote, RemoteError,
+    State, SyncOrder,
 };
 use syncline_protocol::{ClientId, Head, Scope};
 use syncline_store::LiveUpdates;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-
-/// A stream that lasted so long was a good one: the next failure is the first.
-const GOOD: Duration = Duration::from_secs(60);
-
-/// Whoever loses a stream polls anyway, and thousands may lose theirs at the same moment: the first
-/// wait is drawn from eight times the first back-off.
-const FIRST_FAILURE: u32 = 3;
 
 /// More scopes than anybody is granted.
 const MOST_SCOPES: usize = 1_000;
@@ -40,7 +33,7 @@ pub(super) struct Listener {
     config: Config,
     dice: Dice,
     stage: Stage,
-    failures: u32,
+    reconnect: Reconnect,
     /// The remote was greeted since it said that it gives no hints.
     greeted: bool,
     /// Hints were heard and are not any more, which the machine does not know yet.
@@ -81,7 +74,7 @@ impl Listener {
             config,
             dice: Dice::seeded(random_seed()?),
             stage: Stage::Quiet,
-            failures: 0,
+            reconnect: Reconnect::default(),
             greeted: true,
             lost: false,
             heads: Heads::new(),
@@ -109,11 +102,21 @@ impl Listener {
         self.greeted = true;
     }
 
-    /// A moment after a cycle: an engine that was started for one sync ends before.
-    fn soon(&mut self) {
-        let half = self.config.backoff_base_ms / 2;
-        let wait = Duration::from_millis(half + self.dice.up_to(half));
-        self.stage = Stage::Waiting(Instant::now() + wait);
+    /// A cycle has ended: opens a stream in a moment, where that is wanted.
+    fn cycle_ended(&mut self, end: &CycleEnd) {
+        let wanted = self.wanted == LiveUpdates::On && self.config.order != SyncOrder::PushOnly;
+        if !wanted || !self.greeted || matches!(self.stage, Stage::Listening { .. }) {
+            return;
+        }
+        let planned = matches!(self.stage, Stage::Waiting(_));
+        let (reconnect, dice) = (&mut self.reconnect, &mut self.dice);
+        if let Some(wait) = reconnect.cycle_ended(end, planned, &self.config, dice) {
+            let latest = Instant::now() + Duration::from_millis(wait);
+            self.stage = Stage::Waiting(match self.stage {
+                Stage::Waiting(at) => at.min(latest),
+                _ => latest,
+            });
+        }
     }
 
     fn start(&mut self, client: ClientId) {
@@ -149,31 +152,26 @@ impl Listener {
     }
 
     /// After the stream's end: waits, or falls quiet.
-    fn ended(&mut self, end: &Result<ListenEnd, JoinError>) {
-        if let Stage::Listening {
-            since, heard: true, ..
-        } = &self.stage
-            && since.elapsed() >= GOOD
-        {
-            self.failures = 0;
-        }
-        self.failures = self.failures.saturating_add(1);
-        let wait = match end {
-            Ok(ListenEnd::NotOffered) => {
-                self.greeted = false;
-                return self.leave(Stage::Quiet);
-            }
-            Ok(ListenEnd::Failed(RemoteError::Auth { .. })) => return self.leave(Stage::Quiet),
-            Ok(ListenEnd::Failed(RemoteError::Transient {
-                retry_after: Some(asked),
-                ..
-            })) => retry_after_ms(*asked, &mut self.dice),
-            _ => {
-                let failures = self.failures.saturating_add(FIRST_FAILURE);
-                backoff_ms(&self.config, failures, &mut self.dice)
-            }
+    fn ended(&mut self, end: Result<ListenEnd, JoinError>) {
+        let end = end.unwrap_or_else(|error| {
+            let detail = error.to_string();
+            ListenEnd::Failed(RemoteError::Unreachable { detail })
+        });
+        let heard_ms = match &self.stage {
+            Stage::Listening {
+                since, heard: true, ..
+            } => Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            _ => None,
         };
-        self.leave(Stage::Waiting(Instant::now() + Duration::from_millis(wait)));
+        if end == ListenEnd::NotOffered {
+            self.greeted = false;
+        }
+        let (reconnect, dice) = (&mut self.reconnect, &mut self.dice);
+        let wait = reconnect.ended(&end, heard_ms, &self.config, dice);
+        self.leave(match wait {
+            Some(wait) => Stage::Waiting(Instant::now() + Duration::from_millis(wait)),
+            None => Stage::Quiet,
+        });
     }
 }
 
@@ -215,8 +213,9 @@ impl Driver {
             Event::Due => self.listen(),
             Event::Ended(end) => {
                 tracing::debug!(?end, "no more hints are heard");
-                self.listener.ended(&end);
-                if let Ok(ListenEnd::Failed(RemoteError::Auth { .. })) = end {
+                let refused = matches!(&end, Ok(ListenEnd::Failed(RemoteError::Auth { .. })));
+                self.listener.ended(end);
+                if refused {
                     // The engine asks for credentials as it does for every request, and tells.
                     self.feed(Input::Trigger(Reason::Timer), told);
                 }
@@ -244,16 +243,9 @@ impl Driver {
     /// engine may not ask anything of the remote.
     pub(super) fn follow(&mut self, notice: &Notice) {
         match notice {
-            Notice::CycleEnded(CycleEnd::Complete | CycleEnd::RoundsUsedUp) => {
-                let quiet = matches!(self.listener.stage, Stage::Quiet);
-                let wanted = self.listener.wanted == LiveUpdates::On
-                    && self.listener.config.order != SyncOrder::PushOnly;
-                if quiet && wanted && self.listener.greeted {
-                    self.listener.soon();
-                }
-            }
             Notice::CycleEnded(CycleEnd::Standby | CycleEnd::CredentialsNeeded)
             | Notice::IdentityChanged => self.listener.hush(),
+            Notice::CycleEnded(end) => self.listener.cycle_ended(end),
             Notice::StateChanged { to, .. } if !is_awake(*to) => self.listener.hush(),
             _ => {}
         }

@@ -154,6 +154,14 @@ impl Waiting {
         self.poll = Some(now.after_ms(interval - fifth + dice.up_to(fifth * 2)));
     }
 
+    /// Everyone may have lost their hints at this moment, and most hear them again soon: the first poll is
+    /// spread over several intervals.
+    fn plan_poll_after_loss(&mut self, config: &Config, now: Now, dice: &mut Dice) {
+        let interval = config.poll_interval_ms;
+        let spread = dice.up_to(interval.saturating_mul(3));
+        self.poll = Some(now.after_ms(interval.saturating_add(spread)));
+    }
+
     /// Sets the deadlines of rest; pushing may pause until a given moment.
     fn rest(
         &mut self,
@@ -282,12 +290,15 @@ impl Machine {
         }
     }
 
-    /// While hints are heard, polling is rare; the moment they are not, it is as often as ever.
+    /// While hints are heard, polling is rare; when they are not any more, it is as often as ever.
     pub(super) fn on_live(&mut self, live: Live, now: Now) {
         let heard = live == Live::Heard;
         let changed = std::mem::replace(&mut self.waiting.live, heard) != heard;
         if changed && self.waiting.poll.is_some() {
-            self.waiting.plan_poll(&self.config, now, &mut self.dice);
+            match heard {
+                true => (self.waiting).plan_poll(&self.config, now, &mut self.dice),
+                false => (self.waiting).plan_poll_after_loss(&self.config, now, &mut self.dice),
+            }
         }
     }
 
