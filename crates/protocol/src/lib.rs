@@ -1,9 +1,10 @@
 //! The wire types of Syncline's native protocol, and nothing else.
 //!
 //! What client and server say to each other is spelled out here once, as `serde` types; the
-//! specification in prose is `docs/protocol.md`. This crate holds no logic beyond reading and
-//! writing those types: it never decides, never does I/O and never panics on what it reads.
+//! specification in prose is `docs/protocol.md`. This crate holds no logic beyond reading,
+//! writing and hashing those types: it never decides, never does I/O and never panics on what it reads.
 
+mod digest;
 mod entity_id;
 mod fields;
 mod hello;
@@ -16,6 +17,10 @@ mod trace;
 mod types;
 mod value;
 
+pub use digest::{
+    ContentHash, DIGEST_IDS, DigestChanges, DigestEntities, DigestEntity, DigestRange,
+    DigestRanges, RangeHasher,
+};
 pub use entity_id::{EntityId, EntityIdError, KeyPart, MAX_ENTITY_ID_BYTES};
 pub use fields::Fields;
 pub use hello::{Access, Grant, Hello, Limits, Principal};

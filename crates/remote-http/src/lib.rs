@@ -27,6 +27,7 @@
 mod answer;
 mod body;
 mod builder;
+mod digest;
 mod error;
 mod events;
 mod followed;
@@ -47,6 +48,7 @@ mod token_command;
 mod transport;
 
 pub use builder::{HttpRemoteBuilder, PlainHttp};
+pub use digest::DigestOf;
 pub use error::HttpRemoteError;
 pub use meter::describe_metrics;
 pub use remote::HttpRemote;

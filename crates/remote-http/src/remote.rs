@@ -135,7 +135,7 @@ impl HttpRemote {
     }
 
     /// Sends a request whose answer is one JSON document.
-    async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         client: &ClientId,
         request: Request,

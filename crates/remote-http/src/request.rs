@@ -1,6 +1,7 @@
 //! What is sent: one request of the protocol as method, path, headers and body.
 
 use crate::builder::Bounds;
+use crate::digest::DigestOf;
 use http::Method;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE,
@@ -10,9 +11,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use syncline_protocol::{
-    CONTENT_TYPE_EVENTS, CONTENT_TYPE_PAGES, CONTENT_TYPE_PROBLEM, ClientId, HEADER_CLIENT,
-    HEADER_PROTOCOL, HEADER_REQUEST, HEADER_TRACE_PARENT, IdempotencyKey, PROTOCOL_VERSION, Scope,
-    TraceParent, TypeDefinitions,
+    CONTENT_TYPE_EVENTS, CONTENT_TYPE_PAGES, CONTENT_TYPE_PROBLEM, ClientId, EntityId,
+    HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST, HEADER_TRACE_PARENT, IdempotencyKey,
+    PROTOCOL_VERSION, Scope, TraceParent, TypeDefinitions,
 };
 use url::Url;
 
@@ -110,6 +111,43 @@ impl Request {
             method: Method::GET,
             url,
             expects: CONTENT_TYPE_PAGES,
+            body: None,
+        }
+    }
+
+    pub(crate) fn digest(
+        base: &Url,
+        of: DigestOf<'_>,
+        after: Option<&EntityId>,
+        until: Option<&EntityId>,
+    ) -> Self {
+        // Texts only: writing them cannot fail.
+        let fields = serde_json::to_string(of.fields).unwrap_or_default();
+        let after = after.map(|after| ("after", after.as_str()));
+        let until = until.map(|until| ("until", until.as_str()));
+        let range = after.into_iter().chain(until);
+        Self::digest_with(base, of, range.chain([("fields", fields.as_str())]))
+    }
+
+    pub(crate) fn digest_changes(base: &Url, of: DigestOf<'_>, ids: &[EntityId]) -> Self {
+        let ids = serde_json::to_string(ids).unwrap_or_default();
+        Self::digest_with(base, of, [("ids", ids.as_str())].into_iter())
+    }
+
+    fn digest_with<'q>(
+        base: &Url,
+        of: DigestOf<'_>,
+        more: impl Iterator<Item = (&'q str, &'q str)>,
+    ) -> Self {
+        let mut url = endpoint(base, "digest");
+        url.query_pairs_mut()
+            .append_pair("scope", of.scope.as_str())
+            .append_pair("type", of.entity_type.as_str())
+            .extend_pairs(more);
+        Self {
+            method: Method::GET,
+            url,
+            expects: CONTENT_TYPE_JSON,
             body: None,
         }
     }

@@ -1,5 +1,6 @@
 //! The endpoints, one file each. None of them knows a socket.
 
+mod digest;
 pub(crate) mod entities;
 mod health;
 mod hello;
@@ -9,6 +10,7 @@ mod pull;
 mod push;
 mod types;
 
+pub(crate) use digest::digest;
 pub(crate) use health::health;
 pub(crate) use hello::hello;
 pub(crate) use mutations::{cancel, mutation};
