@@ -15,6 +15,18 @@ pub(crate) fn entity(entity_type: &str, entity_id: &str) -> String {
     format!("{entity_type} {entity_id}")
 }
 
+/// A command, or several, with the database's name in place of `DB`.
+pub(crate) fn for_database(command: &str, database: &str) -> String {
+    let words = command.split(' ').map(|word| {
+        let name = word.trim_end_matches([',', ';']);
+        match name {
+            "DB" => word.replacen("DB", database, 1),
+            _ => word.to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// An error of a mutation on one line, with its field errors.
 pub(crate) fn error(error: &MutationError) -> String {
     let mut text = format!("{}: {}", error.code, error.detail);

@@ -335,7 +335,7 @@ impl Builder {
     }
 
     /// Where installations are remembered. Without a place only the server notices copies.
-    fn kept_records(&self) -> Option<Arc<dyn InstallationRecords>> {
+    pub(crate) fn kept_records(&self) -> Option<Arc<dyn InstallationRecords>> {
         let usual = || -> Option<Arc<dyn InstallationRecords>> {
             let usual = StateDirectory::usual();
             if usual.is_none() {

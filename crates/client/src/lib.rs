@@ -42,6 +42,8 @@ mod clock;
 #[cfg(feature = "http")]
 mod clone;
 mod config;
+#[cfg(feature = "http")]
+mod digest;
 mod driver;
 mod engine;
 mod error;
@@ -54,6 +56,8 @@ pub use awaiting::{SyncedEnd, Writes};
 pub use builder::Builder;
 pub use clock::Clock;
 pub use config::{ConfigError, ConfigFile, ConfiguredToken, ConfiguredType};
+#[cfg(feature = "http")]
+pub use digest::{Compared, Comparison, Rows};
 pub use driver::pass::{Budget, PassEnd};
 pub use engine::{Engine, Outgoing};
 pub use error::Error;
@@ -85,10 +89,11 @@ pub use syncline_store::conflict::{
     FieldDetails, FieldRecord, Loss, OtherEntity, Outcome, PolicyOutcome, Showed, Side,
 };
 pub use syncline_store::definitions::Made;
+pub use syncline_store::digest::{Apart, Divergence, DivergenceKind};
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
 pub use syncline_store::status::{LastError, ScopeStatus, Status};
 pub use syncline_store::{
-    Checkpoint, Discarded, EntryState, Lane, LiveUpdates, Moment, PullMode, SettingError, Settings,
-    Store, StoreError, StoreOptions, Watcher,
+    Checkpoint, Discarded, EntryState, Lane, LiveUpdates, Moment, PullMode, Repaired, SettingError,
+    Settings, Store, StoreError, StoreOptions, Watcher,
 };
 pub use syncline_store::{InstallationRecords, StateDirectory};

@@ -15,6 +15,8 @@ pub mod captured;
 mod claim;
 pub mod conflict;
 pub mod definitions;
+pub mod digest;
+pub mod doctor;
 mod entity_types;
 mod error;
 pub mod explain;
@@ -36,6 +38,7 @@ mod preview;
 mod recover;
 mod rekey;
 mod remedy;
+mod repair;
 mod rest;
 mod retry;
 mod row;
@@ -57,6 +60,7 @@ pub use identity::{InstallationRecords, StateDirectory, enrol};
 pub use outbox::EntryState;
 pub use preview::{Preview, preview};
 pub use remedy::Discarded;
+pub use repair::Repaired;
 pub use rest::{Rest, Trouble};
 pub use settings::{
     LiveUpdates, PullMode, Retention, SETTINGS, Section, Setting, SettingError, Settings,

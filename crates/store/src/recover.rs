@@ -66,39 +66,70 @@ fn check_dirty(
     new: &BTreeSet<String>,
     now: Now,
 ) -> Result<(), StoreError> {
+    for one in escaped(tx, entity_type, new)? {
+        let fields = one.fields.as_ref();
+        record(tx, entity_type, &one.id, one.op, fields, now)?;
+    }
+    Ok(())
+}
+
+/// What a row holds beyond its unsettled mutations.
+struct Escaped {
+    id: EntityId,
+    op: Operation,
+    /// `None` for a delete.
+    fields: Option<Fields>,
+}
+
+/// Rows of a type that hold something else than their unsettled mutations come to.
+pub(crate) fn escaped_ids(
+    conn: &Connection,
+    entity_type: &RegisteredType,
+) -> Result<Vec<EntityId>, StoreError> {
+    let new = new_fields_of(conn, &entity_type.name)?;
+    let found = escaped(conn, entity_type, &new)?;
+    Ok(found.into_iter().map(|one| one.id).collect())
+}
+
+fn escaped(
+    conn: &Connection,
+    entity_type: &RegisteredType,
+    new: &BTreeSet<String>,
+) -> Result<Vec<Escaped>, StoreError> {
     let mut statement =
-        tx.prepare("SELECT DISTINCT entity_id FROM syncline_outbox WHERE entity_type = ?1")?;
+        conn.prepare("SELECT DISTINCT entity_id FROM syncline_outbox WHERE entity_type = ?1")?;
     let ids = statement.query_map([&entity_type.name], |row| row.get::<_, String>(0));
     let ids: Vec<String> = ids?.collect::<Result<_, _>>()?;
+    let mut escaped = Vec::new();
     for id in ids {
         let Ok(id) = EntityId::parse(id) else {
             continue;
         };
-        let Ok(expected) = expected(tx, &entity_type.name, &id) else {
+        let Ok(expected) = expected(conn, &entity_type.name, &id) else {
             continue; // It can never sync as it is; it fails with its reason when it is claimed.
         };
-        let found = row::read(tx, &entity_type.table, &id)?;
+        let found = row::read(conn, &entity_type.table, &id)?;
         let (op, fields) = match (expected, found) {
             (None, Some(found)) => (Operation::Create, Some(found)),
             (Some(_), None) => (Operation::Delete, None),
             (Some(expected), Some(found)) => {
-                let differing = compare(tx, entity_type, new, &found, &expected)?.mine;
+                let differing = compare(conn, entity_type, new, &found, &expected)?.mine;
                 (Operation::Update, Some(differing))
             }
             (None, None) => continue,
         };
         if op != Operation::Update || fields.as_ref().is_some_and(|fields| !fields.is_empty()) {
-            record(tx, entity_type, &id, op, fields.as_ref(), now)?;
+            escaped.push(Escaped { id, op, fields });
         }
     }
-    Ok(())
+    Ok(escaped)
 }
 
 /// The row that an entity's base and unsettled mutations come to.
-fn expected(tx: &Transaction<'_>, name: &str, id: &EntityId) -> Result<Option<Fields>, StoreError> {
-    let mut state = captured::base_of(tx, name, id.as_str())?.into_fields();
-    for entry in outbox::of_entity(tx, name, id.as_str())? {
-        let payload = captured::fields_of_mutation(tx, entry.seq)?;
+fn expected(conn: &Connection, name: &str, id: &EntityId) -> Result<Option<Fields>, StoreError> {
+    let mut state = captured::base_of(conn, name, id.as_str())?.into_fields();
+    for entry in outbox::of_entity(conn, name, id.as_str())? {
+        let payload = captured::fields_of_mutation(conn, entry.seq)?;
         state = crate::apply::after_mutation(state, entry.op, payload);
     }
     Ok(state)

@@ -115,12 +115,12 @@ pub struct Store {
     types: EntityTypes,
     /// `PRAGMA schema_version` when the types were loaded.
     schema_cookie: i64,
-    token: i64,
+    pub(crate) token: i64,
     /// The lease of another process, if one was met.
     seen: Option<Seen>,
     steady: Steady,
     /// Who this is; checked in each unit of work.
-    client: ClientId,
+    pub(crate) client: ClientId,
     /// It turned out to be a copy when it was opened.
     identity_changed: bool,
     dice: Dice,
@@ -401,8 +401,9 @@ impl Store {
         self.remedy(now, |applier| conflict::undo(applier, id))
     }
 
-    /// A local act of the app's: guarded like the engine's work, but not fenced.
-    fn remedy<T>(
+    /// An act outside of the engine's cycle: guarded like the engine's work, and not fenced unless it
+    /// does so itself.
+    pub(crate) fn remedy<T>(
         &mut self,
         now: Now,
         act: impl FnOnce(&mut Applier<'_>) -> Result<T, StoreError>,

@@ -147,17 +147,28 @@ fn sweep_type(
     }
     held::hold(tx, &entity_type.name, std::iter::empty())?;
     for (id, fields) in &gone {
-        let entity = EntityRef {
-            entity_type: entity_type.entity_type(),
-            id: id.clone(),
-        };
-        orphans::note(tx, applier.types, entity_type, id, fields, None)?;
-        row::remove(tx, &entity_type.table, id)?;
-        unknown::forget(tx, &entity)?;
-        captured::delete_base(tx, &entity_type.name, id.as_str())?;
+        remove(applier, entity_type, id, fields)?;
         summary.deletes += 1;
     }
     Ok(())
+}
+
+/// Removes a clean row of which the server knows nothing.
+pub(crate) fn remove(
+    applier: &Applier<'_>,
+    entity_type: &RegisteredType,
+    id: &EntityId,
+    fields: &Fields,
+) -> Result<(), StoreError> {
+    let tx = applier.tx;
+    let entity = EntityRef {
+        entity_type: entity_type.entity_type(),
+        id: id.clone(),
+    };
+    orphans::note(tx, applier.types, entity_type, id, fields, None)?;
+    row::remove(tx, &entity_type.table, id)?;
+    unknown::forget(tx, &entity)?;
+    Ok(captured::delete_base(tx, &entity_type.name, id.as_str())?)
 }
 
 /// What the snapshot says of a row.

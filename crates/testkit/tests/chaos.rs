@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use syncline::Checkpoint;
+use syncline_store::doctor::{Severity, examine};
 use syncline_testkit::{Fault, World};
 
 const SCHEMA: &str = "
@@ -88,6 +89,17 @@ const LITTLE: Checkpoint = Checkpoint {
     bytes: 1 << 20,
 };
 
+/// The doctor finds nothing wrong with a device's file, at any moment of any history.
+fn assert_sound(world: &mut World, name: &str) {
+    let (path, now) = (world.path(name), world.now());
+    let conn = rusqlite::Connection::open(&path).unwrap();
+    let findings = examine(&conn, &path, now).unwrap();
+    let failed: Vec<_> = (findings.iter())
+        .filter(|one| one.severity == Severity::Failed)
+        .collect();
+    assert!(failed.is_empty(), "{name}: {failed:?}");
+}
+
 /// Plays a history; who pulls in checkpoint mode is one bit per device.
 fn play(acts: &[Act], modes: u8) -> World {
     let mut world = World::new(SCHEMA);
@@ -113,6 +125,11 @@ fn play(acts: &[Act], modes: u8) -> World {
             }
             Act::Release(device) => world.release(DEVICES[*device]),
             Act::Pass(ms) => world.pass(*ms),
+        }
+        if n % 16 == 15 {
+            DEVICES
+                .iter()
+                .for_each(|name| assert_sound(&mut world, name));
         }
     }
     for name in DEVICES {

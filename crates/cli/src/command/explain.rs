@@ -72,11 +72,7 @@ fn describe(database: &str, explained: &Explanation, now: i64) -> String {
             told.push_str(&format!("  until: {}\n", span::utc(until)));
         }
         if let Some(help) = &obstacle.help {
-            let help = help.replace(" DB ", &format!(" {database} "));
-            let help = match help.strip_suffix(" DB") {
-                Some(start) => format!("{start} {database}"),
-                None => help,
-            };
+            let help = text::for_database(help, database);
             told.push_str(&format!("  try: {help}\n"));
         }
     }
@@ -97,9 +93,14 @@ fn describe(database: &str, explained: &Explanation, now: i64) -> String {
     for one in &explained.history {
         let at = span::utc(one.at);
         let why = why(&one.detail);
+        // What a repair did is no mutation.
+        let mutation = match one.mutation.as_str() {
+            "" => String::new(),
+            mutation => format!(" (mutation {mutation})"),
+        };
         told.push_str(&format!(
-            "  {at}  {} {} (mutation {}){why}\n",
-            one.op, one.outcome, one.mutation
+            "  {at}  {} {}{mutation}{why}\n",
+            one.op, one.outcome
         ));
     }
     told

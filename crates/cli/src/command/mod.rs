@@ -6,6 +6,7 @@ mod attach;
 mod clone;
 mod conflicts;
 mod detach;
+mod doctor;
 mod engine;
 mod explain;
 mod migrate;
@@ -53,6 +54,7 @@ commands! {
     Status => status,
     Explain => explain,
     Replay => replay,
+    Doctor => doctor,
     Outbox => outbox,
     Conflicts => conflicts,
     Sweep => sweep,

@@ -7,7 +7,7 @@ use std::path::Path;
 const URL: &str = "http://127.0.0.1:1";
 
 /// Every command that takes a database.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 11] = [
     &["attach", "DB", "--remote", URL, "--all"],
     &["sync", "DB"],
     &["run", "DB"],
@@ -17,6 +17,8 @@ const COMMANDS: [&[&str]; 9] = [
     &["outbox", "retry", "DB", "1"],
     &["outbox", "discard", "DB", "1"],
     &["detach", "DB"],
+    &["doctor", "DB"],
+    &["doctor", "DB", "--repair"],
 ];
 
 fn on(db: &str, args: &[&str]) -> Ran {

@@ -9,6 +9,7 @@ mod configuring;
 mod conflicts;
 mod detaching;
 mod devices;
+mod doctoring;
 mod exit_codes;
 mod explaining;
 mod following;
