@@ -13,8 +13,8 @@ use syncline_core::{Effect, Input, Machine, Now};
 /// How large the two files of a recording become together, unless set otherwise.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The smallest bound: a trace has to hold a machine and some inputs.
-const LEAST_BYTES: u64 = 64 << 10;
+/// The smallest bound: a trace has to hold a machine, with the batches that it sends, and some inputs.
+const LEAST_BYTES: u64 = 1 << 20;
 
 /// What every trace begins with.
 const BEGINNING: &[u8] = b"{\"trace\":";
@@ -46,7 +46,7 @@ impl Recording {
         self
     }
 
-    /// How large the file and the one beside it may become together; 64 MiB unless set. At half of it
+    /// How large the file and the one beside it may become together; 64 MiB unless set, 1 MiB at least. At half of it
     /// the file is put beside, and a new one begins with the machine as it stands: the newest half is
     /// always there. One input more than fits is still written.
     #[must_use]

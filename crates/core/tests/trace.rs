@@ -119,6 +119,30 @@ fn a_line_that_is_missing_is_missed() {
     }
 }
 
+/// The machine may panic over what no device could have recorded; whoever replays it does not.
+#[test]
+fn numbers_beyond_measure_end_in_an_error_or_a_difference() {
+    let rig = || Rig::new(5);
+    let mut middle = rig();
+    middle.run(40);
+    let recorder = || Recorder::new(Redactor::hiding(KEY));
+    for text in [
+        rig().recorded(recorder(), 40),
+        middle.recorded(recorder(), 20),
+    ] {
+        let is_digit = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
+        let numbers =
+            (1..text.len()).filter(|at| is_digit(*at) && b":[,".contains(&text.as_bytes()[at - 1]));
+        for at in numbers {
+            let end = (at..).find(|end| !is_digit(*end)).unwrap();
+            for number in [u64::MAX, u64::MAX / 2] {
+                let beyond = format!("{}{number}{}", &text[..at], &text[end..]);
+                let _ = Trace::read(beyond.as_bytes()).and_then(first_difference);
+            }
+        }
+    }
+}
+
 /// Every number that decides something is caught when it is another one.
 #[test]
 fn another_rule_is_a_difference() {
