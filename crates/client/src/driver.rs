@@ -205,7 +205,7 @@ impl Driver {
         self.tasks.abort_all();
         self.listener.hush();
         self.engine.stop(self.clock.now());
-        told.state(self.engine.state());
+        told.engine(self.engine.state(), self.engine.view());
     }
 
     fn command(&mut self, command: Command, told: &Told) {
@@ -319,7 +319,7 @@ impl Driver {
             }
         }
         self.awaiting.look(&self.watch);
-        told.state(self.engine.state());
+        told.engine(self.engine.state(), self.engine.view());
     }
 
     fn tell_waiters(&mut self, notice: &Notice) {

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::time::Instant;
 use syncline_core::trace::Recorder;
 use syncline_core::{
-    Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteError, RemoteRequest, RequestId,
-    State, WakeReason,
+    Blocked, Config, CycleEnd, Effect, Input, Machine, Notice, Now, RemoteError, RemoteRequest,
+    RequestId, State, WakeReason,
 };
+use syncline_store::status::{BlockedBy, EngineView, Wakeup};
 use syncline_store::{Rest, Store, StoreError, Trouble};
 
 /// What the engine cannot do itself.
@@ -23,11 +24,17 @@ pub enum Outgoing {
     Notice(Notice),
 }
 
+/// Where the machine is, in its own words.
+type Seen = Option<(State, Option<Blocked>, Option<(u64, WakeReason)>)>;
+
 /// The engine of one database.
 pub struct Engine {
     machine: Machine,
     store: Store,
     meter: Meter,
+    /// What the machine said of itself last, and that for people.
+    seen: Seen,
+    view: EngineView,
     /// What was last noted in the store for other processes.
     noted: Option<Rest>,
     trouble: Option<Trouble>,
@@ -51,6 +58,8 @@ impl Engine {
             machine: Machine::new(config, client, seed),
             store,
             meter: Meter::default(),
+            seen: None,
+            view: EngineView::default(),
             noted: None,
             trouble: None,
             rest: VecDeque::new(),
@@ -127,6 +136,7 @@ impl Engine {
                 None => break,
             }
         }
+        self.look_at_machine(now);
         self.note_state(now);
     }
 
@@ -158,21 +168,68 @@ impl Engine {
         self.trouble = Some(Trouble { kind, detail });
     }
 
-    /// Where the machine rests is written down for `status` in other processes; passing states are not.
+    /// Times are translated once for each change, so that the view is the same until the next.
+    fn look_at_machine(&mut self, now: Now) {
+        let seen = Some((
+            self.machine.state(),
+            self.machine.blocked(),
+            self.machine.goes_on(),
+        ));
+        if seen == self.seen {
+            return;
+        }
+        self.seen = seen;
+        let at =
+            |monotonic_ms: u64| now.unix_after_ms(monotonic_ms.saturating_sub(now.monotonic_ms));
+        self.view = EngineView {
+            state: self.machine.state().as_str().to_owned(),
+            blocked: self.machine.blocked().map(|blocked| BlockedBy {
+                because: blocked.because.as_str().to_owned(),
+                detail: blocked.detail,
+                until: blocked.until_ms.map(at),
+            }),
+            next_wakeup: self.machine.goes_on().map(|(due, reason)| Wakeup {
+                at: at(due),
+                reason: reason.as_str().to_owned(),
+            }),
+        };
+    }
+
+    /// Where the machine rests is written down for `status` in other processes; passing states are
+    /// not. Nor is a moment that moved on alone, until the one that is written has passed: each
+    /// note is a transaction.
     fn note_state(&mut self, now: Now) {
         let state = self.machine.state();
         if matches!(state, State::Connecting | State::Pushing | State::Pulling) {
             return;
         }
-        let until = self.machine.backs_off_until();
+        let debounce = matches!(self.machine.goes_on(), Some((_, WakeReason::Debounce)));
+        let holds = self.noted.as_ref().is_some_and(|rest| {
+            let noted = &rest.engine;
+            let passed = |at: Option<i64>| at.is_some_and(|at| at <= now.unix_ms);
+            let reason = |view: &EngineView| view.next_wakeup.as_ref().map(|w| w.reason.clone());
+            let stale = passed(noted.next_wakeup.as_ref().map(|wakeup| wakeup.at))
+                || reason(noted) != reason(&self.view);
+            noted.state == self.view.state
+                && rest.trouble == self.trouble
+                && noted.blocked == self.view.blocked
+                && (debounce || !stale)
+        });
+        if holds {
+            return;
+        }
         let rest = Rest {
-            state: state.as_str(),
+            engine: self.view.clone(),
             trouble: self.trouble.clone(),
-            until: until.map(|at| now.unix_after_ms(at.saturating_sub(now.monotonic_ms))),
         };
-        if self.noted.as_ref() != Some(&rest) && self.store.note_state(&rest).is_ok() {
+        if self.store.note_state(&rest).is_ok() {
             self.noted = Some(rest);
         }
+    }
+
+    /// Where the engine is, for people.
+    pub fn view(&self) -> &EngineView {
+        &self.view
     }
 
     /// The one next moment at which [`Input::Tick`] is wanted (monotonic milliseconds), and why.

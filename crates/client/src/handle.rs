@@ -14,7 +14,7 @@ use syncline_core::{Constraints, CycleEnd, Input, Notice, Reason, State};
 use syncline_protocol::{EntityId, Fields};
 use syncline_store::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter};
 use syncline_store::ids;
-use syncline_store::status::{self, Status};
+use syncline_store::status::{self, EngineView, Status};
 use syncline_store::{Discarded, Settings};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -29,7 +29,7 @@ pub struct Syncline {
     notices: broadcast::Sender<Notice>,
     /// Subscribed before the engine starts; whoever asks first gets it.
     from_start: Mutex<Option<broadcast::Receiver<Notice>>>,
-    changes: watch::Receiver<(State, u64)>,
+    changes: watch::Receiver<Seen>,
     writer: Mutex<Connection>,
     /// Unsettled mutations at which a write is refused.
     outbox_rows: u64,
@@ -49,7 +49,16 @@ pub enum SyncEnd {
 /// What the driver tells the handle's holders.
 pub(crate) struct Told {
     notices: broadcast::Sender<Notice>,
-    changes: watch::Sender<(State, u64)>,
+    changes: watch::Sender<Seen>,
+}
+
+/// Where the engine is, and how often something changed.
+#[derive(Debug, Clone)]
+struct Seen {
+    state: State,
+    /// `None` before it has said anything.
+    engine: Option<EngineView>,
+    changes: u64,
 }
 
 impl Told {
@@ -59,14 +68,20 @@ impl Told {
         self.changed();
     }
 
-    pub(crate) fn state(&self, state: State) {
-        self.changes
-            .send_if_modified(|(current, _)| std::mem::replace(current, state) != state);
+    pub(crate) fn engine(&self, state: State, view: &EngineView) {
+        self.changes.send_if_modified(|seen| {
+            let differs = seen.engine.as_ref() != Some(view);
+            if differs {
+                seen.engine = Some(view.clone());
+                seen.state = state;
+            }
+            differs
+        });
     }
 
     pub(crate) fn changed(&self) {
         self.changes
-            .send_modify(|(_, count)| *count = count.wrapping_add(1));
+            .send_modify(|seen| seen.changes = seen.changes.wrapping_add(1));
     }
 }
 
@@ -85,7 +100,11 @@ impl Syncline {
     ) -> Result<Self, Error> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (notices, from_start) = broadcast::channel(NOTICES_KEPT);
-        let (sender, changes) = watch::channel((State::Idle, 0));
+        let (sender, changes) = watch::channel(Seen {
+            state: State::Idle,
+            engine: None,
+            changes: 0,
+        });
         let told = Told {
             notices: notices.clone(),
             changes: sender,
@@ -300,10 +319,12 @@ impl Syncline {
         Some(receiver)
     }
 
-    /// Where everything stands, read from the file now.
+    /// Where everything stands, read from the file and from the engine now. Cheap: nothing in it goes
+    /// through the outbox, however much waits there.
     pub fn status(&self) -> Result<Status, Error> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(status::read(&writer, Clock::start().now())?)
+        let engine = self.changes.borrow().engine.clone();
+        Ok(status::read_with(&writer, engine, Clock::start().now())?)
     }
 
     /// Sets the metrics that are looked up rather than counted: entries in the outbox, ages, sizes. To
@@ -322,14 +343,16 @@ impl Syncline {
 
     /// The machine's state at this moment.
     pub fn state(&self) -> State {
-        self.changes.borrow().0
+        self.changes.borrow().state
     }
 
-    /// The status, again after every change of the engine's state and of the file.
+    /// The status now, and again after every change of the engine's state and of the file.
     pub fn status_stream(&self) -> Result<StatusStream, Error> {
+        let mut changes = self.changes.clone();
+        changes.mark_changed();
         Ok(StatusStream {
             conn: write::connect(&self.path, &Settings::default())?,
-            changes: self.changes.clone(),
+            changes,
         })
     }
 
@@ -488,15 +511,17 @@ impl Drop for Syncline {
 /// The status after every change; see [`Syncline::status_stream`].
 pub struct StatusStream {
     conn: Connection,
-    changes: watch::Receiver<(State, u64)>,
+    changes: watch::Receiver<Seen>,
 }
 
 impl StatusStream {
-    /// Waits for a change and reads the status after it; changes in between are seen as one.
-    /// `None` once the engine has ended.
+    /// The status: at once the first time, then after a change. Changes in between are seen as one,
+    /// and the last one is always seen. `None` once the engine has ended.
     pub async fn next(&mut self) -> Option<Result<Status, Error>> {
         self.changes.changed().await.ok()?;
-        Some(status::read(&self.conn, Clock::start().now()).map_err(Error::from))
+        let engine = self.changes.borrow_and_update().engine.clone();
+        let status = status::read_with(&self.conn, engine, Clock::start().now());
+        Some(status.map_err(Error::from))
     }
 }
 

@@ -69,9 +69,9 @@ pub use write::{Grouping, Recorded, WriteOptions};
 pub use rusqlite;
 pub use syncline_core::trace;
 pub use syncline_core::{
-    Allowance, Config, Constraints, CycleEnd, Effect, EntityRef, Input, Live, MutationError,
-    Notice, Now, Policy, Reason, Remote, RemoteAnswer, RemoteError, RemoteRequest, RequestId,
-    State, SyncOrder,
+    Allowance, Blocked, BlockedBecause, Config, Constraints, CycleEnd, Effect, EntityRef, Input,
+    Live, MutationError, Notice, Now, Policy, Reason, Remote, RemoteAnswer, RemoteError,
+    RemoteRequest, RequestId, State, SyncOrder,
 };
 pub use syncline_core::{
     Bound, ConflictCause, ConflictInput, ConflictRules, DeleteRule, DeleteRules, FieldRule,
@@ -91,7 +91,8 @@ pub use syncline_store::conflict::{
 pub use syncline_store::definitions::Made;
 pub use syncline_store::digest::{Apart, Divergence, DivergenceKind};
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
-pub use syncline_store::status::{LastError, ScopeStatus, Status};
+pub use syncline_store::progress::{Progress, PullProgress, PushProgress};
+pub use syncline_store::status::{BlockedBy, EngineView, LastError, ScopeStatus, Status, Wakeup};
 pub use syncline_store::{
     Checkpoint, Discarded, EntryState, Lane, LiveUpdates, Moment, PullMode, Repaired, SettingError,
     Settings, Store, StoreError, StoreOptions, Watcher,

@@ -36,9 +36,9 @@ pub use conflict::{
 };
 pub use fold::{Folded, Intent, fold};
 pub use machine::{
-    Allowance, BookSummary, Booking, Cancel, ClaimLimits, Claimed, Constraints, CycleEnd, Effect,
-    FaultKind, Input, Live, Machine, Notice, PageSummary, Reason, RequestId, State, StoreAnswer,
-    StoreFault, StoreWork, Survey, SyncOrder, WakeReason,
+    Allowance, Blocked, BlockedBecause, BookSummary, Booking, Cancel, ClaimLimits, Claimed,
+    Constraints, CycleEnd, Effect, FaultKind, Input, Live, Machine, Notice, PageSummary, Reason,
+    RequestId, State, StoreAnswer, StoreFault, StoreWork, Survey, SyncOrder, WakeReason,
 };
 pub use page::{
     MAX_CURSOR_BYTES, MAX_FIELDS, MAX_NAME_BYTES, PageFault, Standing, check_answer, check_order,

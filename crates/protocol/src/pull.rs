@@ -134,6 +134,10 @@ pub struct PageEnd {
     pub phase: PagePhase,
     /// The page reached the head of the feed as the server read it.
     pub at_head: bool,
+    /// About how many changes are still to come after this page, at most; `None`: the server does
+    /// not say. For people only: nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_come: Option<u64>,
 }
 
 /// A pull without a cursor starts with a snapshot and goes on with the feed.

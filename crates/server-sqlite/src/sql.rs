@@ -22,6 +22,9 @@ pub(crate) const PUT_ENTITY: &str =
         key = excluded.key";
 pub(crate) const READ_FEED: &str = "SELECT type, id, version, seq, fields, key FROM entity
     WHERE tenant = ?1 AND scope = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
+// From the index alone: the entities themselves are not touched.
+pub(crate) const READ_SCOPE_SIZE: &str =
+    "SELECT count(*) FROM entity INDEXED BY entity_feed WHERE tenant = ?1 AND scope = ?2";
 pub(crate) const READ_SNAPSHOT: &str = "SELECT type, id, version, seq, fields, key FROM entity
     WHERE tenant = ?1 AND (type, id) > (?2, ?3) AND scope = ?4 AND fields IS NOT NULL
     ORDER BY type, id LIMIT ?5";

@@ -110,6 +110,13 @@ impl ReadTx for Tx<'_> {
         Ok(horizon.unwrap_or(0))
     }
 
+    fn scope_size(&self, tenant: &str, scope: &Scope) -> Result<u64> {
+        let params = [tenant, scope.as_str()];
+        Ok(self
+            .one(sql::READ_SCOPE_SIZE, params, |row| row.get(0))?
+            .unwrap_or(0))
+    }
+
     fn entity(&self, key: EntityKey<'_>) -> Result<Option<Entity>> {
         self.one(
             sql::READ_ENTITY,

@@ -24,11 +24,21 @@ pub(crate) struct Cursor {
     pub(crate) position: i64,
     /// In the middle of a snapshot: the last (type, id) that was sent.
     pub(crate) snapshot: Option<(String, String)>,
+    /// In the middle of a snapshot: about how many entities are still to come.
+    pub(crate) to_come: Option<u64>,
 }
 
-/// Format, epoch, tenant, scope, position, snapshot.
+/// Format, epoch, tenant, scope, position, snapshot, and what is to come of it.
 #[derive(Serialize, Deserialize)]
-struct Wire(u8, String, String, String, i64, Option<(String, String)>);
+struct Wire(
+    u8,
+    String,
+    String,
+    String,
+    i64,
+    Option<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")] Option<u64>,
+);
 
 /// Seals and opens cursors.
 #[derive(Clone)]
@@ -60,6 +70,7 @@ impl CursorSeal {
             cursor.scope,
             cursor.position,
             cursor.snapshot,
+            cursor.to_come,
         );
         let json = serde_json::to_vec(&wire).unwrap_or_default();
         let mut bytes = self.mac_of(&json).finalize().into_bytes().to_vec();
@@ -75,7 +86,7 @@ impl CursorSeal {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (mac, json) = bytes.split_at_checked(MAC_BYTES)?;
         self.mac_of(json).verify_slice(mac).ok()?; // in constant time
-        let Wire(format, epoch, tenant, scope, position, snapshot) =
+        let Wire(format, epoch, tenant, scope, position, snapshot, to_come) =
             serde_json::from_slice(json).ok()?;
         (format == FORMAT).then_some(Cursor {
             epoch,
@@ -83,6 +94,7 @@ impl CursorSeal {
             scope,
             position,
             snapshot,
+            to_come,
         })
     }
 
@@ -102,6 +114,7 @@ mod tests {
             scope: "default".into(),
             position: i64::MAX,
             snapshot: Some(("\"".repeat(128), "\"".repeat(256))),
+            to_come: Some(u64::MAX),
         }
     }
 
@@ -109,6 +122,16 @@ mod tests {
     fn the_longest_cursor_comes_back() {
         let seal = CursorSeal::new(&[1; 32]);
         assert_eq!(seal.open(&seal.seal(cursor())), Some(cursor()));
+    }
+
+    #[test]
+    fn a_cursor_that_does_not_say_what_is_to_come_is_as_good() {
+        let seal = CursorSeal::new(&[1; 32]);
+        let silent = Cursor {
+            to_come: None,
+            ..cursor()
+        };
+        assert_eq!(seal.open(&seal.seal(silent.clone())), Some(silent));
     }
 
     #[test]

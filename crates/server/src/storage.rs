@@ -62,6 +62,9 @@ pub trait ReadTx {
     /// The lowest position from which the feed is still complete; 0 before anything was purged.
     fn horizon(&self, tenant: &str, scope: &Scope) -> Result<i64, StorageError>;
 
+    /// How many entities and tombstones the scope has. Asked once for each snapshot of several pages.
+    fn scope_size(&self, tenant: &str, scope: &Scope) -> Result<u64, StorageError>;
+
     /// An entity or its tombstone.
     fn entity(&self, key: EntityKey<'_>) -> Result<Option<Entity>, StorageError>;
 

@@ -9,6 +9,7 @@ use crate::journal::{self, Confirmed};
 use crate::meta;
 use crate::outbox::{self, Entry};
 use crate::page;
+use crate::progress;
 use crate::rekey::{self, Answer, Assigned, Taken};
 use crate::remedy;
 use crate::retry::{Occasion, retry_waiting};
@@ -34,9 +35,13 @@ pub(crate) fn book(
 ) -> Result<BookSummary, StoreError> {
     let mut summary = BookSummary::default();
     unfreeze_skipped(applier, bookings)?;
+    let mut sent = 0;
     for booking in bookings {
         // An entry that is not there any more was booked before: nothing to do twice.
         if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
+            if matches!(booking.verdict, Verdict::Applied { .. }) {
+                sent += entry.frozen.as_ref().map_or(0, String::len) as u64;
+            }
             book_one(applier, &entry, &booking.verdict, &mut summary)?;
         }
     }
@@ -44,6 +49,7 @@ pub(crate) fn book(
     retry_waiting(applier, Occasion::Changed, &mut pulled)?;
     if summary.applied > 0 {
         meta::set(applier.tx, meta::key::LAST_PUSH_AT, applier.now.unix_ms)?;
+        progress::pushed(applier.tx, summary.applied, sent)?;
     }
     summary.notices.append(&mut applier.notices);
     Ok(summary)

@@ -48,11 +48,20 @@ pub(crate) mod key {
     /// Under which circumstances everything in the inbox was tried last.
     pub(crate) const INBOX_TRIED: &str = "inbox_tried";
     pub(crate) const ENGINE_STATE: &str = "engine_state";
-    /// When the engine's back-off ends, in milliseconds since 1970.
-    pub(crate) const ENGINE_UNTIL: &str = "engine_until";
     pub(crate) const LAST_ERROR: &str = "last_error";
     /// Which kind of trouble that was: a word of `RemoteError::word`, or `store`.
     pub(crate) const LAST_ERROR_KIND: &str = "last_error_kind";
+    /// What keeps the engine from going on, what that is for people, and until when at most.
+    pub(crate) const BLOCKED_BECAUSE: &str = "blocked_because";
+    pub(crate) const BLOCKED_DETAIL: &str = "blocked_detail";
+    pub(crate) const BLOCKED_UNTIL: &str = "blocked_until";
+    /// When it goes on by itself, and why.
+    pub(crate) const WAKEUP_AT: &str = "wakeup_at";
+    pub(crate) const WAKEUP_REASON: &str = "wakeup_reason";
+    /// JSON: what the cycle under way has pushed.
+    pub(crate) const PUSHED: &str = "pushed";
+    /// Up to which entry `syncline_count` has counted.
+    pub(crate) const COUNTED: &str = "counted";
     /// Prefix: types whose existing rows were adopted and are still to be compared.
     pub(crate) const ADOPT: &str = "adopt:";
 }

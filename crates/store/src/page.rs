@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::inbox;
 use crate::meta;
 use crate::orphans;
+use crate::progress;
 use crate::recover;
 use crate::retry::{Occasion, retry_held_back, retry_waiting};
 use crate::stage::{self, Checkpoint, Staging};
@@ -228,7 +229,7 @@ fn apply(
     if page.end.at_head {
         summary.released = natural::release(tx, types, now)?;
     }
-    move_cursor(tx, scope, &page.end, now)?;
+    move_cursor(tx, scope, page, now)?;
     if page.end.at_head {
         orphans::mend(&mut applier)?;
     }
@@ -294,9 +295,10 @@ fn land(
 fn move_cursor(
     tx: &Transaction<'_>,
     scope: &Scope,
-    end: &PageEnd,
+    page: &Page,
     now: Now,
 ) -> Result<(), StoreError> {
+    let end = &page.end;
     let phase = if end.phase == PagePhase::Snapshot {
         "snapshot"
     } else {
@@ -305,12 +307,17 @@ fn move_cursor(
     let head_at = end.at_head.then_some(now.unix_ms);
     let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
     tx.execute(
-        "INSERT INTO syncline_cursor (scope, epoch, cursor, position, phase, pulled_at, head_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        "INSERT INTO syncline_cursor (scope, epoch, cursor, position, phase, pulled_at, head_at,
+                                      received, received_bytes, to_come)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (scope) DO UPDATE
             SET epoch = excluded.epoch, cursor = excluded.cursor, position = excluded.position,
                 phase = excluded.phase, pulled_at = excluded.pulled_at,
-                head_at = coalesce(excluded.head_at, head_at)",
+                head_at = coalesce(excluded.head_at, head_at),
+                received = excluded.received + CASE WHEN to_come = 0 THEN 0 ELSE received END,
+                received_bytes = excluded.received_bytes
+                               + CASE WHEN to_come = 0 THEN 0 ELSE received_bytes END,
+                to_come = excluded.to_come",
         params![
             scope.as_str(),
             epoch.unwrap_or_default(),
@@ -318,7 +325,10 @@ fn move_cursor(
             end.position,
             phase,
             now.unix_ms,
-            head_at
+            head_at,
+            page.changes.len(),
+            page.bytes,
+            progress::to_come(end)
         ],
     )?;
     if phase == "feed" {

@@ -4,18 +4,17 @@
 
 use crate::error::StoreError;
 use crate::meta::{self, key};
+use crate::status::EngineView;
 use rusqlite::Connection;
 use rusqlite::types::ToSql;
 
 /// Where the engine rests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rest {
-    /// The state's name.
-    pub state: &'static str,
+    /// The engine, in its own words.
+    pub engine: EngineView,
     /// The newest trouble that still matters.
     pub trouble: Option<Trouble>,
-    /// When a back-off ends, in milliseconds since 1970.
-    pub until: Option<i64>,
 }
 
 /// Why the engine does not get on.
@@ -37,14 +36,25 @@ pub(crate) struct Noted {
     pub(crate) state: Option<String>,
     pub(crate) kind: Option<String>,
     pub(crate) error: Option<String>,
+    /// When a back-off ends.
     pub(crate) until: Option<i64>,
 }
 
 impl Rest {
     pub(crate) fn note(&self, conn: &Connection) -> Result<(), StoreError> {
         let trouble = self.trouble.as_ref();
-        meta::set(conn, key::ENGINE_STATE, self.state)?;
-        put(conn, key::ENGINE_UNTIL, self.until)?;
+        let blocked = self.engine.blocked.as_ref();
+        let wakeup = self.engine.next_wakeup.as_ref();
+        meta::set(conn, key::ENGINE_STATE, &self.engine.state)?;
+        put(conn, key::BLOCKED_BECAUSE, blocked.map(|by| &by.because))?;
+        put(conn, key::BLOCKED_DETAIL, blocked.map(|by| &by.detail))?;
+        put(conn, key::BLOCKED_UNTIL, blocked.and_then(|by| by.until))?;
+        put(conn, key::WAKEUP_AT, wakeup.map(|wakeup| wakeup.at))?;
+        put(
+            conn,
+            key::WAKEUP_REASON,
+            wakeup.map(|wakeup| &wakeup.reason),
+        )?;
         put(
             conn,
             key::LAST_ERROR,
@@ -67,6 +77,6 @@ pub(crate) fn noted(conn: &Connection) -> Result<Noted, StoreError> {
         state: meta::get(conn, key::ENGINE_STATE)?,
         kind: meta::get(conn, key::LAST_ERROR_KIND)?,
         error: meta::get(conn, key::LAST_ERROR)?,
-        until: meta::get(conn, key::ENGINE_UNTIL)?,
+        until: meta::get(conn, key::BLOCKED_UNTIL)?,
     })
 }

@@ -232,21 +232,21 @@ pub(crate) fn take(
             None => PageChange::Valid(json("staged change", &text)?),
         });
     }
-    let end: String = tx
-        .prepare_cached("DELETE FROM syncline_staged_page WHERE page = ?1 RETURNING page_end")?
-        .query_row([page], |row| row.get(0))?;
+    let (end, bytes): (String, u64) = tx
+        .prepare_cached(
+            "DELETE FROM syncline_staged_page WHERE page = ?1 RETURNING page_end, bytes",
+        )?
+        .query_row([page], |row| Ok((row.get(0)?, row.get(1)?)))?;
     tx.prepare_cached("DELETE FROM syncline_staged WHERE page = ?1")?
         .execute([page])?;
     let end = json("staged page", &end)?;
-    Ok(Some((
-        from,
-        Page {
-            changes,
-            end,
-            // What was staged was counted when it came.
-            bytes: 0,
-        },
-    )))
+    let page = Page {
+        changes,
+        end,
+        // As they were staged.
+        bytes,
+    };
+    Ok(Some((from, page)))
 }
 
 /// Drops what is staged: the server is asked for it again.

@@ -4,6 +4,7 @@
 use crate::apply::Applier;
 use crate::claim::Claimer;
 use crate::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter, Resolvers};
+use crate::count;
 use crate::definitions;
 pub use crate::entity_types::{EntityTypes, RegisteredType};
 use crate::error::{StoreError, to_json};
@@ -14,6 +15,7 @@ use crate::lease::{self, Lease, Seen};
 use crate::meta;
 use crate::outbox::Kept;
 use crate::page::Arrived;
+use crate::progress;
 use crate::remedy::Discarded;
 use crate::rest::Rest;
 use crate::settings::{Retention, Settings};
@@ -445,6 +447,7 @@ impl Session<'_> {
             StoreWork::Renew => {
                 let ttl = self.options.lease_ttl_ms;
                 lease::acquire(tx, &self.options.holder, ttl, now, &mut self.seen)?;
+                count::catch_up(tx)?;
                 StoreAnswer::Renewed
             }
             StoreWork::Greet(hello) => greet(tx, types, hello, now)?,
@@ -503,6 +506,8 @@ impl Session<'_> {
             )? {
                 Lease::Ours(token) => {
                     self.token = token;
+                    count::catch_up(self.tx)?;
+                    progress::begin_cycle(self.tx)?;
                     StoreAnswer::Acquired
                 }
                 Lease::Theirs { remaining_ms } => StoreAnswer::HeldByOther { remaining_ms },

@@ -79,6 +79,20 @@ impl Device {
         Self::new(path, state, app, seed)
     }
 
+    /// Always holds: what the outbox is said to have is what it has.
+    pub(crate) fn check_counts(&self) {
+        let counted = "SELECT entity_type, state, entries, bytes FROM syncline_backlog";
+        let there =
+            "SELECT entity_type, state, count(*), sum(coalesce(length(CAST(payload AS BLOB)), 0))
+                       FROM syncline_outbox GROUP BY entity_type, state";
+        let differ = format!(
+            "SELECT EXISTS (SELECT * FROM ({counted}) EXCEPT SELECT * FROM ({there}))
+                 OR EXISTS (SELECT * FROM ({there}) EXCEPT SELECT * FROM ({counted}))"
+        );
+        let differ = self.app.query_row(&differ, [], |row| row.get(0));
+        assert!(!differ.unwrap_or(false), "syncline_backlog is wrong");
+    }
+
     /// A device whose file is there and attached.
     pub(crate) fn open(path: PathBuf, state: PathBuf, seed: u64) -> Self {
         let app = Connection::open(&path).unwrap();

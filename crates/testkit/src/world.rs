@@ -291,7 +291,7 @@ impl World {
         let mut inputs = VecDeque::from([input]);
         for _ in 0..100_000 {
             let Some(input) = inputs.pop_front() else {
-                return;
+                return device.check_counts();
             };
             let mut all = engine.handle(input, now);
             while let Some(more) = engine.proceed(now) {

@@ -1,9 +1,12 @@
 //! `syncline status`: where everything stands, read from the file alone.
 
+mod watch;
+
 use crate::database::{self, Database};
 use crate::{Failure, Global, Report, span, text};
 use serde::Serialize;
-use syncline::Status;
+use std::collections::BTreeMap;
+use syncline::{Progress, Status};
 use syncline_store::status;
 
 /// Show where everything stands; needs neither token nor network
@@ -11,6 +14,9 @@ use syncline_store::status;
 pub(crate) struct Args {
     #[command(flatten)]
     database: Database,
+    /// Show it again whenever it changes, until SIGTERM or SIGINT; with --json one object a line
+    #[arg(long)]
+    watch: bool,
 }
 
 #[derive(Serialize)]
@@ -20,7 +26,10 @@ struct Shown<'a> {
     status: &'a Status,
 }
 
-pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
+pub(crate) fn run(args: Args, global: &Global) -> Result<Report, Failure> {
+    if args.watch {
+        return watch::run(&args.database, global.json);
+    }
     let now = database::now();
     let status = status::read(&args.database.read()?, now)?;
     let text = describe(&args.database.shown(), &status, now.unix_ms);
@@ -39,8 +48,23 @@ fn describe(database: &str, status: &Status, now: i64) -> String {
         row("remote", status.remote.as_deref().unwrap_or("none")),
         row("account", account(status)),
         row("engine", engine(&status.engine)),
-        row("outbox", outbox(status)),
     ];
+    if let Some(blocked) = &status.blocked {
+        let until = blocked.until.filter(|until| *until > now);
+        let until = until.map(|until| format!(" (for {})", span::human(until - now)));
+        let (because, detail) = (&blocked.because, &blocked.detail);
+        let told = format!("{because}: {detail}{}", until.unwrap_or_default());
+        rows.push(row("blocked", told));
+    }
+    if let Some(wakeup) = &status.next_wakeup {
+        let (span, reason) = (span::human(wakeup.at - now), words(&wakeup.reason));
+        rows.push(row("next", format!("in {span}: {reason}")));
+    }
+    rows.push(row("outbox", outbox(&status.outbox)));
+    for (entity_type, states) in &status.outbox_by_type {
+        rows.push(row("", format!("{entity_type}: {}", outbox(states))));
+    }
+    rows.extend(progress(&status.progress));
     if let Some(age) = status.oldest_pending_age_ms {
         rows.push(row("oldest", format!("recorded {} ago", span::human(age))));
     }
@@ -94,15 +118,44 @@ fn engine(state: &str) -> String {
     }
 }
 
-fn outbox(status: &Status) -> String {
-    let counts: Vec<String> = ["pending", "in_flight", "failed", "dead"]
+/// What the next wake-up is for.
+fn words(reason: &str) -> &str {
+    match reason {
+        "debounce" => "what was written is sent",
+        "poll" => "the server is asked for news",
+        "entry_due" => "a mutation that was put off is due",
+        "back_off" => "what failed is tried again",
+        other => other,
+    }
+}
+
+fn progress(progress: &Progress) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    if let Some(push) = &progress.push {
+        let (done, all) = (push.mutations, push.mutations + push.mutations_to_go);
+        rows.push(row("pushing", format!("{done} of {all} mutations")));
+    }
+    if let Some(pull) = &progress.pull {
+        let rows_of = match pull.rows_to_come {
+            Some(to_come) => format!("{} of about {} rows", pull.rows, pull.rows + to_come),
+            None => text::count(pull.rows, "row"),
+        };
+        rows.push(row(
+            "pulling",
+            format!("{rows_of}, {} KiB", pull.bytes / 1024),
+        ));
+    }
+    rows
+}
+
+fn outbox(counts: &BTreeMap<String, u64>) -> String {
+    let counts = ["pending", "in_flight", "failed", "dead"]
         .iter()
-        .map(|state| {
-            let n = status.outbox.get(*state).copied().unwrap_or(0);
-            format!("{n} {}", state.replace('_', " "))
-        })
-        .collect();
-    counts.join(", ")
+        .filter_map(|state| {
+            let n = counts.get(*state)?;
+            Some(format!("{n} {}", state.replace('_', " ")))
+        });
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 fn last_error(error: &syncline::LastError) -> String {

@@ -3,6 +3,8 @@
 use crate::harness::{
     Home, Running, Server, rows, run, sql, syncline, token, until, value, with_token,
 };
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -240,4 +242,28 @@ fn what_others_write_arrives_without_a_poll() {
         process.end().expect_code(0);
     }
     assert!(begun.elapsed() < SOON);
+}
+
+#[test]
+fn a_watched_status_is_told_again_when_it_changes_and_ends_with_its_reader() {
+    let home = Home::new();
+    let a = home.attached("a.db", "", "http://127.0.0.1:9");
+    let mut watch = syncline(&["status", &a, "--watch", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut pending = || {
+        let line = lines.next().unwrap().unwrap();
+        let status: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(status["database"], a.as_str());
+        status["outbox"]["pending"].as_u64().unwrap()
+    };
+    assert_eq!(pending(), 0);
+    sql(&a, "INSERT INTO project VALUES ('p', 'x')");
+    assert_eq!(pending(), 1);
+    drop(lines);
+    sql(&a, "INSERT INTO project VALUES ('q', 'x')");
+    until("it ends", SOON, || watch.try_wait().unwrap().is_some());
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
 }

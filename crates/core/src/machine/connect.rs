@@ -1,5 +1,6 @@
 //! Connecting: becoming the engine of the file, greeting the remote, credentials.
 
+use super::blocked::Refused;
 use super::{CycleEnd, Effect, Effects, Machine, Notice, State, StoreAnswer, StoreWork};
 use crate::{Now, RemoteError, RemoteRequest};
 use syncline_protocol::Hello;
@@ -49,6 +50,10 @@ impl Machine {
             StoreAnswer::RegisteredNoted => self.begin_round(now, out),
             StoreAnswer::OtherAccount { recorded } => {
                 let offered = self.session.take().map(|hello| hello.principal);
+                self.refused = Some(Refused::Account {
+                    recorded: recorded.clone(),
+                    offered: offered.clone(),
+                });
                 self.enter(State::BlockedAuth, out);
                 if let Some(offered) = offered {
                     out.notice(Notice::OtherAccount { recorded, offered });
@@ -97,6 +102,7 @@ impl Machine {
     /// The remote refused the credentials: ask for new ones once, then wait for them.
     pub(super) fn credentials_refused(&mut self, detail: String, out: &mut Effects) {
         self.session = None;
+        self.refused = Some(Refused::Credentials(detail.clone()));
         self.enter(State::BlockedAuth, out);
         if self.refreshed {
             self.refreshed = false;
@@ -119,6 +125,7 @@ impl Machine {
                 self.resume_cycle(now, out);
             }
             Err(detail) => {
+                self.refused = Some(Refused::Credentials(detail.clone()));
                 out.notice(Notice::CredentialsNeeded { detail });
                 self.end_cycle(CycleEnd::CredentialsNeeded, out);
             }

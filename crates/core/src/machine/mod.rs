@@ -4,6 +4,7 @@
 //! Its state moves on answers, not on requests (C2). It reads no clock, rolls no dice of its own,
 //! does no I/O and names no SQLite (C1).
 
+mod blocked;
 mod connect;
 mod input;
 mod notice;
@@ -15,6 +16,7 @@ mod snapshot;
 mod suspect;
 mod wait;
 
+pub use blocked::{Blocked, BlockedBecause};
 pub use input::{
     BookSummary, Booking, Cancel, ClaimLimits, Claimed, Effect, FaultKind, Input, Live,
     PageSummary, Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
@@ -96,6 +98,9 @@ pub struct Machine {
     session: Option<Hello>,
     /// Credentials were refreshed since the last request that they were good for.
     refreshed: bool,
+    /// Why they did not do, while the machine waits for others.
+    #[serde(default)]
+    refused: Option<blocked::Refused>,
     wanted: BTreeSet<Reason>,
     /// Why the network is used sparingly, if it is.
     constraints: Constraints,
@@ -135,6 +140,7 @@ impl Machine {
             last_request: RequestId::default(),
             session: None,
             refreshed: false,
+            refused: None,
             wanted: BTreeSet::new(),
             constraints: Constraints::default(),
             paused: false,

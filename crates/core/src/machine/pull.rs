@@ -237,6 +237,7 @@ mod tests {
                 count: 0,
                 phase: PagePhase::Feed,
                 at_head: false,
+                to_come: None,
             },
         }
     }

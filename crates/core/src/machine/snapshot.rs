@@ -22,6 +22,8 @@ impl Redact for Machine {
             cycle: self.cycle.redacted(by),
             pusher: self.pusher.redacted(by),
             waiting: self.waiting.redacted(by),
+            // Only ever told, never decided by.
+            refused: None,
             ..self.clone()
         }
     }

@@ -26,10 +26,13 @@ pub(super) struct Waiting {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Backoff {
-    until: u64,
+    pub(super) until: u64,
     /// The server asked for it, or another process is the engine: nobody may cut it short.
     binding: bool,
     pub(super) error: Option<RemoteError>,
+    /// It was the store that failed; the error says how.
+    #[serde(default)]
+    pub(super) fault: bool,
 }
 
 /// What the next wake-up is for.
@@ -47,6 +50,19 @@ pub enum WakeReason {
     Backoff,
     /// The lease is to be renewed.
     Lease,
+}
+
+impl WakeReason {
+    /// The word for it in status and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debounce => "debounce",
+            Self::Poll => "poll",
+            Self::EntryDue => "entry_due",
+            Self::Backoff => "back_off",
+            Self::Lease => "lease",
+        }
+    }
 }
 
 impl Waiting {
@@ -79,6 +95,7 @@ impl Waiting {
             until: now.after_ms(delay),
             binding,
             error: Some(error.clone()),
+            fault: false,
         });
         delay
     }
@@ -99,6 +116,7 @@ impl Waiting {
             until: now.after_ms(delay),
             binding: false,
             error: Some(error.clone()),
+            fault: false,
         });
         delay
     }
@@ -110,7 +128,20 @@ impl Waiting {
             until: now.after_ms(delay),
             binding: true,
             error: None,
+            fault: false,
         });
+    }
+
+    /// What the machine backs off from, if it does.
+    pub(super) fn backing_off(&self) -> Option<&Backoff> {
+        self.backoff.as_ref()
+    }
+
+    /// The back-off began because the store failed.
+    fn blame_store(&mut self) {
+        if let Some(backoff) = &mut self.backoff {
+            backoff.fault = true;
+        }
     }
 
     /// The lease is not renewed any more.
@@ -183,13 +214,17 @@ impl Waiting {
 impl Machine {
     /// The one next moment at which [`Input::Tick`](super::Input::Tick) is wanted (monotonic milliseconds), and why.
     pub fn next_wakeup(&self) -> Option<(u64, WakeReason)> {
+        self.deadlines().into_iter().flatten().min()
+    }
+
+    pub(super) fn deadlines(&self) -> [Option<(u64, WakeReason)>; 4] {
         let waiting = &self.waiting;
         let at = |due: Option<u64>, reason| due.map(|due| (due, reason));
         // Where the engine stays its file's, the lease is renewed, however long it waits.
         let lease = at(waiting.renew, WakeReason::Lease);
         let backoff = waiting.backoff.as_ref().map(|backoff| backoff.until);
-        let deadlines = match self.state {
-            State::Stopped | State::Paused => return None,
+        match self.state {
+            State::Stopped | State::Paused => [None; 4],
             State::Connecting | State::Pushing | State::Pulling | State::BlockedAuth => {
                 [lease, None, None, None]
             }
@@ -206,16 +241,7 @@ impl Machine {
                 at(waiting.entry_due, WakeReason::EntryDue),
                 at(waiting.poll, WakeReason::Poll),
             ],
-        };
-        deadlines.into_iter().flatten().min()
-    }
-
-    /// Until when it backs off (monotonic milliseconds), if it does.
-    pub fn backs_off_until(&self) -> Option<u64> {
-        let backoff = self.waiting.backoff.as_ref();
-        backoff
-            .filter(|_| self.state == State::Backoff)
-            .map(|backoff| backoff.until)
+        }
     }
 
     pub(super) fn on_tick(&mut self, now: Now, out: &mut Effects) {
@@ -323,6 +349,7 @@ impl Machine {
         } else {
             self.waiting
                 .back_off(&self.config, &error, now, &mut self.dice);
+            self.waiting.blame_store();
         }
         self.pusher.forget_batch();
         if self.state == State::Connecting {
@@ -347,6 +374,7 @@ impl Machine {
         self.waiting.debounce = None;
         self.waiting.backoff = None;
         self.waiting.entry_due = None;
+        self.refused = None;
         self.cycle = super::pull::Cycle::new(self.cycle.sparing);
         self.enter(State::Connecting, out);
         out.store(StoreWork::Acquire);

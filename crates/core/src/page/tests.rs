@@ -24,6 +24,7 @@ fn page(phase: PagePhase, end: i64, positions: &[i64]) -> Page {
             count: positions.len(),
             phase,
             at_head: true,
+            to_come: None,
         },
     }
 }

@@ -229,6 +229,7 @@ impl Script {
             count: 0,
             phase: PagePhase::Feed,
             at_head,
+            to_come: None,
         };
         let page = Page {
             changes: Vec::new(),

@@ -358,6 +358,7 @@ impl Rig {
                 count: if self.one_of(9) == 0 { limit } else { count },
                 phase: PagePhase::Feed,
                 at_head: self.one_of(3) == 0,
+                to_come: None,
             },
         }
     }

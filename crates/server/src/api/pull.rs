@@ -165,6 +165,7 @@ struct Page {
     position: i64,
     phase: PagePhase,
     at_head: bool,
+    to_come: Option<u64>,
     next: Cursor,
 }
 
@@ -183,40 +184,29 @@ impl PageReader<'_> {
             }
             crate::meter::behind(head - cursor.position);
         }
-        let next = |position, snapshot| Cursor {
+        let begin = Cursor {
             epoch: epoch.as_str().to_owned(),
             tenant: self.tenant.to_owned(),
             scope: self.scope.as_str().to_owned(),
-            position,
-            snapshot,
+            position: head,
+            snapshot: None,
+            to_come: None,
         };
         let page = match cursor {
-            Some(Cursor {
-                position,
-                snapshot: None,
-                ..
-            }) => self.feed(tx, *position, head, next),
-            Some(Cursor {
-                position, snapshot, ..
-            }) => self.snapshot(tx, *position, head, snapshot.as_ref(), next),
-            None => self.snapshot(tx, head, head, None, next),
+            Some(from) if from.snapshot.is_none() => self.feed(tx, from, head),
+            Some(from) => self.snapshot(tx, from, head),
+            None => self.snapshot(tx, &begin, head),
         };
         page.map(Ok)
     }
 
-    fn feed(
-        &self,
-        tx: &dyn ReadTx,
-        after: i64,
-        head: i64,
-        next: impl Fn(i64, Option<(String, String)>) -> Cursor,
-    ) -> Result<Page, StorageError> {
+    fn feed(&self, tx: &dyn ReadTx, from: &Cursor, head: i64) -> Result<Page, StorageError> {
         let mut lines = Lines::new(self.limit, self.bytes);
-        let mut last = after;
+        let mut last = from.position;
         tx.feed(
             self.tenant,
             self.scope,
-            after,
+            from.position,
             self.limit.saturating_add(1),
             &mut |row| {
                 lines.add(row)?;
@@ -235,20 +225,18 @@ impl PageReader<'_> {
             position,
             phase: PagePhase::Feed,
             at_head,
-            next: next(position, None),
+            to_come: between(position, head),
+            next: Cursor {
+                position,
+                ..from.clone()
+            },
         })
     }
 
-    fn snapshot(
-        &self,
-        tx: &dyn ReadTx,
-        pinned: i64,
-        head: i64,
-        after: Option<&(String, String)>,
-        next: impl Fn(i64, Option<(String, String)>) -> Cursor,
-    ) -> Result<Page, StorageError> {
+    fn snapshot(&self, tx: &dyn ReadTx, from: &Cursor, head: i64) -> Result<Page, StorageError> {
         let mut lines = Lines::new(self.limit, self.bytes);
-        let mut last = after.cloned();
+        let mut last = from.snapshot.clone();
+        let after = from.snapshot.as_ref();
         let after = after.map(|(entity_type, id)| (entity_type.as_str(), id.as_str()));
         tx.snapshot(
             self.tenant,
@@ -272,17 +260,37 @@ impl PageReader<'_> {
         let (phase, at_head, last) = if lines.cut {
             (PagePhase::Snapshot, false, last)
         } else {
-            (PagePhase::SnapshotEnd, head == pinned, None)
+            (PagePhase::SnapshotEnd, head == from.position, None)
         };
+        let to_come = match (lines.cut, &from.snapshot) {
+            (false, _) => None,
+            (true, Some(_)) => from.to_come,
+            (true, None) => Some(tx.scope_size(self.tenant, self.scope)?),
+        };
+        let to_come = to_come.map(|to_come| to_come.saturating_sub(lines.count as u64));
+        let changed_since = between(from.position, head);
         Ok(Page {
             body: lines.body,
             count: lines.count,
-            position: pinned,
+            position: from.position,
             phase,
             at_head,
-            next: next(pinned, last),
+            to_come: match lines.cut {
+                true => to_come.map(|rows| rows.saturating_add(changed_since.unwrap_or(0))),
+                false => changed_since,
+            },
+            next: Cursor {
+                snapshot: last,
+                to_come,
+                ..from.clone()
+            },
         })
     }
+}
+
+/// How many entities of a feed have a position after `after`, at most.
+fn between(after: i64, head: i64) -> Option<u64> {
+    u64::try_from(head.saturating_sub(after)).ok()
 }
 
 fn check_cursor(cursor: &Cursor, epoch: &str, head: i64, horizon: i64) -> Result<(), Gone> {
@@ -306,6 +314,7 @@ impl Page {
             count: self.count,
             phase: self.phase,
             at_head: self.at_head,
+            to_come: self.to_come.filter(|_| !self.at_head),
         });
         write_json(&mut self.body, &end);
         self.body.push(b'\n');

@@ -205,7 +205,14 @@ fn numbers_the_feed(storage: &impl Storage) {
         })
         .unwrap();
         assert_eq!(seen, 1, "a visit that breaks is the last");
+        assert_eq!(
+            tx.scope_size(TENANT, &scope()).unwrap(),
+            3,
+            "a tombstone too"
+        );
+        assert_eq!(tx.scope_size("other", &scope()).unwrap(), 0);
         let elsewhere = Scope::from("elsewhere");
+        assert_eq!(tx.scope_size(TENANT, &elsewhere).unwrap(), 0);
         assert_eq!(tx.head(TENANT, &elsewhere).unwrap(), 0);
         tx.feed(TENANT, &elsewhere, 0, 10, &mut |_| {
             panic!("another scope's")

@@ -151,6 +151,12 @@ impl ReadTx for State {
             .unwrap_or(0))
     }
 
+    fn scope_size(&self, tenant: &str, scope: &Scope) -> Result<u64> {
+        let own = self.entities.iter();
+        let own = own.filter(|((owner, _, _), entity)| owner == tenant && &entity.scope == scope);
+        Ok(own.count() as u64)
+    }
+
     fn entity(&self, key: EntityKey<'_>) -> Result<Option<Entity>> {
         Ok(self.entities.get(&row_key(key)).cloned())
     }

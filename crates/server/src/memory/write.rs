@@ -92,6 +92,7 @@ forward! {
     fn epoch(&self) -> Epoch;
     fn head(&self, tenant: &str, scope: &Scope) -> i64;
     fn horizon(&self, tenant: &str, scope: &Scope) -> i64;
+    fn scope_size(&self, tenant: &str, scope: &Scope) -> u64;
     fn entity(&self, key: EntityKey<'_>) -> Option<Entity>;
     fn key_record(&self, tenant: &str, client: &ClientId, key: &IdempotencyKey) -> Option<KeyRecord>;
     fn client_subject(&self, tenant: &str, client: &ClientId) -> Option<String>;

@@ -59,6 +59,61 @@ CREATE INDEX syncline_outbox_entity ON syncline_outbox (entity_type, entity_id);
 CREATE INDEX syncline_outbox_lane ON syncline_outbox (lane, seq) WHERE lane IS NOT NULL;
 CREATE INDEX syncline_outbox_group ON syncline_outbox (group_id) WHERE group_id IS NOT NULL;
 CREATE INDEX syncline_outbox_cancel ON syncline_outbox (seq) WHERE cancel = 1;
+-- For the status: what failed. A write that goes well is in neither.
+CREATE INDEX syncline_outbox_dead ON syncline_outbox (seq) WHERE state IN ('failed', 'dead');
+CREATE INDEX syncline_outbox_error ON syncline_outbox (seq) WHERE last_error IS NOT NULL;
+
+-- How many entries the outbox has up to the number 'counted' in syncline_meta, and how many bytes of
+-- payload, so that the status need not go through them. The engine counts what is newer when it
+-- renews its lease, and readers when they look, so that recording a write dirties no further page.
+-- A type that is here has a row for each of the four states.
+CREATE TABLE syncline_count (
+  entity_type TEXT NOT NULL,
+  state       TEXT NOT NULL,
+  entries     INTEGER NOT NULL,
+  bytes       INTEGER NOT NULL,
+  PRIMARY KEY (entity_type, state)
+) WITHOUT ROWID;
+
+CREATE TRIGGER syncline_count_insert AFTER INSERT ON syncline_outbox
+WHEN NEW.seq <= (SELECT value FROM syncline_meta WHERE key = 'counted')
+BEGIN
+  INSERT INTO syncline_count (entity_type, state, entries, bytes)
+  SELECT NEW.entity_type, s.column1, 0, 0
+    FROM (VALUES ('pending'), ('in_flight'), ('failed'), ('dead')) AS s
+   WHERE NOT EXISTS (SELECT 1 FROM syncline_count WHERE entity_type = NEW.entity_type);
+  UPDATE syncline_count
+     SET entries = entries + 1, bytes = bytes + coalesce(length(CAST(NEW.payload AS BLOB)), 0)
+   WHERE entity_type = NEW.entity_type AND state = NEW.state;
+END;
+
+CREATE TRIGGER syncline_count_state AFTER UPDATE OF state ON syncline_outbox
+WHEN NEW.state <> OLD.state AND NEW.seq <= (SELECT value FROM syncline_meta WHERE key = 'counted')
+BEGIN
+  UPDATE syncline_count
+     SET entries = entries - 1, bytes = bytes - coalesce(length(CAST(OLD.payload AS BLOB)), 0)
+   WHERE entity_type = OLD.entity_type AND state = OLD.state;
+  UPDATE syncline_count
+     SET entries = entries + 1, bytes = bytes + coalesce(length(CAST(NEW.payload AS BLOB)), 0)
+   WHERE entity_type = NEW.entity_type AND state = NEW.state;
+END;
+
+CREATE TRIGGER syncline_count_payload AFTER UPDATE OF payload ON syncline_outbox
+WHEN NEW.state = OLD.state AND NEW.seq <= (SELECT value FROM syncline_meta WHERE key = 'counted')
+BEGIN
+  UPDATE syncline_count
+     SET bytes = bytes + coalesce(length(CAST(NEW.payload AS BLOB)), 0)
+                       - coalesce(length(CAST(OLD.payload AS BLOB)), 0)
+   WHERE entity_type = NEW.entity_type AND state = NEW.state;
+END;
+
+CREATE TRIGGER syncline_count_delete AFTER DELETE ON syncline_outbox
+WHEN OLD.seq <= (SELECT value FROM syncline_meta WHERE key = 'counted')
+BEGIN
+  UPDATE syncline_count
+     SET entries = entries - 1, bytes = bytes - coalesce(length(CAST(OLD.payload AS BLOB)), 0)
+   WHERE entity_type = OLD.entity_type AND state = OLD.state;
+END;
 
 -- REAL values of payloads, bit for bit: the JSON functions of older SQLite libraries round them.
 -- The payload holds {"$real":"row"} in their place.
@@ -191,7 +246,12 @@ CREATE TABLE syncline_cursor (
   position  INTEGER NOT NULL,            -- every row of the scope reflects it, once phase is 'feed'
   phase     TEXT NOT NULL,               -- snapshot, feed
   pulled_at INTEGER NOT NULL,            -- ms since 1970
-  head_at   INTEGER                      -- when the head was last reached
+  head_at   INTEGER,                     -- when the head was last reached
+  -- Of the pull under way, or the last one: changes and bytes received, and how many changes are
+  -- still to come. NULL: the server did not say; 0: the head was reached.
+  received       INTEGER NOT NULL DEFAULT 0,
+  received_bytes INTEGER NOT NULL DEFAULT 0,
+  to_come        INTEGER
 ) WITHOUT ROWID;
 
 -- Conflicts, decided or open. The losing values are kept here.
@@ -272,19 +332,49 @@ CREATE TABLE syncline_removed (
   PRIMARY KEY (entity_type, entity_id)
 ) WITHOUT ROWID;
 
--- For UIs in any language: the state of the engine's queues in one row.
+-- For UIs in any language: how much waits in the outbox, by entity type and state. (NOT INDEXED: by
+-- seq alone, and not through all of an index for the sake of its order.)
+CREATE VIEW syncline_backlog AS
+SELECT entity_type, state, sum(entries) AS entries, sum(bytes) AS bytes
+  FROM (SELECT entity_type, state, entries, bytes FROM syncline_count
+        UNION ALL
+        SELECT entity_type, state, count(*), sum(coalesce(length(CAST(payload AS BLOB)), 0))
+          FROM syncline_outbox NOT INDEXED
+         WHERE seq > coalesce((SELECT value FROM syncline_meta WHERE key = 'counted'), 0)
+         GROUP BY entity_type, state)
+ GROUP BY entity_type, state HAVING sum(entries) > 0;
+
+-- For UIs in any language: where everything stands, in one row.
 CREATE VIEW syncline_status AS
 SELECT
-  (SELECT count(*) FROM syncline_outbox WHERE state = 'pending')   AS pending,
-  (SELECT count(*) FROM syncline_outbox WHERE state = 'in_flight') AS in_flight,
-  (SELECT count(*) FROM syncline_outbox WHERE state = 'failed')    AS failed,
-  (SELECT count(*) FROM syncline_outbox WHERE state = 'dead')      AS dead,
+  CASE WHEN here THEN coalesce((SELECT value FROM syncline_meta WHERE key = 'engine_state'), 'running')
+       ELSE 'stopped' END AS engine,
+  b.pending, b.in_flight, b.failed, b.dead, b.backlog_bytes,
   (SELECT count(*) FROM syncline_inbox)                            AS inbox,
   (SELECT coalesce(sum(changes), 0) FROM syncline_staged_page)     AS staged,
   (SELECT count(*) FROM syncline_conflict WHERE resolved_at IS NULL) AS open_conflicts,
-  (SELECT min(created_at) FROM syncline_outbox WHERE state IN ('pending', 'in_flight')) AS oldest_pending_at,
+  (SELECT created_at FROM syncline_outbox WHERE state IN ('pending', 'in_flight') ORDER BY seq LIMIT 1) AS oldest_pending_at,
   (SELECT value FROM syncline_meta WHERE key = 'last_push_at')     AS last_push_at,
-  (SELECT value FROM syncline_meta WHERE key = 'last_pull_at')     AS last_pull_at;
+  (SELECT value FROM syncline_meta WHERE key = 'last_pull_at')     AS last_pull_at,
+  (SELECT value FROM syncline_meta WHERE key = 'last_error')       AS last_error,
+  CASE WHEN here THEN (SELECT value FROM syncline_meta WHERE key = 'blocked_because') END AS blocked_because,
+  CASE WHEN here THEN (SELECT value FROM syncline_meta WHERE key = 'blocked_detail') END AS blocked_detail,
+  CASE WHEN here THEN (SELECT value FROM syncline_meta WHERE key = 'blocked_until') END AS blocked_until,
+  CASE WHEN here THEN (SELECT value FROM syncline_meta WHERE key = 'wakeup_at') END AS wakeup_at,
+  CASE WHEN here THEN (SELECT value FROM syncline_meta WHERE key = 'wakeup_reason') END AS wakeup_reason,
+  (SELECT coalesce(sum(received), 0) FROM syncline_cursor WHERE to_come IS NOT 0) AS pull_rows,
+  (SELECT coalesce(sum(received_bytes), 0) FROM syncline_cursor WHERE to_come IS NOT 0) AS pull_bytes,
+  (SELECT sum(to_come) FROM syncline_cursor WHERE to_come IS NOT 0) AS pull_to_come
+FROM (SELECT coalesce(sum(entries) FILTER (WHERE state = 'pending'), 0)   AS pending,
+             coalesce(sum(entries) FILTER (WHERE state = 'in_flight'), 0) AS in_flight,
+             coalesce(sum(entries) FILTER (WHERE state = 'failed'), 0)    AS failed,
+             coalesce(sum(entries) FILTER (WHERE state = 'dead'), 0)      AS dead,
+             coalesce(sum(bytes) FILTER (WHERE state IN ('pending', 'in_flight')), 0) AS backlog_bytes
+        FROM syncline_backlog) AS b,
+     -- An engine that was paused gives the lease back.
+     (SELECT EXISTS (SELECT 1 FROM syncline_lease
+                      WHERE until > CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER))
+          OR EXISTS (SELECT 1 FROM syncline_meta WHERE key = 'engine_state' AND value = 'paused') AS here);
 
 -- For UIs in any language: every row that is not simply synced, and what it waits for.
 CREATE VIEW syncline_row_state AS

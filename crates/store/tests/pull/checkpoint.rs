@@ -247,6 +247,7 @@ fn a_page_that_does_not_follow_or_brings_too_much_rubbish_is_not_staged() {
             count: changes.len(),
             phase: PagePhase::Feed,
             at_head: false,
+            to_come: None,
         },
         changes,
     };

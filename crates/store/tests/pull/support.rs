@@ -116,6 +116,7 @@ impl Device {
                 count: changes.len(),
                 phase,
                 at_head: false,
+                to_come: None,
             },
             changes: changes.into_iter().map(PageChange::Valid).collect(),
         };
@@ -138,6 +139,7 @@ impl Device {
                 count: changes.len(),
                 phase,
                 at_head: true,
+                to_come: None,
             },
             changes,
         };

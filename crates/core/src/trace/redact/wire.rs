@@ -290,6 +290,7 @@ impl Redact for PageEnd {
             count,
             phase,
             at_head,
+            to_come,
         } = self;
         Self {
             cursor: by.cursor(cursor),
@@ -297,6 +298,7 @@ impl Redact for PageEnd {
             count: *count,
             phase: *phase,
             at_head: *at_head,
+            to_come: *to_come,
         }
     }
 }
