@@ -60,6 +60,9 @@ pub enum Error {
         "a command belongs to a write of exactly one entity, this one recorded {0}; the write was rolled back"
     )]
     NotOneEntity(usize),
+    /// A live query cannot be run; it is tried again when the file has changed.
+    #[error("the live query cannot be run: {0}")]
+    LiveQuery(String),
     /// A value can never be synced.
     #[error(transparent)]
     Value(#[from] ValueError),

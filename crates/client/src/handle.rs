@@ -3,6 +3,7 @@
 use crate::awaiting::{SyncedEnd, Writes};
 use crate::driver::pass::{Budget, PassEnd};
 use crate::driver::{Command, Driver};
+use crate::live_query::LiveQueries;
 use crate::write::{Recorded, WriteOptions};
 use crate::{Builder, Clock, Error, meter, write};
 use rusqlite::{Connection, Transaction};
@@ -30,6 +31,7 @@ pub struct Syncline {
     /// Subscribed before the engine starts; whoever asks first gets it.
     from_start: Mutex<Option<broadcast::Receiver<Notice>>>,
     changes: watch::Receiver<Seen>,
+    pub(crate) queries: LiveQueries,
     writer: Mutex<Connection>,
     /// Unsettled mutations at which a write is refused.
     outbox_rows: u64,
@@ -54,7 +56,7 @@ pub(crate) struct Told {
 
 /// Where the engine is, and how often something changed.
 #[derive(Debug, Clone)]
-struct Seen {
+pub(crate) struct Seen {
     state: State,
     /// `None` before it has said anything.
     engine: Option<EngineView>,
@@ -122,6 +124,7 @@ impl Syncline {
             commands,
             notices,
             from_start: Mutex::new(Some(from_start)),
+            queries: LiveQueries::new(path, changes.clone()),
             changes,
             writer: Mutex::new(writer),
             outbox_rows,

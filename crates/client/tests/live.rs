@@ -246,9 +246,17 @@ fn a_write_reaches_the_other_device_at_once_and_its_writer_once() {
     );
     phone.is_listening();
     laptop.is_listening();
+    let shown = laptop
+        .sync
+        .live_query("SELECT id FROM task", vec![])
+        .unwrap();
+    let mut shown = shown.blocking().unwrap();
+    assert!(shown.next().unwrap().unwrap().rows.is_empty());
     let pulls = phone.count("pull");
     phone.insert("a");
     until("the hint woke it", || laptop.rows() == 1);
+    let result = shown.next().unwrap().unwrap();
+    assert_eq!(result.rows, [["a".to_owned().into()]]);
     until("it is pushed", || phone.is_settled());
     std::thread::sleep(QUIET);
     assert_eq!(phone.count("pull"), pulls + 1, "only that of its own cycle");
