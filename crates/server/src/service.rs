@@ -259,6 +259,7 @@ pub(crate) fn endpoint_word(request: &Request) -> &'static str {
         Ok(Endpoint::Hello) => "hello",
         Ok(Endpoint::Push) => "push",
         Ok(Endpoint::Pull) => "pull",
+        Ok(Endpoint::Digest) => "digest",
         Ok(Endpoint::Live) => "live",
         Ok(Endpoint::Mutation { .. }) => "mutation",
         Ok(Endpoint::Cancel { .. }) => "cancel",
