@@ -372,6 +372,7 @@ fn nothing_new() -> Page {
             count: 0,
             phase: PagePhase::Feed,
             at_head: true,
+            to_come: None,
         },
     }
 }
