@@ -21,7 +21,8 @@ pub enum Writes {
 pub enum SyncedEnd {
     /// The server has confirmed all of them; or they were superseded, with the reason recorded.
     Confirmed,
-    /// What is left of them waits for a person: dead letters and open conflicts.
+    /// What is left of them waits for a person: dead letters, open conflicts, and later writes of
+    /// their rows.
     NeedsPerson,
     /// The time is over; they are sent all the same.
     TimedOut,
@@ -46,10 +47,11 @@ impl Awaiting {
         done: oneshot::Sender<SyncedEnd>,
     ) {
         let awaited = match writes {
+            // What cannot be read now is taken for everything.
             Writes::SoFar => Awaited::UpTo(outbox_view::newest(conn).unwrap_or(i64::MAX)),
             Writes::These(mutations) => {
                 let names = mutations.iter().map(|one| one.as_str().to_owned());
-                Awaited::These(names.collect())
+                outbox_view::await_these(conn, names.collect()).unwrap_or(Awaited::UpTo(i64::MAX))
             }
         };
         self.0.push(Waiter {

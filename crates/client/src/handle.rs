@@ -35,7 +35,7 @@ pub struct Syncline {
     writer: Mutex<Connection>,
     /// Unsettled mutations at which a write is refused.
     outbox_rows: u64,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     thread: Option<JoinHandle<()>>,
 }
 

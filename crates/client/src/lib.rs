@@ -50,6 +50,7 @@ mod error;
 mod handle;
 mod live_query;
 mod meter;
+mod outbox;
 mod record;
 mod write;
 
@@ -93,6 +94,7 @@ pub use syncline_store::conflict::{
 pub use syncline_store::definitions::Made;
 pub use syncline_store::digest::{Apart, Divergence, DivergenceKind};
 pub use syncline_store::migrate::{MigrateReport, MigratedTable, migrate};
+pub use syncline_store::outbox_view::{EntryDetail, EntryView, SettledView, WaitsFor, Which};
 pub use syncline_store::progress::{Progress, PullProgress, PushProgress};
 pub use syncline_store::status::{BlockedBy, EngineView, LastError, ScopeStatus, Status, Wakeup};
 pub use syncline_store::{

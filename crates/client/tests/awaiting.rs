@@ -144,4 +144,10 @@ async fn a_refused_write_needs_a_person_and_holds_up_no_other() {
         home.sync.await_synced(Writes::SoFar, PATIENCE).await,
         SyncedEnd::NeedsPerson
     );
+    // A later write of the same row goes nowhere before the first is decided.
+    let later = home.write("UPDATE task SET title = 'c' WHERE id = 'bad'");
+    assert_eq!(
+        home.sync.await_synced(later, PATIENCE).await,
+        SyncedEnd::NeedsPerson
+    );
 }

@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 use syncline::protocol::Command;
-use syncline::{Error, Grouping, Lane, Settings, Syncline, WriteOptions};
+use syncline::{Error, Grouping, Lane, Settings, Syncline, Which, WriteOptions};
 
 struct Home {
     _folder: tempfile::TempDir,
@@ -142,4 +142,29 @@ fn a_full_outbox_pushes_back() {
         home.text("SELECT CAST(count(*) AS TEXT) FROM syncline_outbox"),
         "4"
     );
+}
+
+#[test]
+fn what_waits_can_be_listed_looked_at_and_exported_whatever_happens_meanwhile() {
+    let home = home(Settings::default());
+    let titles = ["a", "b", "c"].map(str::to_owned);
+    let recorded = home.insert(&WriteOptions::default(), &titles).unwrap();
+    let (first, all) = home.sync.outbox(Which::All, 1).unwrap();
+    assert_eq!((first.len(), all), (1, 3));
+    assert_eq!(first[0].mutation, recorded[0]);
+    let detail = home.sync.outbox_entry(first[0].seq).unwrap();
+    assert_eq!(detail.payload.unwrap().get("title"), Some(&"a".into()));
+    assert!(home.sync.outbox_entry(99).is_err());
+    let mut exported = Vec::new();
+    let count = home.sync.export_outbox(Which::All, |entry| {
+        exported.push(entry.entry.mutation.clone());
+        // As if the engine settled the rest while the first is written somewhere.
+        if exported.len() == 1 {
+            home.text("DELETE FROM syncline_outbox RETURNING 'gone'");
+        }
+        Ok::<_, Error>(())
+    });
+    assert_eq!((count.unwrap(), exported), (3, recorded));
+    let (_, left) = home.sync.outbox(Which::DeadLetters, 9).unwrap();
+    assert_eq!(left, 0);
 }

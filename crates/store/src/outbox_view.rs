@@ -6,10 +6,11 @@
 pub(crate) mod waits;
 
 use crate::captured::{self, BaseState};
-use crate::error::{StoreError, json};
+use crate::error::{StoreError, json, to_json};
 use crate::meta;
 use crate::outbox::{self, EntryState};
 use crate::store::EntityTypes;
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use syncline_core::{EntityRef, MutationError, Now};
@@ -247,17 +248,20 @@ pub fn show(conn: &Connection, seq: i64, now: Now) -> Result<EntryDetail, StoreE
     })
 }
 
-/// Every entry in full, in local order, one at a time: for a backup, or to be mended elsewhere.
+/// Every entry in full, in local order, one at a time: for a backup, or to be mended elsewhere. All of
+/// them are as of one moment, whatever the engine settles meanwhile.
 pub fn export<E: From<StoreError>>(
     conn: &Connection,
     which: Which,
     now: Now,
     mut each: impl FnMut(&EntryDetail) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let (entries, total) = list(conn, which, usize::MAX, now)?;
+    let tx = conn.unchecked_transaction().map_err(StoreError::from)?;
+    let (entries, total) = list(&tx, which, usize::MAX, now)?;
     for entry in entries {
-        each(&show(conn, entry.seq, now)?)?;
+        each(&show(&tx, entry.seq, now)?)?;
     }
+    tx.commit().map_err(StoreError::from)?;
     Ok(total)
 }
 
@@ -362,8 +366,13 @@ fn view(
 pub enum Awaited {
     /// Every mutation up to this entry.
     UpTo(i64),
-    /// These mutations.
-    These(Vec<String>),
+    /// These mutations, of which these entries were there when it was asked: see [`await_these`].
+    These {
+        /// The mutations.
+        mutations: Vec<String>,
+        /// Their entries.
+        entries: Vec<i64>,
+    },
 }
 
 /// Where awaited writes stand.
@@ -373,7 +382,8 @@ pub enum Standing {
     Settled,
     /// Some are on their way.
     Waiting,
-    /// All that is left of them waits for a person: dead letters and open conflicts.
+    /// All that is left of them waits for a person: dead letters, open conflicts, and later writes of
+    /// their rows.
     NeedsPerson,
 }
 
@@ -383,33 +393,58 @@ pub fn newest(conn: &Connection) -> Result<i64, StoreError> {
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
+/// What has to be known to ask again and again where these mutations stand.
+pub fn await_these(conn: &Connection, mutations: Vec<String>) -> Result<Awaited, StoreError> {
+    let sql = "SELECT seq FROM syncline_outbox WHERE mutation IN (SELECT value FROM json_each(?1))";
+    let entries = conn
+        .prepare_cached(sql)?
+        .query_map([to_json(&mutations)], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(Awaited::These { mutations, entries })
+}
+
 /// Where awaited writes stand. A mutation that was coalesced into another counts as that one does.
+/// Asked after everything that the engine does, so it looks at the awaited entries alone.
 pub fn standing(conn: &Connection, awaited: &Awaited) -> Result<Standing, StoreError> {
-    let (condition, value) = match awaited {
-        Awaited::UpTo(seq) => (
-            "o.seq <= ?1 OR o.covers IS NOT NULL",
-            rusqlite::types::Value::Integer(*seq),
-        ),
-        Awaited::These(mutations) => (
-            "o.mutation IN (SELECT value FROM json_each(?1))
-             OR EXISTS (SELECT 1 FROM json_each(o.covers) AS covered
-                         WHERE covered.value IN (SELECT value FROM json_each(?1)))",
-            rusqlite::types::Value::Text(serde_json::Value::from(mutations.as_slice()).to_string()),
+    // The entries themselves, and those that cover others: few, and found by an index of their own.
+    let (which, themselves, covers) = match awaited {
+        Awaited::UpTo(seq) => (Value::Integer(*seq), "o.seq <= ?1", "?1 IS NOT NULL"),
+        Awaited::These { mutations, entries } => (
+            // Numbers never start again, but a number may be that of another write by now.
+            Value::Text(to_json(&(entries, mutations))),
+            "o.seq IN (SELECT value FROM json_each(?1, '$[0]'))
+                AND o.mutation IN (SELECT value FROM json_each(?1, '$[1]'))",
+            "EXISTS (SELECT 1 FROM json_each(o.covers) AS covered
+                      WHERE covered.value IN (SELECT value FROM json_each(?1, '$[1]')))",
         ),
     };
-    let sql = format!(
-        "SELECT count(*), count(*) FILTER (WHERE o.state IN ('failed', 'dead')
-             OR EXISTS (SELECT 1 FROM syncline_conflict AS c WHERE c.entity_type = o.entity_type
-                         AND c.entity_id = o.entity_id AND c.resolved_at IS NULL))
-           FROM syncline_outbox AS o WHERE {condition}"
-    );
-    let counts = conn.prepare_cached(&sql)?.query_row([value], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-    })?;
-    Ok(match counts {
-        (0, _) => Standing::Settled,
-        (all, person) if all == person => Standing::NeedsPerson,
-        _ => Standing::Waiting,
+    let covers = format!("o.covers IS NOT NULL AND {covers}");
+    let places = [
+        ("syncline_outbox AS o NOT INDEXED", themselves),
+        (
+            "syncline_outbox AS o INDEXED BY syncline_outbox_covers",
+            &covers,
+        ),
+    ];
+    let any = |and: &str| -> Result<bool, StoreError> {
+        for (place, condition) in places {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {place} WHERE {condition} {and})");
+            let mut statement = conn.prepare_cached(&sql)?;
+            if statement.query_row([&which], |row| row.get(0))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let for_nobody = "AND o.state NOT IN ('failed', 'dead')
+        AND NOT EXISTS (SELECT 1 FROM syncline_conflict AS c WHERE c.entity_type = o.entity_type
+                         AND c.entity_id = o.entity_id AND c.resolved_at IS NULL)
+        AND NOT EXISTS (SELECT 1 FROM syncline_outbox AS e WHERE e.entity_type = o.entity_type
+                         AND e.entity_id = o.entity_id AND e.seq < o.seq AND e.state IN ('failed', 'dead'))";
+    Ok(match any(for_nobody)? {
+        true => Standing::Waiting,
+        false if any("")? => Standing::NeedsPerson,
+        false => Standing::Settled,
     })
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::time::Duration;
+use syncline::rusqlite::Connection;
 use syncline::{CycleEnd, Notice, Reason};
 use syncline_core::{Input, RemoteError};
 use syncline_testkit::{Fault, World};
@@ -212,4 +213,21 @@ fn a_captive_portal_changes_nothing() {
     world.run_until_quiet();
     world.assert_converged();
     assert_eq!(world.on_server("task").len(), 1);
+}
+
+#[test]
+fn while_a_request_is_on_the_wire_no_transaction_is_open() {
+    let mut world = World::new(SCHEMA);
+    world.device("Alice");
+    world.run_until_quiet();
+    world.sql("Alice", "INSERT INTO task VALUES ('1', 'milk', 0)");
+    world.hold_push("Alice");
+    // Only with neither a writer nor a reader in the way the log can be begun anew.
+    let app = Connection::open(world.path("Alice")).unwrap();
+    app.busy_timeout(Duration::ZERO).unwrap();
+    let busy = app.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    assert_eq!(busy, Ok(0), "somebody reads or writes (A4)");
+    world.release("Alice");
+    world.run_until_quiet();
+    world.assert_converged();
 }

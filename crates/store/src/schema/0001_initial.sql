@@ -55,10 +55,11 @@ CREATE TABLE syncline_outbox (
   cancel      INTEGER NOT NULL DEFAULT 0 -- 1: to be cancelled at the server, then discarded
 );
 CREATE INDEX syncline_outbox_entity ON syncline_outbox (entity_type, entity_id);
--- Only entries off the normal lane, in a group, or to be cancelled: the usual write pays for none.
+-- Only entries off the normal lane, in a group, to be cancelled, or that cover others: the usual write pays for none.
 CREATE INDEX syncline_outbox_lane ON syncline_outbox (lane, seq) WHERE lane IS NOT NULL;
 CREATE INDEX syncline_outbox_group ON syncline_outbox (group_id) WHERE group_id IS NOT NULL;
 CREATE INDEX syncline_outbox_cancel ON syncline_outbox (seq) WHERE cancel = 1;
+CREATE INDEX syncline_outbox_covers ON syncline_outbox (seq) WHERE covers IS NOT NULL;
 -- For the status: what failed. A write that goes well is in neither.
 CREATE INDEX syncline_outbox_dead ON syncline_outbox (seq) WHERE state IN ('failed', 'dead');
 CREATE INDEX syncline_outbox_error ON syncline_outbox (seq) WHERE last_error IS NOT NULL;
