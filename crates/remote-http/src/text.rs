@@ -38,6 +38,7 @@ pub(crate) fn json_fault(error: &serde_json::Error) -> String {
 }
 
 /// An error and its causes in one line, each said once.
+#[cfg(feature = "reqwest")]
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();

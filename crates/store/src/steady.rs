@@ -13,6 +13,8 @@ pub(crate) struct Steady {
     begun: Option<Now>,
     /// How far the server's clock is ahead of that, since it was greeted.
     server_ahead_ms: Option<i64>,
+    /// How far the device's clock was set since the first look, when that was last written down.
+    noted_ms: i64,
 }
 
 /// One moment, on the clocks that decide.
@@ -25,7 +27,12 @@ pub(crate) struct Times {
     /// For forgetting by age what bears the device's time: nothing is old while that clock is not
     /// believed.
     pub(crate) age_ms: i64,
+    /// The device's clock was set: so far the server's is ahead of it now.
+    pub(crate) set: Option<i64>,
 }
+
+/// Whoever sets a clock by less than this corrects it.
+const SET_MS: u64 = 1_000;
 
 impl Steady {
     /// This moment.
@@ -40,13 +47,22 @@ impl Steady {
             due_ms,
             server_ms,
             age_ms: if believed { now.unix_ms } else { i64::MIN },
+            set: (self.server_ahead_ms.is_some()
+                && now.unix_ms.abs_diff(due_ms.saturating_add(self.noted_ms)) > SET_MS)
+                .then(|| server_ms.saturating_sub(now.unix_ms)),
         }
+    }
+
+    /// How far the server's clock is ahead of the device's is written down as of this moment.
+    pub(crate) fn noted(&mut self, now: Now) {
+        self.noted_ms = now.unix_ms.saturating_sub(self.at(now).due_ms);
     }
 
     /// The server has said what time it is.
     pub(crate) fn greeted(&mut self, server_time_ms: i64, now: Now) {
         let due_ms = self.at(now).due_ms;
         self.server_ahead_ms = Some(server_time_ms.saturating_sub(due_ms));
+        self.noted(now);
     }
 }
 
@@ -57,6 +73,7 @@ impl Times {
             due_ms: now.unix_ms,
             server_ms: now.unix_ms,
             age_ms: now.unix_ms,
+            set: None,
         }
     }
 }
@@ -90,6 +107,10 @@ mod tests {
             );
             assert_eq!(after.server_ms, BEGUN + 60_007);
             assert_eq!(after.age_ms, i64::MIN);
+            // What decides by the server's clock adds this to the device's.
+            assert_eq!((before.set, after.set), (None, Some(7 - set_by)));
+            steady.noted(now(60_000, set_by));
+            assert_eq!(steady.at(now(60_000, set_by)).set, None);
         }
     }
 

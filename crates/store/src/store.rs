@@ -264,6 +264,9 @@ impl Store {
         }
         tx.commit()?;
         (self.token, self.seen) = (token, seen);
+        if times.set.is_some() && !matches!(work, StoreWork::Acquire) {
+            self.steady.noted(now);
+        }
         if let (StoreWork::Greet(hello), StoreAnswer::Greeted { .. }) = (work, &answer) {
             self.steady.greeted(hello.server_time_ms, now);
         }
@@ -440,6 +443,9 @@ impl Session<'_> {
     fn work(&mut self, work: &StoreWork) -> Result<StoreAnswer, StoreError> {
         if !matches!(work, StoreWork::Acquire) {
             lease::check(self.tx, self.token)?;
+            if let Some(ahead_ms) = self.times.set {
+                meta::set(self.tx, meta::key::SERVER_CLOCK, ahead_ms)?;
+            }
         }
         let (tx, types, now) = (self.tx, self.types, self.now);
         Ok(match work {

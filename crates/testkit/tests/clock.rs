@@ -154,3 +154,14 @@ fn polling_and_the_debounce_go_on_as_ever() {
         assert_eq!(world.on_server("task").len(), 1);
     });
 }
+
+#[test]
+fn what_the_servers_clock_decides_is_decided_by_it_whatever_the_device_shows() {
+    each(|world, by_ms| {
+        let ahead = "SELECT value FROM syncline_meta WHERE key = 'server_clock_ms'";
+        assert_eq!(world.rows("Alice", ahead), ["0"]);
+        world.set_clocks(by_ms);
+        world.sync("Alice");
+        assert_eq!(world.rows("Alice", ahead), [(-by_ms).to_string()]);
+    });
+}
