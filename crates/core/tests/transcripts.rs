@@ -288,6 +288,29 @@ fn a_greeting_that_the_store_could_not_take_in_is_asked_for_again() {
     script.matches("greeted_again");
 }
 
+/// F:L4: whatever a resolver decides, a server that says *stale* for ever gets no push after the other.
+#[test]
+fn a_server_that_refuses_for_ever_is_not_asked_for_ever() {
+    let mut script = Script::new();
+    script.trigger(Reason::AppStart);
+    script.connect();
+    for _ in 0..8 {
+        script.claim(&[1]);
+        script.push_stale();
+        script.booked();
+    }
+    // Instead of a ninth time it receives, and pushes once in a round from then on.
+    script.cursor(None);
+    script.page("c1", true);
+    script.applied();
+    script.survey(work());
+    script.claim(&[1]);
+    script.push_stale();
+    script.booked();
+    script.cursor(Some("c1"));
+    script.matches("refused_for_ever");
+}
+
 #[test]
 fn writes_close_together_travel_together_within_the_longest_wait() {
     let mut script = Script::new();

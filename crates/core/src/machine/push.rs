@@ -19,6 +19,9 @@ const IN_ORDER_EVERY: u64 = 8;
 /// New identities without a push that the server answered; more of them would not help.
 const MOST_REMINTS: u32 = 3;
 
+/// Answers in a row that settled nothing, after which a cycle stops asking for more of them.
+const MOST_FRUITLESS: u32 = 8;
+
 /// What pushing remembers between batches; nothing of it needs to survive a restart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Pusher {
@@ -39,6 +42,10 @@ pub(super) struct Pusher {
     pub(super) token: Option<ExchangeToken>,
     /// New identities since the last push that the server answered.
     remints: u32,
+    /// Answers in a row that refused everything as conflicts or as of another history: a server that
+    /// never does anything else must not keep the engine busy (F:L4).
+    #[serde(default)]
+    fruitless: u32,
     /// What happens once the booking is through.
     pub(super) then: Then,
 }
@@ -74,6 +81,7 @@ impl Pusher {
             suspects: Suspects::default(),
             token: None,
             remints: 0,
+            fruitless: 0,
             then: Then::ClaimMore,
         }
     }
@@ -307,7 +315,6 @@ impl Machine {
     }
 
     fn judge_response(&mut self, batch: &Batch, response: PushResponse) -> Vec<Booking> {
-        self.waiting.succeeded();
         self.refreshed = false;
         self.pusher.remints = 0;
         self.pusher.suspects.push_answered();
@@ -316,11 +323,6 @@ impl Machine {
             .session
             .as_ref()
             .is_some_and(|hello| hello.epoch == response.epoch);
-        self.pusher.then = if same_epoch {
-            Then::ClaimMore
-        } else {
-            Then::Reconnect
-        };
         let mut results: BTreeMap<IdempotencyKey, PushResult> = response
             .results
             .into_iter()
@@ -339,6 +341,26 @@ impl Machine {
                 verdict,
             });
         }
+        self.pusher.fruitless = match bookings.iter().all(is_fruitless) {
+            true => self.pusher.fruitless.saturating_add(1),
+            false => 0,
+        };
+        let goes_on = self.pusher.fruitless < MOST_FRUITLESS;
+        if goes_on {
+            self.waiting.succeeded();
+        }
+        self.pusher.then = match (same_epoch, goes_on) {
+            (true, true) => Then::ClaimMore,
+            (true, false) => Then::Leave,
+            (false, true) => Then::Reconnect,
+            (false, false) => Then::Fail(RemoteError::Transient {
+                status: 200,
+                detail: "the server names one history when greeted and another when pushed to"
+                    .to_owned(),
+                retry_after: None,
+                overloaded: false,
+            }),
+        };
         bookings
     }
 
@@ -392,4 +414,12 @@ pub(super) fn release(
         verdict: verdict(entry),
     };
     batch.entries.iter().map(book).collect()
+}
+
+/// Whether an entry is where it was before it was sent.
+fn is_fruitless(booking: &Booking) -> bool {
+    matches!(
+        booking.verdict,
+        Verdict::Conflict { .. } | Verdict::OtherHistory(_) | Verdict::Skipped { .. }
+    )
 }

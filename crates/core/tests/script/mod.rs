@@ -14,9 +14,9 @@ use syncline_core::{
     RemoteError, RemoteRequest, RequestId, StoreAnswer, StoreFault, StoreWork, Survey, SyncOrder,
 };
 use syncline_protocol::{
-    Access, ClientId, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey, KeyOutcome,
-    Limits, MutationId, Operation, Outcome, PageEnd, PagePhase, Principal, PushResponse,
-    PushResult, Scope, ServerVersion, TypeDefinitions,
+    Access, ClientId, ConflictReason, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey,
+    KeyOutcome, Limits, MutationId, Operation, Outcome, PageEnd, PagePhase, Principal,
+    PushResponse, PushResult, Scope, ServerVersion, TypeDefinitions,
 };
 
 /// A machine, the time, and the transcript so far.
@@ -188,6 +188,20 @@ impl Script {
     pub(crate) fn push_applied(&mut self) {
         self.remote("push applied", |request| {
             RemoteAnswer::Push(Ok(applied(request)))
+        });
+    }
+
+    /// The server refuses each mutation as made on an old state.
+    pub(crate) fn push_stale(&mut self) {
+        self.remote("push stale", |request| {
+            let mut response = applied(request);
+            for result in &mut response.results {
+                result.outcome = Outcome::Conflict {
+                    reason: ConflictReason::Stale,
+                    remote: None,
+                };
+            }
+            RemoteAnswer::Push(Ok(response))
         });
     }
 
