@@ -2,6 +2,7 @@
 //!
 //! Whether a row needs another id is decided in `rekey.rs`; nothing here changes a row.
 
+use crate::conflict;
 use crate::error::StoreError;
 use crate::journal;
 use crate::orphans;
@@ -21,8 +22,10 @@ const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
 /// table was attached, or that the server confirmed before, is offered under its own id: if the
 /// server has the same row, it is the same thing.
 pub(crate) fn assign_for(entry: &Entry, entity_type: &RegisteredType) -> Option<Assign> {
-    let confirmed = entry.origin.as_deref() == Some(journal::ORIGIN) || orphans::is_restored(entry);
-    let known_by_id = confirmed || entry.origin.as_deref() == Some("attach");
+    let origin = entry.origin.as_deref();
+    let confirmed =
+        matches!(origin, Some(journal::ORIGIN | conflict::ORIGIN)) || orphans::is_restored(entry);
+    let known_by_id = confirmed || origin == Some("attach");
     match (entry.op, entity_type.id_mode()) {
         (Operation::Create, IdMode::Provisional) if !known_by_id => Some(Assign::IfTaken),
         (Operation::Create, IdMode::Server) if !confirmed => Some(Assign::Always),

@@ -182,6 +182,35 @@ fn a_deleted_rows_id_that_sqlite_gives_again_is_another_row() {
     assert_eq!(world.rows("Bob", "SELECT name FROM project"), ["garden"]);
 }
 
+/// Found by the simulator (seed 13 of its first day): the new row took the deleted one's place on the
+/// server, and went with it when the other device's deletion arrived.
+#[test]
+fn a_row_under_the_id_of_one_that_both_deleted_is_another_row() {
+    for together in [true, false] {
+        for offline in ["Alice", "Bob"] {
+            let mut world = world(&["Alice", "Bob"]);
+            world.sql("Alice", "INSERT INTO project (name) VALUES ('house')");
+            world.run_until_quiet();
+            world.sql("Bob", "DELETE FROM project");
+            world.sql("Alice", "DELETE FROM project");
+            if !together {
+                world.offline("Bob");
+                world.sync("Alice");
+                world.online("Bob");
+            }
+            world.sql("Alice", "INSERT INTO project (name) VALUES ('garden')");
+            let other = if offline == "Alice" { "Bob" } else { "Alice" };
+            world.sync(other);
+            world.run_until_quiet();
+            world.assert_converged();
+            for name in ["Alice", "Bob"] {
+                let names = world.rows(name, "SELECT name FROM project");
+                assert_eq!(names, ["garden"], "{name}: {together}, {offline}");
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_uploaded_when_attached_are_the_same_if_equal_and_others_if_not() {
     let mut world = World::new("CREATE TABLE project (id INTEGER PRIMARY KEY, name TEXT)");

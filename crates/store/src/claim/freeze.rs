@@ -153,19 +153,21 @@ impl Claimer<'_> {
                 return self.fail(entry, Some(entity), "invalid-command", why);
             }
         };
+        let entity_type = self.types.get(entity.entity_type.as_str());
+        let assign = entity_type.and_then(|entity_type| ids::assign_for(entry, entity_type));
         let known = state::known_version(self.tx, &entity)?;
-        let base = match &command {
-            None => self.base(entry, &entity, &intent, known)?,
-            // It is carried out on whatever is there.
-            Some(_) => None,
+        let base = match (&command, assign) {
+            (None, None) => self.base(entry, &entity, &intent, known)?,
+            // A command is carried out on whatever is there. A row whose id is only proposed follows
+            // nothing, also where a row was deleted that had the id before it: on that as its base it
+            // would take its place, and whoever deletes the old row elsewhere would delete this one.
+            _ => None,
         };
         let covers = match covers.is_empty() {
             true => covers,
             false => with_own(entry, covers),
         };
         let op = intent.op;
-        let entity_type = self.types.get(entity.entity_type.as_str());
-        let assign = entity_type.and_then(|entity_type| ids::assign_for(entry, entity_type));
         let key = self.key(entry, &covers);
         let frozen = to_json(&Mutation {
             key: IdempotencyKey::new(key.clone()),

@@ -25,6 +25,7 @@ mod view;
 pub(crate) mod violation;
 
 pub(crate) use declare::rules_of_fields;
+pub(crate) use outbox::ORIGIN;
 pub(crate) use person::resolve;
 pub use person::{Choice, FieldChoice};
 pub(crate) use reconcile::Reconciled;

@@ -10,8 +10,9 @@ use rusqlite::params;
 use syncline_core::{Intent, PendingMutation, Rebased, Rewrite};
 use syncline_protocol::Operation;
 
-/// As the outbox says why a mutation was recorded that nobody has written.
-pub(super) const ORIGIN: &str = "resolved";
+/// As the outbox says why a mutation was recorded that nobody has written, or why an edit is a create
+/// now: the row that it is about is created again, and is no other one.
+pub(crate) const ORIGIN: &str = "resolved";
 
 impl Applier<'_> {
     /// Rewrites the entries on the remote state as base; those of which nothing is left are closed,
@@ -66,6 +67,11 @@ impl Applier<'_> {
             false => None,
         };
         outbox::rewrite(self.tx, entry.seq, intent.op, &intent.fields)?;
+        if intent.op == Operation::Create && entry.op != Operation::Create {
+            self.tx
+                .prepare_cached("UPDATE syncline_outbox SET origin = ?2 WHERE seq = ?1")?
+                .execute(params![entry.seq, ORIGIN])?;
+        }
         if kept {
             self.tx
                 .prepare_cached(
