@@ -2,6 +2,7 @@
 
 use crate::level::Level;
 use crate::runner::{Run, run as run_seeds};
+use crate::store::StoreLevel;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +30,12 @@ pub struct Arguments {
     /// Ends after so many failures.
     #[arg(long, default_value_t = 5)]
     failures: usize,
+    /// Prints everything that happens to standard error.
+    #[arg(long)]
+    verbose: bool,
+    /// Leaves failures as they are: making a scenario smaller plays it hundreds of times.
+    #[arg(long)]
+    no_shrink: bool,
     /// Writes the report here, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -43,15 +50,20 @@ enum Which {
 }
 
 /// The level of this name; `None` when it is not built.
-fn level(which: Which) -> Option<Box<dyn Level>> {
+fn level(which: Which, verbose: bool) -> Option<Box<dyn Level>> {
     match which {
-        Which::Store | Which::Core => None,
+        Which::Store => {
+            let mut level = StoreLevel::new();
+            level.verbose = verbose;
+            Some(Box::new(level))
+        }
+        Which::Core => None,
     }
 }
 
 /// Exit code 0 when every seed is clean, 1 when one is not, 2 when nothing could be run.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let Some(level) = level(arguments.level) else {
+    let Some(level) = level(arguments.level, arguments.verbose) else {
         eprintln!("the level {:?} is not built yet", arguments.level);
         return ExitCode::from(2);
     };
@@ -70,6 +82,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
             }),
             failures: arguments.failures,
+            shrink: !arguments.no_shrink,
         },
     );
     println!("{report}");

@@ -10,6 +10,8 @@
 
 pub mod command;
 pub mod level;
+pub mod reference;
 pub mod report;
 pub mod rng;
 pub mod runner;
+pub mod store;

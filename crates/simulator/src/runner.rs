@@ -25,6 +25,8 @@ pub struct Run {
     pub jobs: usize,
     /// No new seed is begun after so many failures.
     pub failures: usize,
+    /// Whether failures are shrunk.
+    pub shrink: bool,
 }
 
 /// Plays the seeds and shrinks the failures.
@@ -63,7 +65,7 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
     let played = played.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut report = gather(level, run.from, played);
     report.wall_s = begun.elapsed().as_secs_f64();
-    for failure in &mut report.failures {
+    for failure in report.failures.iter_mut().filter(|_| run.shrink) {
         let shrunk = catch_unwind(AssertUnwindSafe(|| level.shrink(failure.seed)));
         failure.scenario = shrunk.unwrap_or_default();
     }
@@ -158,6 +160,7 @@ mod tests {
                 longest: None,
                 jobs,
                 failures: 10,
+                shrink: true,
             },
         )
     }

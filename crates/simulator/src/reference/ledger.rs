@@ -1,0 +1,118 @@
+//! What apps wrote, and what must have become of it. Every value that is written is unique in its
+//! history, so that where it ends can be told: it stands, or somebody wrote over it who saw it, or a
+//! conflict record keeps it. Sums of counters and balances are kept exactly.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one transaction of an app's did; taken over when it is committed.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    written: Vec<(String, Row)>,
+    overwritten: Vec<String>,
+    created: Vec<(Row, Option<Row>)>,
+    deleted: Vec<Row>,
+    added: Vec<(Row, i64)>,
+    tagged: Vec<(Row, String)>,
+    untagged: Vec<(Row, String)>,
+}
+
+/// A table and the name of a row for ever.
+pub type Row = (&'static str, String);
+
+/// What all apps wrote and committed.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Values that stood somewhere, with their rows.
+    pub written: BTreeMap<String, Row>,
+    /// Values that somebody wrote over, or deleted, who saw them.
+    pub overwritten: BTreeSet<String>,
+    /// Rows with the row that they belonged to when they were made, or moved later.
+    pub created: BTreeMap<Row, BTreeSet<Row>>,
+    /// Rows that somebody deleted.
+    pub deleted: BTreeSet<Row>,
+    /// What was added to the number of a row.
+    pub sums: BTreeMap<Row, i64>,
+    /// Elements that were put into the set of a row.
+    pub tagged: BTreeMap<Row, BTreeSet<String>>,
+    /// Elements that were taken out of it.
+    pub untagged: BTreeMap<Row, BTreeSet<String>>,
+}
+
+impl Draft {
+    /// A value is written into a row where another was seen.
+    pub fn write(&mut self, row: Row, seen: Option<String>, value: String) {
+        self.overwritten.extend(seen);
+        self.written.push((value, row));
+    }
+
+    /// A row is made, perhaps as part of another.
+    pub fn create(&mut self, row: Row, parent: Option<Row>) {
+        self.created.push((row, parent));
+    }
+
+    /// A row is deleted with these values in it.
+    pub fn delete(&mut self, row: Row, seen: impl IntoIterator<Item = String>) {
+        self.overwritten.extend(seen);
+        self.deleted.push(row);
+    }
+
+    /// Something is added to a row's number.
+    pub fn add(&mut self, row: Row, by: i64) {
+        self.added.push((row, by));
+    }
+
+    /// An element comes into a row's set.
+    pub fn tag(&mut self, row: Row, element: String) {
+        self.tagged.push((row, element));
+    }
+
+    /// One goes.
+    pub fn untag(&mut self, row: Row, element: String) {
+        self.untagged.push((row, element));
+    }
+}
+
+impl Ledger {
+    /// A transaction was committed.
+    pub fn commit(&mut self, draft: Draft) {
+        self.written.extend(draft.written);
+        self.overwritten.extend(draft.overwritten);
+        for (row, parent) in draft.created {
+            self.created.entry(row).or_default().extend(parent);
+        }
+        self.deleted.extend(draft.deleted);
+        for (row, by) in draft.added {
+            *self.sums.entry(row).or_default() += by;
+        }
+        for (row, element) in draft.tagged {
+            self.tagged.entry(row).or_default().insert(element);
+        }
+        for (row, element) in draft.untagged {
+            self.untagged.entry(row).or_default().insert(element);
+        }
+    }
+
+    /// Whether a row was deleted, or something that it was ever part of.
+    pub fn may_be_gone(&self, row: &Row) -> bool {
+        self.deleted.contains(row) || self.may_be_orphaned(row)
+    }
+
+    /// Whether something was deleted that the row was ever part of.
+    pub fn may_be_orphaned(&self, row: &Row) -> bool {
+        (self.created.get(row))
+            .is_some_and(|parents| parents.iter().any(|parent| self.may_be_gone(parent)))
+    }
+
+    /// Values that stand nowhere: not among `standing`, in no record, nobody wrote over them who saw
+    /// them, and their row did not go with what it was part of.
+    pub fn lost(
+        &self,
+        standing: &BTreeSet<String>,
+        recorded: impl Fn(&str) -> bool,
+    ) -> Vec<(&String, &Row)> {
+        (self.written.iter())
+            .filter(|(value, _)| !self.overwritten.contains(*value) && !standing.contains(*value))
+            .filter(|(value, row)| !recorded(value) && !self.may_be_orphaned(row))
+            .collect()
+    }
+}

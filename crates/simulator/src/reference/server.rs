@@ -1,0 +1,401 @@
+//! What a server must have after what it said: every push that reached it and its answer are read, what
+//! was `applied` is done here as well, and what it shows later must be that. Knows JSON and nothing of
+//! the code that it judges.
+
+use crate::level::Broken;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// An entity's type and id.
+pub type Name = (String, String);
+
+/// The state of an entity, or of a deleted one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entity {
+    /// Its fields; none when it is deleted.
+    pub fields: Option<Map<String, Value>>,
+    /// Its position in the feed.
+    pub position: i64,
+    /// Its version, as it was told.
+    pub version: String,
+    /// The key that wrote it last.
+    pub key: String,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone)]
+struct Known {
+    /// The mutation as it was sent, to the byte.
+    sent: String,
+    /// Its final outcome.
+    outcome: Option<Value>,
+    /// When the outcome was recorded.
+    at: i64,
+    /// The entity that it was about in the end.
+    entity: Name,
+}
+
+/// The server as it must be.
+#[derive(Debug, Clone, Default)]
+pub struct Server {
+    epoch: String,
+    rotations: u64,
+    head: i64,
+    entities: BTreeMap<Name, Entity>,
+    keys: BTreeMap<String, Known>,
+    /// Positions of the cursors that were handed out in the feed.
+    cursors: BTreeMap<String, i64>,
+    /// Keys may have been forgotten that were recorded before this time.
+    forgotten_before: i64,
+    /// Deletions may have been forgotten at or below this position.
+    horizon: i64,
+    /// Effects so far.
+    pub applied: u64,
+    /// Conflicts answered so far.
+    pub conflicts: u64,
+}
+
+impl Known {
+    fn position(&self) -> Option<i64> {
+        self.outcome.as_ref()?.get("position")?.as_i64()
+    }
+}
+
+type Check = Result<(), Broken>;
+
+fn broken<T>(invariant: &'static str, detail: String) -> Result<T, Broken> {
+    Err(Broken::new(invariant, detail))
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The texts of the elements of the array `mutations`, as they stand in the body.
+fn raw_mutations(body: &[u8]) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        mutations: Vec<&'a serde_json::value::RawValue>,
+    }
+    serde_json::from_slice::<Body<'_>>(body)
+        .map(|body| body.mutations.iter().map(|m| m.get().to_owned()).collect())
+        .unwrap_or_default()
+}
+
+impl Server {
+    /// One with nothing on it.
+    pub fn new(epoch: &str) -> Self {
+        Self {
+            epoch: epoch.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Every entity that is alive, by type and id.
+    pub fn alive(&self) -> impl Iterator<Item = (&Name, &Map<String, Value>)> {
+        self.entities
+            .iter()
+            .filter_map(|(name, entity)| Some((name, entity.fields.as_ref()?)))
+    }
+
+    /// An entity, alive or deleted.
+    pub fn entity(&self, name: &Name) -> Option<&Entity> {
+        self.entities.get(name)
+    }
+
+    /// The position of its last effect.
+    pub fn head(&self) -> i64 {
+        self.head
+    }
+
+    /// The identity of its history.
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// How many histories there were.
+    pub fn histories(&self) -> u64 {
+        self.rotations + 1
+    }
+
+    /// A new history begins on what is there.
+    pub fn begin_history(&mut self, epoch: &str) {
+        self.rotations += 1;
+        epoch.clone_into(&mut self.epoch);
+        self.cursors.clear();
+    }
+
+    /// The server was told to forget what is older than this.
+    pub fn forget(&mut self, before_ms: i64) {
+        self.forgotten_before = before_ms;
+        self.horizon = self.head;
+    }
+
+    /// Reads a push that reached the server, and what it answered. `unseen`: it is asked a second time
+    /// after an answer that did not tell what came of it, so that its outcomes are called repeated.
+    pub fn push(&mut self, body: &[u8], answer: &Value, now_ms: i64, unseen: bool) -> Check {
+        let raw = raw_mutations(body);
+        let results = answer.get("results").and_then(Value::as_array);
+        let Some(results) = results.filter(|results| results.len() == raw.len()) else {
+            return broken("F:B38", format!("{} mutations, answer {answer}", raw.len()));
+        };
+        let epoch = text(answer, "epoch");
+        if epoch != self.epoch {
+            return broken("F:S16", format!("history {epoch} after {}", self.epoch));
+        }
+        let mut ids = BTreeMap::new();
+        for (sent, result) in raw.iter().zip(results) {
+            let mutation: Value = serde_json::from_str(sent).unwrap_or_default();
+            self.one(sent, &mutation, result, (&mut ids, now_ms, unseen))?;
+        }
+        Ok(())
+    }
+
+    fn one(
+        &mut self,
+        sent: &str,
+        mutation: &Value,
+        result: &Value,
+        (ids, now_ms, unseen): (&mut BTreeMap<Name, String>, i64, bool),
+    ) -> Check {
+        let key = text(mutation, "key").to_owned();
+        if text(result, "key") != key {
+            return broken("F:B38", format!("{result} answers {sent}"));
+        }
+        let outcome = text(result, "outcome");
+        if matches!(outcome, "retry" | "skipped") {
+            return Ok(());
+        }
+        let duplicate = result.get("duplicate") == Some(&Value::Bool(true));
+        if let Some(known) = self.keys.get(&key)
+            && let Some(before) = &known.outcome
+        {
+            return self.again(known, before, sent, result);
+        }
+        let name = (
+            text(mutation, "type").to_owned(),
+            text(mutation, "id").to_owned(),
+        );
+        let mut entity = self.meant(mutation, name.clone(), ids);
+        match outcome {
+            "applied" => {
+                if let Some(id) = result.get("id").and_then(Value::as_str) {
+                    let chosen = (name.0.clone(), id.to_owned());
+                    ids.insert(name, id.to_owned());
+                    entity = chosen;
+                }
+                self.apply(&entity, mutation, result, &key)?;
+            }
+            "conflict" => self.conflicts += 1,
+            _ => {}
+        }
+        if duplicate && !unseen && outcome == "applied" {
+            return broken(
+                "F:S4",
+                format!("first seen, and said to be repeated: {result}"),
+            );
+        }
+        let known = Known {
+            sent: sent.to_owned(),
+            outcome: Some(bare(result)),
+            at: now_ms,
+            entity,
+        };
+        self.keys.insert(key, known);
+        Ok(())
+    }
+
+    /// A key that has its outcome: it is said again, or was forgotten, and nothing happens.
+    fn again(&self, known: &Known, before: &Value, sent: &str, result: &Value) -> Check {
+        let outcome = text(result, "outcome");
+        if outcome == "expired" && known.at <= self.forgotten_before {
+            return Ok(());
+        }
+        // The same key with another content: refused, or answered as before; never done.
+        if known.sent != sent && text(result, "code") == "key-reused" {
+            return Ok(());
+        }
+        match bare(result) == *before {
+            true => Ok(()),
+            false => broken("F:S5", format!("answered {before}, then {result}")),
+        }
+    }
+
+    /// The entity that a mutation is about: by its base, if that is what made it under another id.
+    fn meant(&self, mutation: &Value, name: Name, ids: &BTreeMap<Name, String>) -> Name {
+        if let Some(after) = mutation.pointer("/base/after").and_then(Value::as_str)
+            && let Some(known) = self.keys.get(after)
+        {
+            return known.entity.clone();
+        }
+        match ids.get(&name) {
+            Some(id) => (name.0, id.clone()),
+            None => name,
+        }
+    }
+
+    fn apply(&mut self, name: &Name, mutation: &Value, result: &Value, key: &str) -> Check {
+        let position = result.get("position").and_then(Value::as_i64);
+        let is_gone = self
+            .entities
+            .get(name)
+            .is_some_and(|entity| entity.fields.is_none());
+        if text(mutation, "op") == "delete" && is_gone {
+            // A delete of what is gone is done, and changes nothing.
+            return Ok(());
+        }
+        self.head += 1;
+        if position != Some(self.head) {
+            return broken(
+                "F:S9",
+                format!("position {position:?} after {}", self.head - 1),
+            );
+        }
+        let was = self.entities.get(name);
+        let alive = was.and_then(|entity| entity.fields.as_ref());
+        self.honours_base(was, mutation, name)?;
+        let op = text(mutation, "op");
+        let fields = match (op, alive) {
+            ("create", None) => Some(sent_fields(mutation)),
+            ("update", Some(fields)) => {
+                let mut fields = fields.clone();
+                match mutation.get("command") {
+                    Some(command) => carry_out(&mut fields, command),
+                    None => fields.extend(sent_fields(mutation)),
+                }
+                Some(fields)
+            }
+            ("delete", Some(_)) => None,
+            _ => return broken("F:S13", format!("{op} of {name:?}, which is {alive:?}")),
+        };
+        if let Some(told) = result.get("fields").and_then(Value::as_object)
+            && Some(told) != fields.as_ref()
+        {
+            return broken(
+                "F:S12",
+                format!("{name:?} is {fields:?}, and is told as {told:?}"),
+            );
+        }
+        let entity = Entity {
+            fields,
+            position: self.head,
+            version: text(result, "version").to_owned(),
+            key: key.to_owned(),
+        };
+        self.entities.insert(name.clone(), entity);
+        self.applied += 1;
+        Ok(())
+    }
+
+    /// What was applied was made on the state that was there (D:P6, no lost update).
+    fn honours_base(&self, was: Option<&Entity>, mutation: &Value, name: &Name) -> Check {
+        let base = mutation.get("base");
+        let command = mutation.get("command").is_some();
+        let (Some(was), Some(base)) = (was, base) else {
+            let blind = matches!(text(mutation, "op"), "update" | "delete") && !command;
+            return match blind && base.is_none() {
+                true => broken("D:P6", format!("{name:?} was written without a base")),
+                false => Ok(()),
+            };
+        };
+        let holds = if let Some(after) = base.get("after").and_then(Value::as_str) {
+            // A delete of what was gone left it as it was, and says where that stands.
+            let told = self.keys.get(after).and_then(|known| known.position());
+            was.key == after || told == Some(was.position)
+        } else if let Some(position) = base.pointer("/position/position") {
+            text(&base["position"], "epoch") == self.epoch
+                && position
+                    .as_i64()
+                    .is_some_and(|position| was.position <= position)
+        } else {
+            text(&base["version"], "epoch") == self.epoch
+                && text(&base["version"], "version") == was.version
+        };
+        match holds {
+            true => Ok(()),
+            false => broken(
+                "D:P6",
+                format!("{name:?} is {was:?}, and {mutation} was applied"),
+            ),
+        }
+    }
+
+    /// Reads a page as the server gave it: in the feed it has every entity that changed since its
+    /// cursor, as it is now, in order (F:S9).
+    pub fn page(&mut self, asked: Option<&str>, lines: &[Value]) -> Check {
+        let Some((end, changes)) = lines.split_last() else {
+            return broken("F:S9", "a page without an end".to_owned());
+        };
+        let end = &end["page"];
+        let position = end["position"].as_i64().unwrap_or(-1);
+        for change in changes {
+            self.shows(&change["change"])?;
+        }
+        let phase = text(end, "phase");
+        if let Some(from) = asked.and_then(|asked| self.cursors.get(asked)) {
+            let due = |entity: &Entity| entity.position > *from && entity.position <= position;
+            let due = self.entities.values().filter(|entity| due(entity)).count();
+            if due != changes.len() {
+                let detail = format!(
+                    "{} changes from {from} to {position}, not {due}",
+                    changes.len()
+                );
+                return broken("F:S9", detail);
+            }
+        }
+        if end["at_head"] == Value::Bool(true) && position != self.head {
+            return broken("F:S9", format!("head {position}, not {}", self.head));
+        }
+        if phase != "snapshot" {
+            self.cursors
+                .insert(text(end, "cursor").to_owned(), position);
+        }
+        Ok(())
+    }
+
+    fn shows(&self, change: &Value) -> Check {
+        let name = (
+            text(change, "type").to_owned(),
+            text(change, "id").to_owned(),
+        );
+        let known = self.entities.get(&name);
+        let shown = change.get("fields").and_then(Value::as_object);
+        let is_so = known.is_some_and(|known| {
+            known.fields.as_ref() == shown && change["position"].as_i64() == Some(known.position)
+        });
+        match is_so {
+            true => Ok(()),
+            false => broken("F:S12", format!("{change} is shown, and is {known:?}")),
+        }
+    }
+}
+
+/// A result without what may differ between two answers.
+fn bare(result: &Value) -> Value {
+    let mut result = result.clone();
+    if let Some(result) = result.as_object_mut() {
+        result.remove("duplicate");
+    }
+    result
+}
+
+fn sent_fields(mutation: &Value) -> Map<String, Value> {
+    let fields = mutation.get("fields").and_then(Value::as_object);
+    fields.cloned().unwrap_or_default()
+}
+
+/// The commands that the simulation declares: they add to a balance.
+fn carry_out(fields: &mut Map<String, Value>, command: &Value) {
+    let amount = command
+        .pointer("/args/amount")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
+    let sign = if text(command, "name") == "withdraw" {
+        -1
+    } else {
+        1
+    };
+    let balance = fields.get("balance").and_then(Value::as_i64).unwrap_or(0);
+    fields.insert("balance".to_owned(), (balance + sign * amount).into());
+}

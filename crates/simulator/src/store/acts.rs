@@ -1,0 +1,164 @@
+//! What happens to devices and to the server, apart from writes and messages.
+
+use super::play::tell;
+use super::scenario::{DeviceAct, ServerAct};
+use super::server::{RETENTION_HOURS, StorageFault};
+use super::world::{World, unix_ms};
+use crate::level::Broken;
+use std::sync::atomic::Ordering;
+use syncline::{Constraints, Input, Reason};
+use syncline_fault_vfs::{Call, Failure, Fault};
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Something happens to a device.
+pub(super) fn act_on_device(world: &mut World, device: usize, act: DeviceAct) {
+    let trigger = |reason| move || Input::Trigger(reason);
+    match act {
+        DeviceAct::Offline => world.devices[device].online = false,
+        DeviceAct::Online => {
+            world.devices[device].online = true;
+            tell(world, device, trigger(Reason::NetworkAvailable));
+        }
+        DeviceAct::NetworkLost => {
+            world.played.fault("device: network lost");
+            tell(world, device, || Input::NetworkLost);
+        }
+        DeviceAct::Crash => {
+            world.played.fault("device: dies");
+            world.end(device, 0, false);
+            world.run_until(world.now + 500);
+            world.start(device, 0);
+        }
+        DeviceAct::CrashAt { moment } => {
+            let dies = &world.devices[device].dies;
+            dies.store(i64::from(moment), Ordering::Relaxed);
+        }
+        DeviceAct::Restart => {
+            world.played.fault("device: restarted");
+            world.end(device, 0, true);
+            world.start(device, 0);
+        }
+        DeviceAct::Pause => {
+            world.played.fault("device: paused");
+            tell(world, device, || Input::Pause);
+        }
+        DeviceAct::Resume => tell(world, device, || Input::Resume),
+        DeviceAct::Metered { on } => {
+            world.played.fault("device: metered network");
+            let constraints = Constraints {
+                metered: on,
+                low_power: false,
+            };
+            tell(world, device, || Input::Constraints(constraints));
+        }
+        DeviceAct::Hint => tell(world, device, trigger(Reason::RemoteHint)),
+        DeviceAct::Foreground => tell(world, device, trigger(Reason::Foreground)),
+        DeviceAct::Second { start: true } => {
+            world.played.fault("device: second process");
+            world.start(device, 1);
+        }
+        DeviceAct::Second { start: false } => world.end(device, 1, true),
+        around => act_around_device(world, device, around),
+    }
+}
+
+/// Something happens to what a device stands on: its file, its disk, its clock.
+fn act_around_device(world: &mut World, device: usize, act: DeviceAct) {
+    match act {
+        DeviceAct::Busy => {
+            world.played.fault("device: file locked by another program");
+            let held = world.devices[device].app.execute_batch("BEGIN IMMEDIATE");
+            tell(world, device, || Input::Trigger(Reason::UserAsked));
+            world.run_until(world.now + 100);
+            let freed = held.and_then(|()| world.devices[device].app.execute_batch("ROLLBACK"));
+            if let Err(error) = freed {
+                world.breaks(Broken::new(
+                    "F:A11",
+                    format!("the file stays locked: {error}"),
+                ));
+            }
+        }
+        DeviceAct::Disk { nth, full, lasting } => {
+            let (failure, kind) = match full {
+                true => (Failure::Full, "device: disk full"),
+                false => (Failure::Io, "device: i/o error"),
+            };
+            world.played.fault(kind);
+            world.devices[device].disk.fail(Fault {
+                call: Call::Write,
+                nth: 1 + u64::from(nth),
+                failure,
+                lasting,
+            });
+        }
+        DeviceAct::ClockJump { minutes } => {
+            world.played.fault("device: clock jumps");
+            world.devices[device].skew_ms += i64::from(minutes) * 60_000;
+        }
+        DeviceAct::Sleep { seconds } => {
+            world.played.fault("device: sleeps");
+            world.devices[device].asleep_until = world.now + u64::from(seconds) * 1_000;
+        }
+        _ => {}
+    }
+}
+
+/// Something happens to the server.
+pub(super) fn act_on_server(world: &mut World, act: ServerAct) {
+    match act {
+        ServerAct::Restart => {
+            world.played.fault("server: restarted");
+            world.server.restart();
+        }
+        ServerAct::Busy { write } => world.server.fail_write(write, StorageFault::Busy),
+        ServerAct::Full { write } => world.server.fail_write(write, StorageFault::Full),
+        ServerAct::CommitUnknown { write } => {
+            world.server.fail_write(write, StorageFault::CommitUnknown);
+        }
+        ServerAct::DieBeforeCommit { write } => {
+            world
+                .server
+                .fail_write(write, StorageFault::DieBeforeCommit);
+        }
+        ServerAct::Down { seconds } => {
+            world.down_until = world.now + u64::from(seconds) * 1_000;
+        }
+        ServerAct::BackUp => world.backup = Some((world.server.back_up(), world.model.clone())),
+        ServerAct::Restore => {
+            let Some((backup, model)) = world.backup.take() else {
+                return;
+            };
+            world.played.fault("server: restored from a backup");
+            world.server.restore(&backup);
+            let counted = (world.model.applied, world.model.conflicts);
+            world.model = model.clone();
+            (world.model.applied, world.model.conflicts) = counted;
+            world.backup = Some((backup, model));
+            rotate(world);
+        }
+        ServerAct::RotateEpoch => {
+            world.played.fault("server: new history");
+            rotate(world);
+        }
+        ServerAct::Purge { hours } => {
+            world.played.fault("server: forgets");
+            // Everybody sleeps meanwhile.
+            let until = world.now + u64::from(hours) * HOUR_MS;
+            for device in &mut world.devices {
+                device.asleep_until = device.asleep_until.max(until);
+            }
+            world.server.purge(unix_ms(world.now));
+            world.run_until(until);
+            world.server.purge(unix_ms(world.now));
+            let before = unix_ms(world.now) - RETENTION_HOURS * 3_600_000;
+            world.model.forget(before);
+        }
+    }
+}
+
+fn rotate(world: &mut World) {
+    world.server.rotate_epoch(unix_ms(world.now));
+    let epoch = world.server.epoch();
+    world.model.begin_history(&epoch);
+}

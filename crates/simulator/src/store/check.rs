@@ -1,0 +1,429 @@
+//! What is checked about devices, on the way and at the end, against the reference model.
+
+use super::app::NAMED;
+use super::scenario::Rules;
+use super::world::World;
+use crate::level::Broken;
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+type Checked<T> = Result<T, Broken>;
+
+fn sql(error: rusqlite::Error) -> Broken {
+    Broken::new("F:A8", format!("a device's file cannot be read: {error}"))
+}
+
+/// The mutations in a device's outbox.
+pub(crate) fn outbox(world: &World, device: usize) -> Checked<BTreeSet<String>> {
+    let mut statement = (world.devices[device].app)
+        .prepare_cached("SELECT mutation FROM syncline_outbox")
+        .map_err(sql)?;
+    let mutations = statement.query_map([], |row| row.get(0));
+    mutations.and_then(Iterator::collect).map_err(sql)
+}
+
+/// How many mutations were recorded since that look (F:S1, D:A1); they are acknowledged now.
+pub(crate) fn recorded(
+    world: &mut World,
+    device: usize,
+    before: &BTreeSet<String>,
+) -> Checked<usize> {
+    let after = outbox(world, device)?;
+    let new = after.difference(before).map(|new| (device, new.clone()));
+    let known = world.acknowledged.len();
+    world.acknowledged.extend(new);
+    Ok(world.acknowledged.len() - known)
+}
+
+/// F:S3, D:E2: every acknowledged mutation is in the outbox or has its outcome in the log, and not both.
+pub(crate) fn accounted(world: &World) -> Checked<()> {
+    for (n, device) in world.devices.iter().enumerate() {
+        let mut statement = (device.app)
+            .prepare_cached(
+                "SELECT mutation, 1 FROM syncline_outbox
+                 UNION ALL SELECT value, 1 FROM syncline_outbox, json_each(covers)
+                 UNION ALL SELECT mutation, 0 FROM syncline_log WHERE kind IN ('applied', 'superseded', 'discarded', 'merged')",
+            )
+            .map_err(sql)?;
+        let known: BTreeMap<String, i64> = statement
+            .query_map([], |row| {
+                Ok((
+                    row.get::<_, Option<String>>(0)?.unwrap_or_default(),
+                    row.get(1)?,
+                ))
+            })
+            .and_then(Iterator::collect)
+            .map_err(sql)?;
+        for (_, mutation) in world.acknowledged.iter().filter(|(device, _)| *device == n) {
+            if !known.contains_key(mutation) {
+                let detail = format!("device {n} acknowledged {mutation} and knows nothing of it");
+                return Err(Broken::new("F:S3", detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The dead letters of a device, in local order.
+pub(crate) fn dead_letters(world: &World, device: usize) -> Checked<Vec<i64>> {
+    let mut statement = (world.devices[device].app)
+        .prepare_cached(
+            "SELECT seq FROM syncline_outbox WHERE state IN ('failed', 'dead') ORDER BY seq",
+        )
+        .map_err(sql)?;
+    let letters = statement.query_map([], |row| row.get(0));
+    letters.and_then(Iterator::collect).map_err(sql)
+}
+
+/// What is left to do; `None` when everything is done.
+pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
+    for (n, device) in world.devices.iter().enumerate() {
+        if !world.rests(n) {
+            return Ok(Some(format!("device {n} is at work")));
+        }
+        let left: (i64, i64, i64, Option<i64>) = (device.app)
+            .query_row(
+                "SELECT (SELECT count(*) FROM syncline_outbox),
+                        (SELECT count(*) FROM syncline_inbox WHERE entity_type <> 'martian'),
+                        (SELECT count(*) FROM syncline_staged_page),
+                        (SELECT position FROM syncline_cursor WHERE phase = 'feed')",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            )
+            .map_err(sql)?;
+        if left != (0, 0, 0, Some(world.model.head())) {
+            let (outbox, inbox, staged, position) = left;
+            return Ok(Some(format!(
+                "device {n} has {outbox} mutations, {inbox} waiting changes, {staged} staged pages, and stands at {position:?} of {}",
+                world.model.head()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Rows of a device under the names of the wire.
+pub(crate) fn rows(
+    conn: &Connection,
+    table: &str,
+) -> Checked<BTreeMap<String, Map<String, Value>>> {
+    let read = || -> rusqlite::Result<_> {
+        let mut statement = conn.prepare_cached(&format!("SELECT * FROM {table}"))?;
+        let columns: Vec<String> = statement
+            .column_names()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let mut found = BTreeMap::new();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let mut fields = Map::new();
+            for (at, column) in columns.iter().enumerate() {
+                fields.insert(column.clone(), json(row.get_ref(at)?));
+            }
+            found.insert(id(table, &mut fields), fields);
+        }
+        Ok(found)
+    };
+    read().map_err(sql)
+}
+
+fn json(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(integer) => integer.into(),
+        ValueRef::Real(real) => real.into(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
+        ValueRef::Blob(_) => Value::Null,
+    }
+}
+
+/// The id of a row as the protocol writes it; the key's columns are taken out of the fields.
+fn id(table: &str, fields: &mut Map<String, Value>) -> String {
+    let keys: &[&str] = if table == "step" {
+        &["task", "number"]
+    } else {
+        &["id"]
+    };
+    let parts: Vec<String> = keys
+        .iter()
+        .filter_map(|key| fields.remove(*key))
+        .map(|value| match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        })
+        .collect();
+    match parts.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(",")),
+    }
+}
+
+/// F:S8, D:P1: a row about which nothing is pending is as the server had it at the device's position,
+/// or newer.
+pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
+    let device = &world.devices[n];
+    let position: Option<(i64, String)> = device
+        .app
+        .query_row(
+            "SELECT max(position), max(epoch) FROM syncline_cursor WHERE phase = 'feed'
+                AND NOT EXISTS (SELECT 1 FROM syncline_seen)",
+            [],
+            |row| {
+                Ok(row
+                    .get::<_, Option<i64>>(0)?
+                    .zip(row.get::<_, Option<String>>(1)?))
+            },
+        )
+        .map_err(sql)?;
+    let Some((position, epoch)) = position else {
+        return Ok(());
+    };
+    if epoch != world.model.epoch() {
+        return Ok(());
+    }
+    let mut open: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut statement = (device.app)
+        .prepare_cached(
+            "SELECT entity_type, entity_id FROM syncline_outbox
+             UNION SELECT entity_type, entity_id FROM syncline_inbox
+             UNION SELECT entity_type, entity_id FROM syncline_staged WHERE entity_id IS NOT NULL
+             UNION SELECT entity_type, entity_id FROM syncline_held
+             UNION SELECT entity_type, entity_id FROM syncline_removed
+             UNION SELECT entity_type, entity_id FROM syncline_missing
+             UNION SELECT entity_type, entity_id FROM syncline_conflict WHERE resolved_at IS NULL",
+        )
+        .map_err(sql)?;
+    let names = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    for name in names.map_err(sql)? {
+        open.insert(name.map_err(sql)?);
+    }
+    for (table, _) in NAMED {
+        if !has(world, table) {
+            continue;
+        }
+        let here = rows(&device.app, table)?;
+        for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
+            let known = world.model.entity(name).map_or(i64::MAX, |e| e.position);
+            if known <= position && !open.contains(name) && here.get(&name.1) != Some(fields) {
+                let detail = format!(
+                    "device {n} stands at {position}, where {name:?} was {fields:?} since {known}, and has {:?}",
+                    here.get(&name.1)
+                );
+                return Err(Broken::new("F:S8", detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has(world: &World, table: &str) -> bool {
+    let tables = world.setup.tables;
+    match table {
+        "note" => tables.notes(),
+        "account" => tables.bank(),
+        _ => tables.tree(),
+    }
+}
+
+/// At rest: everybody has the same, it is what the model says, and nothing is lost.
+pub(crate) fn judge(world: &mut World) -> Checked<()> {
+    accounted(world)?;
+    let dead: i64 = count(world, "SELECT count(*) FROM syncline_outbox")?;
+    if dead > 0 {
+        let listed = texts(
+            world,
+            "SELECT op || ' ' || entity_type || '/' || entity_id || ' ' || state || ' ' || coalesce(last_error, '') FROM syncline_outbox",
+        )?;
+        return Err(Broken::new(
+            "D:E2",
+            format!("{dead} mutations failed: {listed:?}"),
+        ));
+    }
+    let open = texts(
+        world,
+        "SELECT entity_type || '/' || entity_id || ' ' || error FROM syncline_conflict WHERE resolved_at IS NULL",
+    )?;
+    if !open.is_empty() {
+        return Err(Broken::new(
+            "F:S12 conflicts",
+            format!("conflicts wait that nobody declared: {open:?}"),
+        ));
+    }
+    converged(world)?;
+    rows_kept(world)?;
+    values_kept(world)?;
+    sums_kept(world)
+}
+
+fn texts(world: &World, query: &str) -> Checked<Vec<String>> {
+    let mut all = Vec::new();
+    for device in &world.devices {
+        let mut statement = device.app.prepare_cached(query).map_err(sql)?;
+        let rows = statement.query_map([], |row| row.get::<_, Option<String>>(0));
+        for text in rows.map_err(sql)? {
+            all.extend(text.map_err(sql)?);
+        }
+    }
+    Ok(all)
+}
+
+fn count(world: &World, query: &str) -> Checked<i64> {
+    let mut all = 0;
+    for device in &world.devices {
+        all += device
+            .app
+            .query_row(query, [], |row| row.get::<_, i64>(0))
+            .map_err(sql)?;
+    }
+    Ok(all)
+}
+
+/// F:S11, D:P5: every device has what the server must have, field by field.
+fn converged(world: &mut World) -> Checked<()> {
+    for n in 0..world.devices.len() {
+        for (table, _) in NAMED {
+            if !has(world, table) {
+                continue;
+            }
+            let here = rows(&world.devices[n].app, table)?;
+            let there: BTreeMap<String, Map<String, Value>> = (world.model.alive())
+                .filter(|(name, _)| name.0 == table)
+                .map(|(name, fields)| (name.1.clone(), fields.clone()))
+                .collect();
+            for (id, fields) in &here {
+                let text = format!("{n} {table} {id} {fields:?}");
+                world.trace.add(text.as_bytes());
+            }
+            let different =
+                (here.keys().chain(there.keys())).find(|id| here.get(*id) != there.get(*id));
+            if let Some(id) = different {
+                let detail = format!(
+                    "{table}/{id} is {:?} on device {n}, and {:?} on the server",
+                    here.get(id),
+                    there.get(id)
+                );
+                return Err(Broken::new("F:S11", detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a row of the server stands in the ledger.
+fn ledger_row(
+    table: &'static str,
+    id: &str,
+    fields: &Map<String, Value>,
+) -> (&'static str, String) {
+    match fields.get("made").and_then(Value::as_str) {
+        Some(made) => (table, made.to_owned()),
+        None => (table, id.to_owned()),
+    }
+}
+
+/// F:S12, F:S13: what was made and not deleted is there, once; what is there was made; what was deleted
+/// is gone, unless an edit may win.
+fn rows_kept(world: &World) -> Checked<()> {
+    let mut there = BTreeSet::new();
+    for (table, _) in NAMED {
+        for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
+            let row = ledger_row(table, &name.1, fields);
+            if !world.ledger.created.contains_key(&row) {
+                return Err(Broken::new("F:S12 rows", format!("nobody made {row:?}")));
+            }
+            if !there.insert(row.clone()) {
+                return Err(Broken::new("F:S4", format!("{row:?} is there twice")));
+            }
+        }
+    }
+    for row in world.ledger.created.keys() {
+        let deleted = world.ledger.may_be_gone(row);
+        if !deleted && !there.contains(row) {
+            return Err(Broken::new("F:S12 rows", format!("{row:?} is lost")));
+        }
+        let may_live = row.0 == "note"
+            && world.setup.rules != Rules::Default
+            && world.setup.rules != Rules::Fields;
+        if world.ledger.deleted.contains(row) && there.contains(row) && !may_live {
+            return Err(Broken::new(
+                "F:S13",
+                format!("{row:?} was deleted, and is there"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// F:S12: every value stands, or was overwritten by somebody who saw it, or is in a conflict record.
+fn values_kept(world: &World) -> Checked<()> {
+    let mut standing = BTreeSet::new();
+    for (_, fields) in world.model.alive() {
+        standing.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
+    }
+    let recorded: BTreeSet<String> = texts(
+        world,
+        "SELECT v.value FROM syncline_conflict AS c, json_tree(json_array(json(c.base), json(c.local), json(c.remote), json(c.outcome))) AS v
+          WHERE v.type = 'text'",
+    )?
+    .into_iter()
+    .collect();
+    let lost = world
+        .ledger
+        .lost(&standing, |value| recorded.contains(value));
+    match lost.is_empty() {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "F:S12",
+            format!("values are nowhere: {lost:?}"),
+        )),
+    }
+}
+
+/// F:S4, F:S12: numbers are what was added to them, once each.
+fn sums_kept(world: &World) -> Checked<()> {
+    let counts = matches!(world.setup.rules, Rules::Fields);
+    for (name, fields) in world.model.alive() {
+        let (table, column) = match name.0.as_str() {
+            "account" => ("account", "balance"),
+            "note" if counts => ("note", "stock"),
+            _ => continue,
+        };
+        let row = (table, name.1.clone());
+        let expected = world.ledger.sums.get(&row).copied().unwrap_or(0);
+        if fields.get(column).and_then(Value::as_i64) != Some(expected) {
+            let detail = format!(
+                "{row:?} has {:?} {column}, and should have {expected}",
+                fields.get(column)
+            );
+            return Err(Broken::new("F:S4", detail));
+        }
+        if table == "note" {
+            tags_kept(world, &row, fields)?;
+        }
+    }
+    Ok(())
+}
+
+/// Under the rule for sets both sides' additions and removals stand.
+fn tags_kept(
+    world: &World,
+    row: &(&'static str, String),
+    fields: &Map<String, Value>,
+) -> Checked<()> {
+    let text = fields.get("tags").and_then(Value::as_str).unwrap_or("[]");
+    let tags: BTreeSet<String> = serde_json::from_str(text).unwrap_or_default();
+    let none = BTreeSet::new();
+    let tagged = world.ledger.tagged.get(row).unwrap_or(&none);
+    let untagged = world.ledger.untagged.get(row).unwrap_or(&none);
+    let expected: BTreeSet<String> = tagged.difference(untagged).cloned().collect();
+    match tags == expected {
+        true => Ok(()),
+        false => Err(Broken::new(
+            "F:S12 tags",
+            format!("{row:?} has tags {tags:?}, and should have {expected:?}"),
+        )),
+    }
+}

@@ -1,0 +1,176 @@
+//! What can go wrong with one request or its answer. Each fault is one line of the table below, with
+//! its name for the report, and one arm in [`plan`] (what happens on the way) or in
+//! [`alter`](super::answer::alter) (what is done to the answer). See `docs/howto/add-a-fault.md`.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident = $name:literal,)*) => {
+        /// Something that goes wrong with one request or its answer.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum NetFault {
+            $($(#[$doc])* $fault,)*
+        }
+
+        impl NetFault {
+            /// All of them, to draw from.
+            pub const ALL: &'static [Self] = &[$(Self::$fault,)*];
+
+            /// Its name in the report.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$fault => concat!("network: ", $name),)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// The request never arrives.
+    LoseRequest = "request lost",
+    /// It is handled; its answer does not come back.
+    LoseAnswer = "answer lost",
+    /// It is handled, and its answer comes after the client has given up waiting.
+    LateAnswer = "answer after the time-out",
+    /// It arrives after the client has given up waiting.
+    LateRequest = "request after the time-out",
+    /// It arrives twice; the second answer comes back.
+    Repeat = "request repeated",
+    /// It is handled and answered, and arrives once more a minute later.
+    RepeatLate = "request repeated a minute later",
+    /// The answer comes twice.
+    RepeatAnswer = "answer repeated",
+    /// The server fails before it does anything: 500.
+    Status500 = "status 500",
+    /// It is overloaded and asks for two seconds: 503.
+    Status503 = "status 503",
+    /// It asks for less: 429 with an absurd wait.
+    Status429 = "status 429",
+    /// It was too slow to read: 408.
+    Status408 = "status 408",
+    /// Somebody else answers 404 with a page of HTML.
+    Foreign404 = "404 of a stranger",
+    /// The server itself has no such path.
+    Status404 = "status 404",
+    /// Too large: 413.
+    Status413 = "status 413",
+    /// Another version of the protocol: 426.
+    Status426 = "status 426",
+    /// The token has expired.
+    TokenExpired = "token expired",
+    /// The token has expired, and there is no new one for a while.
+    TokenRefused = "token expired and none new",
+    /// A captive portal answers 200 with HTML.
+    Portal = "captive portal",
+    /// The answer's bytes are garbled.
+    Garbled = "answer garbled",
+    /// The answer is cut in the middle.
+    Truncated = "answer truncated",
+    /// The answer has another content type.
+    ContentType = "wrong content type",
+    /// The answer is to another request.
+    ForeignEcho = "answer to another request",
+    /// A push's answer lacks a result.
+    MissingResult = "result missing",
+    /// It has a result of a key that nobody sent.
+    ExtraResult = "result of a foreign key",
+    /// Its results come in another order.
+    ReorderedResults = "results reordered",
+    /// It has an outcome that does not exist.
+    UnknownOutcome = "unknown outcome",
+    /// Of a push only the first half was done: the server answers `retry` for the rest.
+    PartialBatch = "batch done in part",
+    /// A page's count is wrong.
+    WrongCount = "wrong count of a page",
+    /// A page has a change of a type that nobody knows.
+    UnknownType = "change of an unknown type",
+    /// A page has a change that is none.
+    InvalidChange = "change that is none",
+    /// A page's changes come in another order.
+    ReorderedPage = "page reordered",
+    /// A page has a change twice.
+    RepeatedChange = "change repeated in a page",
+    /// A page's position is smaller than where it was asked from.
+    PositionBack = "position goes back",
+    /// The last page of this cursor comes once more.
+    OldPage = "old page again",
+}
+
+/// After this long a client gives up waiting, in milliseconds.
+pub(crate) const TIME_OUT_MS: u64 = 30_000;
+
+/// What happens to a request on its way. Times in milliseconds from when it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// When it arrives at the server; the answer is to this one.
+    pub(crate) arrives: Option<u64>,
+    /// When it arrives once more, unseen by the client.
+    pub(crate) also: Option<u64>,
+    /// How long the answer is under way; `None`: it does not come back.
+    pub(crate) back: Option<u64>,
+    /// And when it comes once more.
+    pub(crate) back_again: Option<u64>,
+    /// The server does not get to handle it: this is the answer instead.
+    pub(crate) instead: bool,
+}
+
+/// What happens to a request that is met by this fault, between messages of this latency.
+pub(crate) fn plan(fault: Option<NetFault>, latency: [u64; 2]) -> Plan {
+    let [there, back] = latency;
+    let plain = Plan {
+        arrives: Some(there),
+        also: None,
+        back: Some(back),
+        back_again: None,
+        instead: false,
+    };
+    use NetFault as F;
+    match fault {
+        Some(F::LoseRequest) => Plan {
+            arrives: None,
+            ..plain
+        },
+        Some(F::LoseAnswer) => Plan {
+            back: None,
+            ..plain
+        },
+        Some(F::LateAnswer) => Plan {
+            back: Some(TIME_OUT_MS + 1 + back),
+            ..plain
+        },
+        Some(F::LateRequest) => Plan {
+            arrives: Some(TIME_OUT_MS + 1 + there),
+            ..plain
+        },
+        Some(F::Repeat) => Plan {
+            also: Some(there / 2),
+            ..plain
+        },
+        Some(F::RepeatLate) => Plan {
+            also: Some(there + 60_000),
+            ..plain
+        },
+        Some(F::RepeatAnswer) => Plan {
+            back_again: Some(back + 10),
+            ..plain
+        },
+        Some(
+            F::Status500
+            | F::Status503
+            | F::Status429
+            | F::Status408
+            | F::Foreign404
+            | F::Status404
+            | F::Status413
+            | F::Status426
+            | F::TokenExpired
+            | F::TokenRefused
+            | F::Portal,
+        ) => Plan {
+            instead: true,
+            ..plain
+        },
+        _ => plain,
+    }
+}

@@ -1,0 +1,237 @@
+//! Seeds become scenarios. Each seed first draws what kind of history it is (its swarm configuration:
+//! which tables, who takes part, which faults exist and how often), then the steps.
+
+use super::fault::NetFault;
+use super::scenario::{
+    DeviceAct, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables, Write,
+};
+use crate::rng::Rng;
+
+/// What kind of history a seed is.
+struct Swarm {
+    /// Weights of: writing, syncing, waiting, the network, devices, the server.
+    kinds: [u64; 6],
+    net: Vec<NetFault>,
+    device: Vec<usize>,
+    server: Vec<usize>,
+    writes: Vec<usize>,
+    longest_wait_ms: u64,
+}
+
+fn some<T: Clone>(rng: &mut Rng, all: &[T]) -> Vec<T> {
+    let percent = *rng.pick(&[10, 30, 60, 100]).unwrap_or(&100);
+    let mut some: Vec<T> = (all.iter())
+        .filter(|_| rng.chance(percent))
+        .cloned()
+        .collect();
+    if some.is_empty() {
+        some.extend(rng.pick(all).cloned());
+    }
+    some
+}
+
+/// The scenario of a seed.
+pub(crate) fn scenario(seed: u64) -> Scenario {
+    let mut rng = Rng::new(seed);
+    let setup = setup(seed, &mut rng);
+    let swarm = swarm(&mut rng, setup.tables);
+    let length = *rng.pick(&[15, 30, 50, 80, 120]).unwrap_or(&50);
+    let mut steps = beginning(&setup);
+    for _ in 0..length {
+        steps.push(step(&mut rng, &setup, &swarm));
+    }
+    Scenario { setup, steps }
+}
+
+fn setup(seed: u64, rng: &mut Rng) -> Setup {
+    let pick = |rng: &mut Rng, all: &[u8]| *rng.pick(all).unwrap_or(&1);
+    Setup {
+        seed,
+        devices: pick(rng, &[2, 2, 2, 3, 3, 4]),
+        tables: *rng.pick(&Tables::ALL).unwrap_or(&Tables::All),
+        storage: match rng.chance(20) {
+            true => StorageKind::Sqlite,
+            false => StorageKind::Memory,
+        },
+        rules: *rng.pick(&Rules::ALL).unwrap_or(&Rules::Default),
+        push_mutations: pick(rng, &[1, 2, 3, 10, 100]),
+        page_changes: pick(rng, &[1, 2, 5, 100]),
+        checkpoint: (rng.draw() & rng.draw()) as u8 & 0xf,
+        pull_first: (rng.draw() & rng.draw()) as u8 & 0xf,
+        latency_ms: *rng.pick(&[5, 50, 400, 3_000]).unwrap_or(&50),
+    }
+}
+
+fn swarm(rng: &mut Rng, tables: Tables) -> Swarm {
+    let mut weight = |most: u64| rng.below(most + 1);
+    let kinds = [
+        20 + weight(20),
+        5 + weight(15),
+        5 + weight(15),
+        weight(15),
+        weight(10),
+        weight(6),
+    ];
+    let writes = some(rng, &writes_of(tables));
+    Swarm {
+        kinds,
+        net: some(rng, NetFault::ALL),
+        device: some(rng, &(0..16).collect::<Vec<_>>()),
+        server: some(rng, &(0..10).collect::<Vec<_>>()),
+        writes,
+        longest_wait_ms: *rng.pick(&[200, 2_000, 20_000, 120_000]).unwrap_or(&2_000),
+    }
+}
+
+/// Everybody has something to begin with.
+fn beginning(setup: &Setup) -> Vec<Step> {
+    let mut writes = Vec::new();
+    if setup.tables.notes() {
+        writes.extend([Write::AddNote, Write::AddNote]);
+    }
+    if setup.tables.tree() {
+        writes.extend([Write::AddProject, Write::AddTask { row: 0 }]);
+    }
+    if setup.tables.bank() {
+        writes.extend([Write::OpenAccount, Write::OpenAccount]);
+    }
+    vec![
+        Step::Together {
+            device: 0,
+            writes,
+            rollback: false,
+        },
+        Step::Wait { ms: 5_000 },
+    ]
+}
+
+fn writes_of(tables: Tables) -> Vec<usize> {
+    let mut kinds = Vec::new();
+    if tables.notes() {
+        kinds.extend(0..7);
+    }
+    if tables.tree() {
+        kinds.extend(7..15);
+    }
+    if tables.bank() {
+        kinds.extend(15..18);
+    }
+    kinds
+}
+
+fn write(rng: &mut Rng, swarm: &Swarm) -> Write {
+    let row = rng.below(6) as u8;
+    let other = rng.below(6) as u8;
+    let amount = rng.below(50) as u8;
+    match rng.pick(&swarm.writes).copied().unwrap_or(0) {
+        0 => Write::AddNote,
+        1 => Write::Title { row },
+        2 => Write::Body { row },
+        3 => Write::Stock {
+            row,
+            by: 1 + amount as i8 % 9,
+        },
+        4 => Write::Tag { row },
+        5 => Write::Untag { row },
+        6 => Write::DeleteNote { row },
+        7 => Write::AddProject,
+        8 => Write::NameProject { row },
+        9 => Write::DeleteProject { row },
+        10 => Write::AddTask { row },
+        11 => Write::NameTask { row },
+        12 => Write::DeleteTask { row },
+        13 => Write::MoveTask {
+            row,
+            project: other,
+        },
+        14 => Write::PutStep { row, number: other },
+        15 => Write::OpenAccount,
+        16 => Write::Deposit { row, amount },
+        _ => Write::Transfer { row, amount },
+    }
+}
+
+fn step(rng: &mut Rng, setup: &Setup, swarm: &Swarm) -> Step {
+    let device = rng.below(u64::from(setup.devices)) as u8;
+    match rng.weighted(&swarm.kinds) {
+        0 if rng.chance(20) => Step::Together {
+            device,
+            writes: (0..2 + rng.below(3)).map(|_| write(rng, swarm)).collect(),
+            rollback: rng.chance(20),
+        },
+        0 => Step::Write {
+            device,
+            write: write(rng, swarm),
+        },
+        1 => Step::Sync { device },
+        2 => Step::Wait {
+            ms: 1 + rng.below(swarm.longest_wait_ms) as u32,
+        },
+        3 => Step::Net {
+            device,
+            fault: *rng.pick(&swarm.net).unwrap_or(&NetFault::LoseAnswer),
+        },
+        4 => Step::Device {
+            device,
+            act: device_act(rng, swarm),
+        },
+        _ => Step::Server {
+            act: server_act(rng, swarm),
+        },
+    }
+}
+
+fn device_act(rng: &mut Rng, swarm: &Swarm) -> DeviceAct {
+    match rng.pick(&swarm.device).copied().unwrap_or(0) {
+        0 => DeviceAct::Offline,
+        1 => DeviceAct::Online,
+        2 => DeviceAct::NetworkLost,
+        3 => DeviceAct::Crash,
+        4 | 5 => DeviceAct::CrashAt {
+            moment: rng.below(30) as u8,
+        },
+        6 => DeviceAct::Restart,
+        7 => DeviceAct::Pause,
+        8 => DeviceAct::Resume,
+        9 => DeviceAct::Metered { on: rng.chance(50) },
+        10 => DeviceAct::Hint,
+        11 => DeviceAct::Foreground,
+        12 => DeviceAct::Busy,
+        13 => match rng.chance(50) {
+            true => DeviceAct::ClockJump {
+                minutes: *rng.pick(&[-525_600, -60, -1, 1, 60, 525_600]).unwrap_or(&1),
+            },
+            false => DeviceAct::Sleep {
+                seconds: 1 + rng.below(200) as u16,
+            },
+        },
+        14 => DeviceAct::Disk {
+            nth: rng.below(40) as u8,
+            full: rng.chance(50),
+            lasting: rng.chance(20),
+        },
+        _ => DeviceAct::Second {
+            start: rng.chance(60),
+        },
+    }
+}
+
+fn server_act(rng: &mut Rng, swarm: &Swarm) -> ServerAct {
+    let write = rng.below(4) as u8;
+    match rng.pick(&swarm.server).copied().unwrap_or(0) {
+        0 => ServerAct::Restart,
+        1 => ServerAct::Busy { write },
+        2 => ServerAct::Full { write },
+        3 => ServerAct::CommitUnknown { write },
+        4 => ServerAct::DieBeforeCommit { write },
+        5 => ServerAct::Down {
+            seconds: 1 + rng.below(60) as u16,
+        },
+        6 => ServerAct::BackUp,
+        7 => ServerAct::Restore,
+        8 => ServerAct::RotateEpoch,
+        _ => ServerAct::Purge {
+            hours: 1 + rng.below(72) as u16,
+        },
+    }
+}

@@ -1,0 +1,86 @@
+//! The level of the store: the real engine (machine and store on SQLite files) on every device, the
+//! real server over memory or SQLite, a played network and clock. It panics when the simulation itself
+//! cannot go on: it is a test tool.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
+
+mod acts;
+mod answer;
+mod app;
+mod check;
+mod device;
+mod fault;
+mod generate;
+mod http;
+mod play;
+mod scenario;
+mod schema;
+mod server;
+mod shrink;
+mod words;
+mod world;
+
+pub use fault::NetFault;
+pub use scenario::{
+    DeviceAct, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables, Write,
+};
+
+use crate::level::{Level, Played};
+use schema::Templates;
+use std::path::{Path, PathBuf};
+
+/// Plays seeds, and scenarios that were kept.
+pub struct StoreLevel {
+    templates: Templates,
+    within: PathBuf,
+    /// Whether everything that happens is printed to standard error.
+    pub verbose: bool,
+}
+
+impl Default for StoreLevel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StoreLevel {
+    /// Keeps files in memory where the system has a place for that.
+    pub fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let within = match memory.is_dir() {
+            true => memory.to_owned(),
+            false => std::env::temp_dir(),
+        };
+        Self {
+            templates: Templates::default(),
+            within,
+            verbose: false,
+        }
+    }
+
+    /// The scenario of a seed.
+    pub fn scenario(&self, seed: u64) -> Scenario {
+        generate::scenario(seed)
+    }
+
+    /// Plays a scenario.
+    pub fn play_scenario(&self, scenario: &Scenario) -> Played {
+        play::play(scenario, &self.templates, &self.within, self.verbose)
+    }
+}
+
+impl Level for StoreLevel {
+    fn name(&self) -> &'static str {
+        "store"
+    }
+
+    fn play(&self, seed: u64) -> Played {
+        self.play_scenario(&self.scenario(seed))
+    }
+
+    fn shrink(&self, seed: u64) -> Option<String> {
+        shrink::shrink(self, &self.scenario(seed))
+            .map(|(scenario, broken)| shrink::print(&scenario, &broken))
+    }
+}

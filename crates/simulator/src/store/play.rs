@@ -1,0 +1,235 @@
+//! Plays a scenario: its steps, then a calm phase in which everything has to come right, then judgement.
+
+use super::acts::{act_on_device, act_on_server};
+use super::app::App;
+use super::check;
+use super::scenario::{Scenario, Step, Write};
+use super::schema::Templates;
+use super::world::World;
+use crate::level::{Broken, Played};
+use crate::reference::ledger::Draft;
+use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use syncline::{Constraints, Input, Reason};
+
+/// Plays a scenario to its end or to the first broken invariant.
+pub(crate) fn play(
+    scenario: &Scenario,
+    templates: &Templates,
+    within: &Path,
+    verbose: bool,
+) -> Played {
+    let mut world = World::new(&scenario.setup, templates, within);
+    world.verbose = verbose;
+    for (n, step) in scenario.steps.iter().enumerate() {
+        if world.broken.is_some() {
+            break;
+        }
+        if verbose {
+            eprintln!("{} ---- step {n}: {step:?}", world.now);
+        }
+        take(&mut world, step);
+        world.played.steps += 1;
+        let watched = n % world.devices.len();
+        if let Err(broken) = check::reflects(&mut world, watched) {
+            world.breaks(broken);
+        }
+    }
+    if world.broken.is_none() {
+        calm(&mut world);
+    }
+    if world.broken.is_none()
+        && let Err(broken) = check::judge(&mut world)
+    {
+        world.breaks(broken);
+    }
+    let mut played = std::mem::take(&mut world.played);
+    played.virtual_ms = world.now;
+    played.trace = world.trace.hash();
+    played.count("mutations applied", world.model.applied);
+    played.count("conflicts answered", world.model.conflicts);
+    played.broken = world.broken.take();
+    played
+}
+
+fn take(world: &mut World, step: &Step) {
+    let known = |world: &World, device: u8| usize::from(device) % world.devices.len();
+    match step {
+        Step::Write { device, write } => {
+            let device = known(world, *device);
+            transact(world, device, std::slice::from_ref(write), false);
+        }
+        Step::Together {
+            device,
+            writes,
+            rollback,
+        } => {
+            let device = known(world, *device);
+            transact(world, device, writes, *rollback);
+        }
+        Step::Sync { device } => {
+            let device = known(world, *device);
+            tell(world, device, || Input::Trigger(Reason::UserAsked));
+        }
+        Step::Wait { ms } => world.run_until(world.now + u64::from(*ms)),
+        Step::Net { device, fault } => {
+            let device = known(world, *device);
+            world.devices[device].faults.push_back(*fault);
+        }
+        Step::Device { device, act } => {
+            let device = known(world, *device);
+            act_on_device(world, device, *act);
+        }
+        Step::Server { act } => act_on_server(world, *act),
+    }
+}
+
+/// Feeds an input to every process of a device, unless it sleeps.
+pub(super) fn tell(world: &mut World, device: usize, input: impl Fn() -> Input) {
+    if world.devices[device].asleep_until > world.now {
+        return;
+    }
+    for process in 0..2 {
+        world.feed(device, process, input());
+    }
+}
+
+/// One transaction of an app's.
+fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) {
+    let tables = world.setup.tables;
+    let fits = |write: &&Write| match write {
+        Write::AddNote
+        | Write::Title { .. }
+        | Write::Body { .. }
+        | Write::Stock { .. }
+        | Write::Tag { .. }
+        | Write::Untag { .. }
+        | Write::DeleteNote { .. } => tables.notes(),
+        Write::OpenAccount | Write::Deposit { .. } | Write::Transfer { .. } => tables.bank(),
+        _ => tables.tree(),
+    };
+    let before = match check::outbox(world, device) {
+        Ok(before) => before,
+        Err(broken) => return world.breaks(broken),
+    };
+    let mut draft = Draft::default();
+    let peer = &world.devices[device];
+    peer.now(world.now);
+    let begun = peer.app.execute_batch("BEGIN IMMEDIATE");
+    let mut done = begun;
+    for write in writes.iter().filter(fits) {
+        let mut app = App {
+            conn: &peer.app,
+            device: u8::try_from(device).unwrap_or(0),
+            serial: &mut world.values,
+            draft: &mut draft,
+        };
+        done = done.and_then(|()| app.write(*write));
+    }
+    let done = done.and_then(|()| name_mutations(&peer.app, &before, &mut world.values));
+    let end = if rollback { "ROLLBACK" } else { "COMMIT" };
+    let done = done.and_then(|()| peer.app.execute_batch(end));
+    if let Err(error) = &done {
+        if peer.disk.failed() == 0 {
+            let detail = format!("device {device}: {writes:?}: {error}");
+            return world.breaks(Broken::new("D:A1", detail));
+        }
+        // SQLite may have done so already.
+        let _ = peer.app.execute_batch("ROLLBACK");
+    }
+    match check::recorded(world, device, &before) {
+        // A commit that failed may have been one all the same.
+        Ok(recorded) if !rollback && (done.is_ok() || recorded > 0) => {
+            world.ledger.commit(draft);
+        }
+        Ok(0) => {}
+        Ok(recorded) => {
+            let detail = format!("device {device}: rolled back, and {recorded} were recorded");
+            return world.breaks(Broken::new("F:S1", detail));
+        }
+        Err(broken) => return world.breaks(broken),
+    }
+    tell(world, device, || Input::Trigger(Reason::MutationEnqueued));
+}
+
+/// Gives new mutations ids that the seed decides: SQLite has one generator of randomness for all threads
+/// of a process, so what the capture triggers draw from it differs from run to run.
+fn name_mutations(
+    app: &Connection,
+    before: &BTreeSet<String>,
+    serial: &mut u64,
+) -> rusqlite::Result<()> {
+    let mut statement =
+        app.prepare_cached("SELECT seq, mutation FROM syncline_outbox ORDER BY seq")?;
+    let all = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let all: Vec<(i64, String)> = all.collect::<Result<_, _>>()?;
+    for (seq, drawn) in all.into_iter().filter(|(_, drawn)| !before.contains(drawn)) {
+        *serial += 1;
+        // The first half says the time and the version, as the triggers wrote it.
+        let named = format!("{}{serial:016x}", drawn.get(..16).unwrap_or_default());
+        let named = format!("{}000{}", &named[..13], &named[16..]);
+        app.prepare_cached("UPDATE syncline_outbox SET mutation = ?2 WHERE seq = ?1")?
+            .execute(params![seq, named])?;
+    }
+    Ok(())
+}
+
+/// Everything bad ends, and within bounds everything comes right (F:L1, F:L3).
+fn calm(world: &mut World) {
+    world.down_until = 0;
+    world.server.heal();
+    for n in 0..world.devices.len() {
+        let device = &mut world.devices[n];
+        device.faults.clear();
+        device.disk.heal();
+        device.dies.store(-1, Ordering::Relaxed);
+        device.no_token_until = 0;
+        device.asleep_until = 0;
+        device.online = true;
+        world.start(n, 0);
+        tell(world, n, || Input::Resume);
+        tell(world, n, || Input::Constraints(Constraints::default()));
+        tell(world, n, || Input::Trigger(Reason::AuthRefreshed));
+        tell(world, n, || Input::Trigger(Reason::NetworkAvailable));
+    }
+    let mut left = String::new();
+    for wait_ms in [[5_000; 12], [300_000; 12], [3_600_000; 12]].concat() {
+        world.run_until(world.now + wait_ms);
+        if world.broken.is_some() {
+            return;
+        }
+        match check::unfinished(world) {
+            Ok(None) => return,
+            Ok(Some(what)) => left = what,
+            Err(broken) => return world.breaks(broken),
+        }
+        for n in 0..world.devices.len() {
+            remedy(world, n);
+            tell(world, n, || Input::Trigger(Reason::UserAsked));
+        }
+    }
+    world.breaks(Broken::new("F:L1", left));
+}
+
+/// A person has every dead letter sent again: what refused it is over.
+fn remedy(world: &mut World, device: usize) {
+    let letters = match check::dead_letters(world, device) {
+        Ok(letters) => letters,
+        Err(broken) => return world.breaks(broken),
+    };
+    let peer = &mut world.devices[device];
+    let now = peer.now(world.now);
+    let Some(running) = peer.processes[0].as_mut() else {
+        return;
+    };
+    let mut retried = 0;
+    for seq in letters {
+        retried += u64::from(running.engine.store().retry(seq, now).is_ok());
+    }
+    if retried > 0 {
+        world.played.count("dead letters retried", retried);
+        tell(world, device, || Input::Trigger(Reason::Remediated));
+    }
+}

@@ -1,0 +1,129 @@
+//! The tables that devices have, what is declared about them, and what the server knows of them. A
+//! device begins with a copy of a template, since attaching takes longer than most histories.
+
+use super::scenario::{Rules, Tables};
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use syncline_core::{ConflictRules, DeleteRule, DeleteRules, FieldRule, Now, Policy};
+use syncline_protocol::ClientId;
+use syncline_server::{CommandConfig, ServerConfig, TypeConfig};
+use syncline_store::attach::{AttachRequest, Existing, attach};
+
+const NOTES: &str = "
+    CREATE TABLE note (id TEXT PRIMARY KEY NOT NULL, title TEXT, body TEXT, stock INTEGER NOT NULL,
+                       tags TEXT NOT NULL, weight REAL);";
+/// `made` names a row for ever: ids change, names do not. `of` is its parent's.
+const TREE: &str = "
+    CREATE TABLE project (id INTEGER PRIMARY KEY, made TEXT NOT NULL, name TEXT);
+    CREATE TABLE task (id INTEGER PRIMARY KEY, made TEXT NOT NULL, name TEXT,
+                       project INTEGER REFERENCES project(id) ON DELETE CASCADE, of TEXT);
+    CREATE INDEX task_project ON task (project);
+    CREATE TABLE step (task INTEGER NOT NULL REFERENCES task(id) ON DELETE CASCADE,
+                       number INTEGER NOT NULL, made TEXT NOT NULL, name TEXT, of TEXT,
+                       PRIMARY KEY (task, number)) WITHOUT ROWID;";
+const BANK: &str = "CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, balance INTEGER NOT NULL);";
+
+/// Databases that were attached once and are copied since.
+#[derive(Default)]
+pub(crate) struct Templates(Mutex<BTreeMap<Kind, Arc<Vec<u8>>>>);
+
+/// What a template depends on.
+type Kind = (Tables, Rules);
+
+impl Templates {
+    /// The bytes of an attached database with these tables and rules.
+    pub(crate) fn get(&self, tables: Tables, rules: Rules, folder: &Path) -> Arc<Vec<u8>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = known
+            .entry((tables, rules))
+            .or_insert_with(|| Arc::new(make(tables, rules, folder)));
+        Arc::clone(made)
+    }
+}
+
+fn make(tables: Tables, rules: Rules, folder: &Path) -> Vec<u8> {
+    let path = folder.join("template.db");
+    let mut conn = Connection::open(&path).expect("a database can be made");
+    let parts = [
+        (tables.notes(), NOTES),
+        (tables.tree(), TREE),
+        (tables.bank(), BANK),
+    ];
+    for (_, sql) in parts.iter().filter(|(wanted, _)| *wanted) {
+        conn.execute_batch(sql).expect("the schema is one");
+    }
+    let mut by_table = BTreeMap::new();
+    if tables.notes() {
+        by_table.insert("note".to_owned(), conflict_rules(rules));
+    }
+    let request = AttachRequest {
+        remote: "sim:".to_owned(),
+        tables: syncline_store::attach::Tables::All,
+        existing: Existing::Upload,
+        policy: Policy::default(),
+        rules: by_table,
+        declared: BTreeMap::new(),
+        settings: None,
+        client: ClientId::new("0".repeat(32)),
+    };
+    attach(&mut conn, &request, Now::default()).expect("the tables can be attached");
+    conn.pragma_update(None, "wal_checkpoint", "TRUNCATE")
+        .expect("a checkpoint");
+    drop(conn);
+    let bytes = std::fs::read(&path).expect("the template can be read");
+    std::fs::remove_file(&path).expect("and removed");
+    bytes
+}
+
+fn conflict_rules(rules: Rules) -> ConflictRules {
+    let fields = ConflictRules {
+        merge: BTreeMap::from([
+            ("stock".to_owned(), FieldRule::Counter),
+            ("tags".to_owned(), FieldRule::Set),
+            ("body".to_owned(), FieldRule::Theirs),
+        ]),
+        ..ConflictRules::default()
+    };
+    match rules {
+        Rules::Default => ConflictRules::default(),
+        Rules::Fields => fields,
+        Rules::EditWins => ConflictRules {
+            deletes: DeleteRules {
+                here: Some(DeleteRule::EditWins),
+                there: Some(DeleteRule::EditWins),
+            },
+            ..fields
+        },
+        Rules::ServerWins => Policy::ServerWins.into(),
+        Rules::ClientWins => Policy::ClientWins.into(),
+    }
+}
+
+/// What the server is told about the types: with accounts, all of them, since a server that declares
+/// one type takes no others.
+pub(crate) fn declare(tables: Tables, config: &mut ServerConfig) {
+    if !tables.bank() {
+        return;
+    }
+    let deposit = CommandConfig {
+        add: BTreeMap::from([("balance".to_owned(), "$amount".into())]),
+        ..CommandConfig::default()
+    };
+    let withdraw = CommandConfig {
+        add: BTreeMap::from([("balance".to_owned(), "-$amount".into())]),
+        ..CommandConfig::default()
+    };
+    let account = TypeConfig {
+        commands: BTreeMap::from([
+            ("deposit".to_owned(), deposit),
+            ("withdraw".to_owned(), withdraw),
+        ]),
+        ..TypeConfig::default()
+    };
+    config.types.insert("account".to_owned(), account);
+    for other in ["note", "project", "task", "step"] {
+        config.types.insert(other.to_owned(), TypeConfig::default());
+    }
+}

@@ -1,0 +1,121 @@
+//! Makes a scenario that breaks an invariant smaller as long as it breaks the same one, and prints it as
+//! a test.
+
+use super::StoreLevel;
+use super::scenario::{Scenario, Step};
+use crate::level::Broken;
+use crate::runner::told;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The most scenarios that are tried.
+const MOST_TRIES: u32 = 1_500;
+
+struct Shrinking<'a> {
+    level: &'a StoreLevel,
+    invariant: &'static str,
+    tries: u32,
+}
+
+fn broken(level: &StoreLevel, scenario: &Scenario) -> Option<Broken> {
+    catch_unwind(AssertUnwindSafe(|| level.play_scenario(scenario).broken))
+        .unwrap_or_else(|panic| Some(Broken::new("F:S22", told(&*panic))))
+}
+
+/// The smallest scenario that was found, and what it breaks; `None` when the given one breaks nothing.
+pub(crate) fn shrink(level: &StoreLevel, scenario: &Scenario) -> Option<(Scenario, Broken)> {
+    let first = broken(level, scenario)?;
+    let mut shrinking = Shrinking {
+        level,
+        invariant: first.invariant,
+        tries: 0,
+    };
+    let mut small = scenario.clone();
+    loop {
+        let before = small.clone();
+        shrinking.drop_steps(&mut small);
+        shrinking.simplify(&mut small);
+        if small == before || shrinking.tries >= MOST_TRIES {
+            break;
+        }
+    }
+    let last = broken(level, &small)?;
+    Some((small, last))
+}
+
+impl Shrinking<'_> {
+    fn still_breaks(&mut self, scenario: &Scenario) -> bool {
+        self.tries += 1;
+        self.tries < MOST_TRIES
+            && broken(self.level, scenario).is_some_and(|b| b.invariant == self.invariant)
+    }
+
+    /// Leaves steps out, large parts first.
+    fn drop_steps(&mut self, scenario: &mut Scenario) {
+        let mut size = scenario.steps.len().div_ceil(2);
+        while size > 0 {
+            let mut at = 0;
+            while at < scenario.steps.len() {
+                let mut tried = scenario.clone();
+                let end = (at + size).min(tried.steps.len());
+                tried.steps.drain(at..end);
+                if self.still_breaks(&tried) {
+                    *scenario = tried;
+                } else {
+                    at += size;
+                }
+            }
+            size /= 2;
+        }
+    }
+
+    /// Makes the setup plainer, and transactions smaller.
+    fn simplify(&mut self, scenario: &mut Scenario) {
+        let plainer: [fn(&mut Scenario); 6] = [
+            |s| s.setup.checkpoint = 0,
+            |s| s.setup.pull_first = 0,
+            |s| s.setup.storage = super::StorageKind::Memory,
+            |s| s.setup.devices = 2.max(s.setup.devices - 1),
+            |s| s.setup.push_mutations = 100,
+            |s| s.setup.page_changes = 100,
+        ];
+        for change in plainer {
+            let mut tried = scenario.clone();
+            change(&mut tried);
+            if tried != *scenario && self.still_breaks(&tried) {
+                *scenario = tried;
+            }
+        }
+        for at in 0..scenario.steps.len() {
+            while let Step::Together { writes, .. } = &scenario.steps[at]
+                && !writes.is_empty()
+            {
+                let smaller = (0..writes.len()).find_map(|gone| {
+                    let mut tried = scenario.clone();
+                    if let Step::Together { writes, .. } = &mut tried.steps[at] {
+                        writes.remove(gone);
+                    }
+                    self.still_breaks(&tried).then_some(tried)
+                });
+                match smaller {
+                    Some(tried) => *scenario = tried,
+                    None => break,
+                }
+            }
+        }
+    }
+}
+
+/// The scenario as a test to paste into `tests/scenarios.rs`.
+pub(crate) fn print(scenario: &Scenario, broken: &Broken) -> String {
+    let steps: Vec<String> = (scenario.steps.iter())
+        .map(|step| format!("            {step:?},\n").replace("writes: [", "writes: vec!["))
+        .collect();
+    format!(
+        "/// {}: {}\n#[test]\nfn seed_{}() {{\n    let scenario = Scenario {{\n        setup: {:?},\n        steps: vec![\n{}        ],\n    }};\n    holds(&scenario);\n}}",
+        broken.invariant,
+        broken.detail,
+        scenario.setup.seed,
+        scenario.setup,
+        steps.concat()
+    )
+}

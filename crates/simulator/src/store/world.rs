@@ -1,0 +1,565 @@
+//! The world of a scenario: devices, one server, messages under way, and the time. One thread; what
+//! happens next is decided by the time and, at one moment, by the order in which it was put on the list.
+
+use super::answer;
+use super::device::{Device, Died, Process};
+use super::fault::{NetFault, Plan, TIME_OUT_MS, plan};
+use super::http;
+use super::scenario::{Setup, StorageKind};
+use super::schema::{self, Templates};
+use super::server::{self, Backup, Server, StorageFault};
+use super::words::{input_kind, short, storage_fault};
+use crate::level::{Broken, Played, Trace};
+use crate::reference::ledger::Ledger;
+use crate::reference::server::Server as Model;
+use crate::rng::Rng;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use syncline::{Checkpoint, Input, Outgoing, Reason, RequestId, State, SyncOrder};
+use syncline_core::{RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_server::Response;
+
+/// When the world begins, in milliseconds on its own clock.
+pub(crate) const BEGINNING_MS: u64 = 1_000;
+
+/// The true Unix time.
+pub(crate) fn unix_ms(world_ms: u64) -> i64 {
+    1_800_000_000_000 + i64::try_from(world_ms).unwrap_or(i64::MAX)
+}
+
+/// A process of a device, in one of its runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) device: usize,
+    pub(crate) process: usize,
+    pub(crate) run: u64,
+}
+
+/// What will happen at a moment.
+pub(crate) enum Event {
+    /// A request arrives at the server; the second number is when its answer is back.
+    Arrive(Box<Message>, Option<Plan>),
+    /// An answer is back.
+    Answer(Place, RequestId, Box<RemoteAnswer>),
+    /// A client has waited long enough.
+    GiveUp(Place, RequestId),
+    /// New credentials, or none.
+    Credentials(Place, bool),
+    /// A process is started.
+    Start { device: usize, process: usize },
+}
+
+/// A request under way.
+#[derive(Clone)]
+pub(crate) struct Message {
+    pub(crate) place: Place,
+    pub(crate) id: RequestId,
+    pub(crate) request: RemoteRequest,
+    pub(crate) wire: syncline_server::Request,
+    pub(crate) wire_id: u64,
+    pub(crate) fault: Option<NetFault>,
+}
+
+/// Devices, a server, what is under way, and everything that is watched.
+pub(crate) struct World {
+    pub(crate) setup: Setup,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) server: Server,
+    pub(crate) backup: Option<(Backup, Model)>,
+    pub(crate) now: u64,
+    pub(crate) down_until: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    serials: u64,
+    /// Counts values that are written.
+    pub(crate) values: u64,
+    pub(crate) model: Model,
+    pub(crate) ledger: Ledger,
+    /// Mutations that a commit acknowledged, by device.
+    pub(crate) acknowledged: BTreeSet<(usize, String)>,
+    pub(crate) played: Played,
+    pub(crate) trace: Trace,
+    pub(crate) broken: Option<Broken>,
+    names: BTreeMap<String, usize>,
+    /// What was sent under each key.
+    sent: BTreeMap<String, String>,
+    pub(crate) last_page: BTreeMap<String, Response>,
+    /// Names of changes that no device can know.
+    pub(crate) verbose: bool,
+}
+
+impl World {
+    /// A world as it begins: every device is running.
+    pub(crate) fn new(setup: &Setup, templates: &Templates, within: &Path) -> Self {
+        syncline_fault_vfs::set_clock(Some(unix_ms(BEGINNING_MS)));
+        let folder = tempfile::Builder::new()
+            .prefix("sim-")
+            .tempdir_in(within)
+            .expect("a folder can be made");
+        let mut config = server::config();
+        schema::declare(setup.tables, &mut config);
+        let sqlite = setup.storage == StorageKind::Sqlite;
+        let server = Server::new(sqlite, config, folder.path());
+        let mut world = Self {
+            setup: setup.clone(),
+            devices: Vec::new(),
+            server,
+            backup: None,
+            now: BEGINNING_MS,
+            down_until: 0,
+            events: BTreeMap::new(),
+            serials: 0,
+            values: 0,
+            model: Model::new("e0"),
+            ledger: Ledger::default(),
+            acknowledged: BTreeSet::new(),
+            played: Played::default(),
+            trace: Trace::default(),
+            broken: None,
+            names: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            last_page: BTreeMap::new(),
+            verbose: false,
+            folder,
+        };
+        let template = templates.get(setup.tables, setup.rules, world.folder.path());
+        for n in 0..usize::from(setup.devices) {
+            world.add_device(n, &template);
+        }
+        world
+    }
+
+    fn add_device(&mut self, n: usize, template: &[u8]) {
+        let folder = self.folder.path().join(format!("device-{n}"));
+        std::fs::create_dir(&folder).expect("a folder can be made");
+        let path = folder.join("app.db");
+        std::fs::write(&path, template).expect("the file can be written");
+        let seed = self.setup.seed ^ (n as u64) << 32;
+        let client = format!("{:032x}", u128::from(seed) + 1);
+        let mut device = Device::new(&path, &client, Rng::new(seed));
+        let bit = |bits: u8| bits >> n & 1 == 1;
+        device.config.push_mutations = usize::from(self.setup.push_mutations.max(1));
+        device.config.page_changes = usize::from(self.setup.page_changes.max(1));
+        device.config.poll_interval_ms = 120_000;
+        if bit(self.setup.pull_first) {
+            device.config.order = SyncOrder::PullThenPush;
+        }
+        device.checkpoint = bit(self.setup.checkpoint).then_some(Checkpoint {
+            changes: 7,
+            bytes: 1 << 20,
+        });
+        device.token = server::token("somebody", unix_ms(self.now));
+        self.devices.push(device);
+        self.start(n, 0);
+    }
+
+    /// A number that no other has.
+    pub(crate) fn serial(&mut self) -> u64 {
+        self.serials += 1;
+        self.serials
+    }
+
+    /// Notes that something must not be.
+    pub(crate) fn breaks(&mut self, broken: Broken) {
+        if self.verbose {
+            eprintln!("{} BROKEN {broken:?}", self.now);
+        }
+        self.broken.get_or_insert(broken);
+    }
+
+    /// Starts a process, unless it runs.
+    pub(crate) fn start(&mut self, device: usize, process: usize) {
+        let run = self.setup.seed.wrapping_mul(1_000) + self.serial();
+        let peer = &mut self.devices[device];
+        if peer.processes[process].is_some() {
+            return;
+        }
+        if let Err(error) = peer.start(process, run) {
+            self.breaks(Broken::new(
+                "F:A8",
+                format!("device {device} cannot start: {error}"),
+            ));
+            return;
+        }
+        self.feed(device, process, Input::Trigger(Reason::AppStart));
+    }
+
+    /// A process ends, in order or not.
+    pub(crate) fn end(&mut self, device: usize, process: usize, in_order: bool) {
+        let now = self.devices[device].now(self.now);
+        if let Some(mut ended) = self.devices[device].processes[process].take()
+            && in_order
+        {
+            ended.engine.stop(now);
+        }
+    }
+
+    /// Puts something on the list.
+    pub(crate) fn later(&mut self, after_ms: u64, event: Event) {
+        let at = self.now + after_ms;
+        let serial = self.serial();
+        self.events.insert((at, serial), event);
+    }
+
+    /// Feeds an input to a process and does what follows from it without the passing of time.
+    pub(crate) fn feed(&mut self, device: usize, process: usize, input: Input) {
+        if self.broken.is_some() {
+            return;
+        }
+        let peer = &mut self.devices[device];
+        let now = peer.now(self.now);
+        let Some(running) = peer.processes[process].as_mut() else {
+            return;
+        };
+        self.played
+            .cell(running.engine.state().as_str(), input_kind(&input));
+        if self.verbose {
+            eprintln!(
+                "{} device {device}.{process} {} <- {}",
+                self.now,
+                running.engine.state(),
+                short(&input)
+            );
+        }
+        let run = running.run;
+        let engine = &mut running.engine;
+        let work = || {
+            let mut all = engine.handle(input, now);
+            while let Some(more) = engine.proceed(now) {
+                all.extend(more);
+            }
+            all
+        };
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(outgoing) => {
+                let place = Place {
+                    device,
+                    process,
+                    run,
+                };
+                self.dispatch(place, outgoing);
+            }
+            Err(panic) if panic.is::<Died>() => {
+                self.played.fault("device: dies during store work");
+                self.devices[device].processes[process] = None;
+                self.later(1_000, Event::Start { device, process });
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn dispatch(&mut self, place: Place, outgoing: Vec<Outgoing>) {
+        for outgoing in outgoing {
+            match outgoing {
+                Outgoing::Request(id, request) => self.send(place, id, request),
+                Outgoing::RefreshCredentials => {
+                    let has = self.devices[place.device].no_token_until <= self.now;
+                    self.later(50, Event::Credentials(place, has));
+                }
+                Outgoing::Notice(notice) => {
+                    self.trace.add(
+                        format!("{notice:?}")
+                            .split('{')
+                            .next()
+                            .unwrap_or("")
+                            .as_bytes(),
+                    );
+                    if self.verbose {
+                        eprintln!("{}   device {} told {notice:?}", self.now, place.device);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, place: Place, id: RequestId, request: RemoteRequest) {
+        let wire_id = self.serial();
+        let latency_ms = self.setup.latency_ms;
+        let device = &mut self.devices[place.device];
+        let wire = http::request(&request, wire_id, &device.token);
+        let fault = device.faults.pop_front();
+        let online = device.online;
+        let way = plan(fault, device.latency(latency_ms));
+        if let Some(running) = device.processes[place.process].as_mut() {
+            running.awaited.insert(id, request.clone());
+        }
+        if self.verbose {
+            eprintln!(
+                "{}   device {} sends {} {fault:?}: {}",
+                self.now,
+                place.device,
+                wire.path,
+                String::from_utf8_lossy(&wire.body)
+            );
+        }
+        self.keeps_its_word(&request);
+        if !online {
+            self.played.fault("network: offline");
+            let error = RemoteError::Unreachable {
+                detail: "offline".to_owned(),
+            };
+            let answer = Box::new(http::failure(&request, error));
+            return self.later(5, Event::Answer(place, id, answer));
+        }
+        self.played.count(http::kind(&request), 1);
+        self.later(TIME_OUT_MS, Event::GiveUp(place, id));
+        let message = Message {
+            place,
+            id,
+            request,
+            wire,
+            wire_id,
+            fault,
+        };
+        if let Some(fault) = fault {
+            self.played.fault(fault.name());
+        }
+        if let Some(at) = way.also {
+            self.later(at, Event::Arrive(Box::new(message.clone()), None));
+        }
+        if let Some(at) = way.arrives {
+            self.later(at, Event::Arrive(Box::new(message), Some(way)));
+        }
+    }
+
+    /// D:E3: the bytes under a key never change, as long as the server's history is one.
+    fn keeps_its_word(&mut self, request: &RemoteRequest) {
+        let RemoteRequest::Push { batch, .. } = request else {
+            return;
+        };
+        for entry in &batch.entries {
+            let key = entry.key.to_string();
+            let known = self.sent.insert(key, entry.frozen.clone());
+            if let Some(known) = known.filter(|known| *known != entry.frozen)
+                && self.model.histories() == 1
+            {
+                let detail = format!("{known} was sent, and then {}", entry.frozen);
+                return self.breaks(Broken::new("D:E3", detail));
+            }
+        }
+    }
+
+    /// Lets time pass to `until`, and everything happen that is due.
+    pub(crate) fn run_until(&mut self, until: u64) {
+        while self.broken.is_none() {
+            let event = self.events.keys().next().copied();
+            let wake = self.next_wakeup();
+            let (at, is_event) = match (event, wake) {
+                (Some((at, _)), Some((wake, _))) if at <= wake => (at, true),
+                (_, Some((wake, _))) => (wake, false),
+                (Some((at, _)), None) => (at, true),
+                (None, None) => break,
+            };
+            if at > until {
+                break;
+            }
+            self.now = self.now.max(at);
+            if is_event {
+                if let Some((_, event)) = self.events.pop_first() {
+                    self.happen(event);
+                }
+            } else if let Some((_, (device, process))) = wake {
+                self.feed(device, process, Input::Tick);
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn next_wakeup(&self) -> Option<(u64, (usize, usize))> {
+        let mut next: Option<(u64, (usize, usize))> = None;
+        for (n, device) in self.devices.iter().enumerate() {
+            for (which, process) in device.processes.iter().enumerate() {
+                let due = process.as_ref().and_then(|p| p.engine.next_wakeup());
+                if let Some((at, _)) = due {
+                    let at = at.max(device.asleep_until).max(self.now);
+                    if next.is_none_or(|(earliest, _)| at < earliest) {
+                        next = Some((at, (n, which)));
+                    }
+                }
+            }
+        }
+        next
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive(message, way) => self.arrive(&message, way),
+            Event::Start { device, process } => self.start(device, process),
+            Event::Answer(place, id, answer) => {
+                let asleep = self.devices[place.device].asleep_until;
+                if asleep > self.now {
+                    return self.later(asleep - self.now, Event::Answer(place, id, answer));
+                }
+                if let Some(running) = self.running(place) {
+                    running.awaited.remove(&id);
+                    self.feed(place.device, place.process, Input::Remote(id, *answer));
+                }
+            }
+            Event::GiveUp(place, id) => {
+                let asleep = self.devices[place.device].asleep_until;
+                if asleep > self.now {
+                    return self.later(asleep - self.now, Event::GiveUp(place, id));
+                }
+                let Some(request) = self.running(place).and_then(|p| p.awaited.remove(&id)) else {
+                    return;
+                };
+                let error = RemoteError::Unreachable {
+                    detail: "timed out".to_owned(),
+                };
+                let answer = http::failure(&request, error);
+                self.feed(place.device, place.process, Input::Remote(id, answer));
+            }
+            Event::Credentials(place, has) => {
+                let given = match has {
+                    true => Ok(()),
+                    false => Err("there are none".to_owned()),
+                };
+                if self.running(place).is_some() {
+                    self.feed(place.device, place.process, Input::Credentials(given));
+                }
+            }
+        }
+    }
+
+    fn running(&mut self, place: Place) -> Option<&mut Process> {
+        self.devices[place.device].processes[place.process]
+            .as_mut()
+            .filter(|running| running.run == place.run)
+    }
+
+    fn arrive(&mut self, message: &Message, way: Option<Plan>) {
+        if self.now < self.down_until {
+            self.played.fault("server: down");
+            return;
+        }
+        let instead = message.fault.filter(|_| way.is_some_and(|way| way.instead));
+        let mut response = match instead {
+            Some(fault) => {
+                if fault == NetFault::TokenRefused {
+                    self.devices[message.place.device].no_token_until = self.now + 20_000;
+                }
+                answer::instead(fault, &message.wire)
+            }
+            None => self.ask_server(&message.wire),
+        };
+        let Some(Plan {
+            back: Some(back),
+            back_again,
+            ..
+        }) = way
+        else {
+            return;
+        };
+        if let Some(fault) = message.fault.filter(|_| instead.is_none()) {
+            if fault == NetFault::OldPage {
+                self.old_page(message, &mut response);
+            } else {
+                answer::alter(fault, &mut response);
+            }
+        }
+        let answer = http::read(&message.request, message.wire_id, &response);
+        if let Some(again) = back_again {
+            let answer = Box::new(answer.clone());
+            self.later(again, Event::Answer(message.place, message.id, answer));
+        }
+        let answer = Box::new(answer);
+        self.later(back, Event::Answer(message.place, message.id, answer));
+    }
+
+    /// A cache in between gives an earlier page of the same feed.
+    fn old_page(&mut self, message: &Message, response: &mut Response) {
+        if !matches!(message.request, RemoteRequest::Pull { .. }) || response.status != 200 {
+            return;
+        }
+        if let Some(old) = self.last_page.values().next() {
+            response.body.clone_from(&old.body);
+        }
+    }
+
+    /// The server handles a request, and what it says is compared with the model.
+    fn ask_server(&mut self, wire: &syncline_server::Request) -> Response {
+        let unix = unix_ms(self.now);
+        let (response, fault) = self.server.handle(wire, unix);
+        if let Some(fault) = fault {
+            self.played.fault(storage_fault(fault));
+            if fault == StorageFault::CommitUnknown {
+                // What came of it is seen by asking again at once, as a proxy may.
+                let (seen, _) = self.server.handle(wire, unix);
+                self.watch(wire, &seen, true);
+            }
+        }
+        self.watch(wire, &response, false);
+        response
+    }
+
+    fn watch(&mut self, wire: &syncline_server::Request, response: &Response, unseen: bool) {
+        self.note(&wire.body);
+        self.note(&response.body);
+        if self.verbose {
+            eprintln!(
+                "{}   server {} {}: {}",
+                self.now,
+                wire.path,
+                response.status,
+                String::from_utf8_lossy(&response.body)
+            );
+        }
+        if response.status != 200 {
+            return;
+        }
+        let checked = match wire.path.as_str() {
+            "/v1/push" => {
+                let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+                self.model
+                    .push(&wire.body, &answer, unix_ms(self.now), unseen)
+            }
+            "/v1/pull" => {
+                let lines: Vec<Value> = (response.body.split(|byte| *byte == b'\n'))
+                    .filter_map(|line| serde_json::from_slice(line).ok())
+                    .collect();
+                let asked = wire
+                    .query
+                    .split('&')
+                    .find_map(|part| part.strip_prefix("cursor="));
+                if self.last_page.len() < 4 {
+                    self.last_page.insert(wire.query.clone(), response.clone());
+                }
+                self.model.page(asked, &lines)
+            }
+            _ => Ok(()),
+        };
+        if let Err(broken) = checked {
+            self.breaks(broken);
+        }
+    }
+
+    /// Takes a text into the trace. What SQLite draws at random (the correlation ids of mutations) is
+    /// replaced by the order in which it was met.
+    pub(crate) fn note(&mut self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        for part in text.split('"') {
+            let is_id = part.len() == 32 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_id {
+                let next = self.names.len();
+                let name = *self.names.entry(part.to_owned()).or_insert(next);
+                self.trace.add(&name.to_le_bytes());
+            } else {
+                self.trace.add(part.as_bytes());
+            }
+        }
+    }
+
+    /// Whether an engine rests with nothing under way.
+    pub(crate) fn rests(&self, device: usize) -> bool {
+        let mut running = self.devices[device].processes.iter().flatten();
+        running.all(|process| {
+            process.awaited.is_empty()
+                && !matches!(
+                    process.engine.state(),
+                    State::Connecting | State::Pushing | State::Pulling
+                )
+        })
+    }
+}
