@@ -13,6 +13,8 @@ mod exit;
 mod exposition;
 mod failure;
 mod logging;
+#[cfg(feature = "otel")]
+mod otlp;
 mod prometheus;
 mod report;
 mod secret;
@@ -68,11 +70,12 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error, &arguments),
     };
     let global = &cli.global;
-    logging::start(global.verbose, global.log, global.log_values);
+    let logging = logging::start(global.verbose, global.log, global.log_values);
     let exit = match cli.command.run(&cli.global) {
         Ok(report) => report.print(cli.global.json),
         Err(failure) => failure.print(cli.global.json),
     };
+    logging.end();
     ExitCode::from(exit.code())
 }
 

@@ -12,7 +12,9 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 /// Whether log lines may show what is in rows.
 static VALUES: AtomicBool = AtomicBool::new(false);
@@ -29,8 +31,22 @@ pub(crate) enum Form {
     Json,
 }
 
+/// What is still to be told elsewhere at the end of the process.
+pub(crate) struct Logging {
+    #[cfg(feature = "otel")]
+    sending: Option<crate::otlp::Sending>,
+}
+
+impl Logging {
+    /// Tells it, within bounds.
+    pub(crate) fn end(self) {
+        #[cfg(feature = "otel")]
+        drop(self.sending);
+    }
+}
+
 /// Starts logging: warnings, and more with each `-v`.
-pub(crate) fn start(verbose: u8, form: Form, values: bool) {
+pub(crate) fn start(verbose: u8, form: Form, values: bool) -> Logging {
     VALUES.store(values, Ordering::Relaxed);
     let filter = EnvFilter::new(match verbose {
         0 => "error,syncline=warn",
@@ -38,22 +54,40 @@ pub(crate) fn start(verbose: u8, form: Form, values: bool) {
         2 => "error,syncline=debug",
         _ => "error,syncline=trace",
     });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false);
-    // An error means that the process logs already, which is as good.
-    let _ = match form {
-        Form::Text => builder
+    let lines = fmt::layer().with_ansi(false);
+    let lines = match form {
+        Form::Text => lines
             .with_target(false)
             .with_writer(|| OneLine(io::stderr()))
-            .try_init(),
-        Form::Json => builder
+            .boxed(),
+        Form::Json => lines
             .with_writer(io::stderr)
             .json()
             .flatten_event(true)
-            .try_init(),
+            .boxed(),
     };
+    let logging = begin(lines.with_filter(filter));
     std::panic::set_hook(Box::new(panicked));
+    logging
+}
+
+#[cfg(not(feature = "otel"))]
+fn begin(lines: impl Layer<Registry> + Send + Sync) -> Logging {
+    // An error means that the process logs already, which is as good.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+    Logging {}
+}
+
+#[cfg(feature = "otel")]
+fn begin(lines: impl Layer<Registry> + Send + Sync) -> Logging {
+    let (spans, sending) = crate::otlp::start().unzip();
+    let own = || EnvFilter::new("off,syncline=debug");
+    let spans = spans.map(|spans| spans.with_filter(own()));
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(spans)
+        .try_init();
+    Logging { sending }
 }
 
 /// Whether log lines may show what is in rows.
@@ -76,7 +110,9 @@ fn panicked(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, words, "a defect of syncline: please report it");
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {
-        tracing::error!("{trace}");
+        for line in trace.to_string().lines() {
+            tracing::error!("{line}");
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub use push::{
     Assign, Base, Command, ConflictReason, KeyOutcome, Mutation, Operation, Outcome, PushRequest,
     PushResponse, PushResult, RemoteState,
 };
-pub use trace::{HEADER_TRACE_PARENT, HEADER_TRACE_RESPONSE, TraceId, TraceParent};
+pub use trace::{HEADER_TRACE_PARENT, HEADER_TRACE_RESPONSE, SpanId, TraceId, TraceParent};
 pub use types::{
     ColumnDefinition, ReferenceAction, ReferenceDefinition, TypeDefinition, TypeDefinitions,
 };

@@ -49,6 +49,11 @@ impl TraceParent {
         TraceId(self.trace)
     }
 
+    /// The span in it.
+    pub fn span_id(&self) -> SpanId {
+        SpanId(self.span)
+    }
+
     /// The same trace with another span.
     #[must_use]
     pub fn with_span(self, span: u64) -> Self {
@@ -93,6 +98,16 @@ impl fmt::Debug for TraceId {
     }
 }
 
+/// A span by its id, shown as 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpanId(u64);
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +122,7 @@ mod tests {
             read.trace_id().to_string(),
             "0af7651916cd43dd8448eb211c80319c"
         );
+        assert_eq!(read.span_id().to_string(), "b7ad6b7169203331");
         let child = read.with_span(0xab);
         assert_eq!(child.trace_id(), read.trace_id());
         assert!(child.to_string().ends_with("-00000000000000ab-01"));

@@ -152,13 +152,13 @@ impl HttpRemote {
         followed: &Followed,
     ) -> Result<PushResponse, RemoteError> {
         let call = self.begin(&request);
-        let id = call.id.clone();
-        followed.sent(client, &id, call.trace.trace_id());
+        let (id, span) = (call.id.clone(), call.span.clone());
+        span.in_scope(|| followed.sent(client, &id, call.trace.trace_id()));
         let answer = self.exchange(call, client, request).await;
-        match &answer {
+        span.in_scope(|| match &answer {
             Ok(response) => followed.answered(&id, response),
             Err(error) => followed.not_answered(&id, error.word()),
-        }
+        });
         answer
     }
 
@@ -207,11 +207,20 @@ impl HttpRemote {
     }
 
     pub(crate) fn begin(&self, request: &Request) -> Call {
+        let trace = self.trace.current().unwrap_or_else(new_trace);
+        let (method, path) = (request.method.clone(), request.url.path().to_owned());
         Call {
             id: self.ids.next(),
-            trace: self.trace.current().unwrap_or_else(new_trace),
-            method: request.method.clone(),
-            path: request.url.path().to_owned(),
+            span: tracing::debug_span!(
+                "exchange",
+                %method,
+                path,
+                trace = %trace.trace_id(),
+                span = %trace.span_id()
+            ),
+            trace,
+            method,
+            path,
             started: Instant::now(),
             deadline: Instant::now() + self.bounds.request_timeout,
             bearer: None,
@@ -299,6 +308,7 @@ impl HttpRemote {
 pub(crate) struct Call {
     id: String,
     trace: TraceParent,
+    span: tracing::Span,
     method: http::Method,
     path: String,
     started: Instant,
@@ -319,6 +329,7 @@ impl Call {
             Some(RemoteError::Unreachable { detail }) => Some(detail.as_str()),
             _ => None,
         };
+        let _entered = self.span.enter();
         tracing::debug!(
             request = %self.id,
             trace = %self.trace.trace_id(),

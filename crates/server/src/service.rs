@@ -207,10 +207,12 @@ impl<S: Storage> Service<S> {
 }
 
 fn span(request: &Request) -> tracing::Span {
+    let trace = trace(&request.headers);
     tracing::info_span!(
         "request",
         request = request_id(&request.headers),
-        trace = trace(&request.headers).map(|trace| tracing::field::display(trace.trace_id())),
+        trace = trace.map(|trace| tracing::field::display(trace.trace_id())),
+        parent = trace.map(|trace| tracing::field::display(trace.span_id())),
         tenant = tracing::field::Empty,
     )
 }

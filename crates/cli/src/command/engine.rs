@@ -122,7 +122,7 @@ impl Connection {
         // A program that starts the command can make what it does part of a trace of its own.
         let given = std::env::var(TRACE_VARIABLE).ok();
         if let Some(trace) = given.and_then(|given| TraceParent::parse(&given)) {
-            builder = builder.trace_context(move || Some(trace));
+            builder = builder.trace_context(move || Some(trace.with_span(getrandom::u64().ok()?)));
         }
         builder.log_values(logging::shows_values())
     }

@@ -21,3 +21,5 @@ mod running;
 mod schema_and_sweep;
 mod secrets;
 mod serving;
+#[cfg(feature = "otel")]
+mod spans;

@@ -7,21 +7,18 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use syncline_protocol::{HEADER_REQUEST, HEADER_TRACE_PARENT, TraceParent};
 
-/// Gives a request an id and a trace if it brings none that is valid. Its span is our own.
+/// Gives a request an id and a trace if it brings none that is valid.
 pub(super) fn correlate(headers: &mut Headers) {
     if request_id(headers).is_none() {
         headers.set(HEADER_REQUEST, format!("server-{:016x}", random()));
     }
-    let trace = match trace(headers) {
-        Some(parent) => Some(parent.with_span(random())),
-        None => TraceParent::new(
-            u128::from(random()) << 64 | u128::from(random()),
-            random(),
-            false,
-        ),
-    };
-    if let Some(trace) = trace {
-        headers.set(HEADER_TRACE_PARENT, trace.to_string());
+    if trace(headers).is_none() {
+        let id = u128::from(random()) << 64 | u128::from(random());
+        let new = TraceParent::new(id, random(), false);
+        headers.set(
+            HEADER_TRACE_PARENT,
+            new.map_or_else(String::new, |new| new.to_string()),
+        );
     }
 }
 
