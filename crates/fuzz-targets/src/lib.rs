@@ -13,6 +13,7 @@ mod database;
 mod decisions;
 mod mutate;
 mod server;
+mod traces;
 
 pub use mutate::{mutate, mutate_for};
 
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// Every kind.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     target("push_request", server::push_request, server::push_seeds),
     target("rest_body", server::rest_body, server::rest_seeds),
     target(
@@ -53,6 +54,7 @@ pub const TARGETS: [Target; 14] = [
     ),
     target("live_events", client::live_events, client::event_seeds),
     target("database_file", database::database_file, database::seeds),
+    target("trace_file", traces::trace_file, traces::seeds),
     target("entity_id", decisions::entity_id, decisions::id_seeds),
     target(
         "resolver_input",

@@ -71,12 +71,19 @@ pub fn mutate(dice: &mut fastrand::Rng, input: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Checks mutation after mutation for a while; how many.
-pub fn mutate_for(target: &Target, inputs: &[Vec<u8>], seed: u64, time: Duration) -> u64 {
+/// Checks mutation after mutation, at most so many and for so long; how many. A seed always gives the
+/// same ones.
+pub fn mutate_for(
+    target: &Target,
+    inputs: &[Vec<u8>],
+    seed: u64,
+    most: u64,
+    time: Duration,
+) -> u64 {
     let until = Instant::now() + time;
     let mut dice = fastrand::Rng::with_seed(seed);
     let mut done = 0;
-    while Instant::now() < until {
+    while done < most && Instant::now() < until {
         let pick = |dice: &mut fastrand::Rng| inputs[dice.usize(..inputs.len())].clone();
         let (input, other) = (pick(&mut dice), pick(&mut dice));
         (target.check)(&mutate(&mut dice, &input, &other));

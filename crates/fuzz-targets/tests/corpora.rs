@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use syncline_fuzz_targets::{TARGETS, mutate_for};
 
-/// For the mutations of one target.
-const TIME: Duration = Duration::from_millis(1200);
+/// Mutations of one target, and the time for them on a slow machine. They are the same in every run.
+const MUTATIONS: u64 = 1_000;
+const TIME: Duration = Duration::from_millis(1_500);
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -33,18 +34,25 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn f_b10_c4_c5_whatever_is_read_from_outside_keeps_its_laws() {
     let seed = std::env::var("SEED").map_or(11, |seed| seed.parse().unwrap());
     println!("SEED={seed}");
+    // `MUTATIONS=100000` goes on for as long as that takes.
+    let asked = std::env::var("MUTATIONS")
+        .ok()
+        .map(|most| most.parse().unwrap());
+    let (most, time) = asked.map_or((MUTATIONS, TIME), |most| (most, Duration::MAX / 4));
     for target in TARGETS {
         let mut inputs = (target.seeds)();
         for folder in ["corpus", "regressions"] {
             for (path, bytes) in files(&fuzz().join(folder).join(target.name)) {
-                println!("{}", path.display());
+                println!("{}", path.file_name().unwrap().display());
                 inputs.push(bytes);
             }
         }
+        inputs.sort();
+        inputs.dedup();
         for input in &inputs {
             (target.check)(input);
         }
-        let done = mutate_for(&target, &inputs, seed, TIME);
+        let done = mutate_for(&target, &inputs, seed, most, time);
         println!("{}: {} inputs, {done} mutations", target.name, inputs.len());
     }
 }

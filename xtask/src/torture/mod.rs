@@ -11,10 +11,10 @@ mod parts;
 mod report;
 
 use crate::Failure;
-use parts::{PARTS, Part};
+use parts::{PARTS, Part, Setting};
 use report::Proof;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ struct Wanted {
     minutes: f64,
     only: Vec<String>,
     seed: u64,
+    /// Cargo's profile: figures are to be those of `release`.
+    profile: String,
     report: bool,
 }
 
@@ -39,13 +41,22 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
         let minutes = wanted.minutes * part.weight / weight;
         println!("\n==> {}: {minutes:.1} minutes", part.name);
         let begun = Instant::now();
-        let found = parts::play(part, root, minutes, wanted.seed);
+        let setting = Setting {
+            root,
+            minutes,
+            seed: wanted.seed,
+            profile: &wanted.profile,
+        };
+        let found = parts::play(part, setting);
+        for (name, value) in &found.figures {
+            println!("{name}: {value}");
+        }
         println!("<== {}: {:.0} s", part.name, begun.elapsed().as_secs_f64());
         for problem in &found.problems {
             println!("FAILED: {problem}");
         }
         failed += usize::from(!found.problems.is_empty());
-        proof.take(part, &found, root, Duration::from_secs_f64(minutes * 60.0));
+        proof.take(part, &found, setting);
         // After each part, so that what was done is told whatever comes next.
         if wanted.report {
             proof.write(&page)?;
@@ -62,6 +73,7 @@ fn wanted(words: &[&str]) -> Result<Wanted, Failure> {
         minutes: 30.0,
         only: Vec::new(),
         seed: 1,
+        profile: "release".to_owned(),
         report: true,
     };
     let wrong = |what: &str| Failure::Usage(format!("torture: {what}"));
@@ -81,6 +93,7 @@ fn wanted(words: &[&str]) -> Result<Wanted, Failure> {
                 wanted.seed = (value()?.parse()).map_err(|_| wrong("--seed takes a number"))?;
             }
             "--only" => wanted.only = value()?.split(',').map(str::to_owned).collect(),
+            "--profile" => wanted.profile = (*value()?).to_owned(),
             "--no-report" => wanted.report = false,
             other => return Err(wrong(other)),
         }

@@ -23,13 +23,30 @@ pub(super) struct Part {
     play: fn(&Run<'_>) -> Found,
 }
 
-/// Where and how long.
+/// Where, how long, from which seed, built how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) root: &'a Path,
+    pub(super) minutes: f64,
+    pub(super) seed: u64,
+    pub(super) profile: &'a str,
+}
+
+/// One part's run.
 struct Run<'a> {
-    root: &'a Path,
     name: &'static str,
+    root: &'a Path,
     minutes: f64,
     seed: u64,
+    profile: &'a str,
 }
+
+/// Whose programs are run.
+const PACKAGES: [&str; 3] = [
+    "syncline-simulator",
+    "syncline-process-tests",
+    "syncline-fault-tests",
+];
 
 /// So much longer than its share may a part take to end by itself.
 const GRACE: Duration = Duration::from_secs(180);
@@ -90,14 +107,20 @@ pub(super) const PARTS: &[Part] = &[
 ];
 
 /// Plays a part in its share of the time.
-pub(super) fn play(part: &Part, root: &Path, minutes: f64, seed: u64) -> Found {
-    let run = Run {
+pub(super) fn play(part: &Part, setting: Setting<'_>) -> Found {
+    let Setting {
         root,
-        name: part.name,
         minutes,
         seed,
-    };
-    (part.play)(&run)
+        profile,
+    } = setting;
+    (part.play)(&Run {
+        name: part.name,
+        root,
+        minutes,
+        seed,
+        profile,
+    })
 }
 
 impl Run<'_> {
@@ -109,19 +132,36 @@ impl Run<'_> {
         Duration::from_secs_f64(self.minutes * 60.0) + GRACE
     }
 
-    /// Builds a package's programs for release; where they are.
+    /// Builds a package's programs; where they are. All packages are built at once, since features are
+    /// unified over those that are selected; where that fails, this one may be built alone.
     fn build(&self, package: &str) -> Result<PathBuf, Found> {
-        let arguments = ["build", "--release", "--locked", "-p", package];
         println!("building {package}");
+        let all: Vec<&str> = PACKAGES
+            .iter()
+            .flat_map(|package| ["-p", package])
+            .collect();
         let log = self.log(&format!("{}-build", self.name));
-        let mut cargo = crate::suite::cargo(&arguments, self.root);
-        match child::run(&mut cargo, &log, Duration::from_secs(3600)) {
-            Ok(Ended::With(status)) if status.success() => Ok(target().join("release")),
-            ended => Err(Found::problem(format!(
-                "{package} cannot be built ({ended:?}); see {}",
-                log.display()
-            ))),
+        let mut ended = String::new();
+        for packages in [all, vec!["-p", package]] {
+            let mut arguments = vec!["build", "--locked", "--profile", self.profile];
+            arguments.extend(packages);
+            let mut cargo = crate::suite::cargo(&arguments, self.root);
+            match child::run(&mut cargo, &log, Duration::from_secs(3600)) {
+                Ok(Ended::With(status)) if status.success() => {
+                    let folder = if self.profile == "dev" {
+                        "debug"
+                    } else {
+                        self.profile
+                    };
+                    return Ok(target().join(folder));
+                }
+                other => ended = format!("{other:?}"),
+            }
         }
+        Err(Found::problem(format!(
+            "{package} cannot be built ({ended}); see {}",
+            log.display()
+        )))
     }
 
     /// Runs a program to its end; its output, and what is wrong with how it ended.

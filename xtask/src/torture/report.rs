@@ -2,14 +2,14 @@
 //! marks; a run replaces the blocks of the parts that it ran and leaves the others.
 
 use super::figures::Found;
-use super::parts::{PARTS, Part};
+use super::parts::{PARTS, Part, Setting};
 use crate::Failure;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const INTRODUCTION: &str = "\
 # Proof
@@ -67,14 +67,16 @@ impl Proof {
     }
 
     /// Takes over what came of a part.
-    pub(super) fn take(&mut self, part: &Part, found: &Found, root: &Path, time: Duration) {
+    pub(super) fn take(&mut self, part: &Part, found: &Found, setting: Setting<'_>) {
         let when = format!(
-            "{}, commit {}, {} cores, {}; given {:.1} minutes",
+            "{}, commit {}, {} cores, {}, profile `{}`; given {:.1} minutes from seed {} on",
             date(SystemTime::now()),
-            commit(root),
+            commit(setting.root),
             std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             machine(),
-            time.as_secs_f64() / 60.0
+            setting.profile,
+            setting.minutes,
+            setting.seed
         );
         self.blocks
             .insert(part.name.to_owned(), block(&when, found));
@@ -213,6 +215,7 @@ fn date(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn dates_are_those_of_the_calendar() {
@@ -239,18 +242,22 @@ mod tests {
             figures: vec![(PARTS[0].goal.0.to_owned(), value.to_owned())],
             problems: problems.iter().map(|&one| one.to_owned()).collect(),
         };
-        let root = Path::new(".");
+        let setting = Setting {
+            root: Path::new("."),
+            minutes: 1.0,
+            seed: 1,
+            profile: "release",
+        };
         let mut proof = Proof::default();
-        let minute = Duration::from_secs(60);
-        proof.take(&PARTS[0], &found("12", &[]), root, minute);
-        proof.take(&PARTS[1], &found("7", &["seed 3 breaks E1"]), root, minute);
+        proof.take(&PARTS[0], &found("12", &[]), setting);
+        proof.take(&PARTS[1], &found("7", &["seed 3 breaks E1"]), setting);
         let text = proof.text();
         assert!(text.contains("| 12 | nothing |"), "{text}");
         assert!(text.contains("| 7 | see below |"), "{text}");
         assert!(text.contains("| not run |"), "{text}");
         let mut again = Proof::parse(&text);
         assert_eq!(again, proof);
-        again.take(&PARTS[1], &found("8", &[]), root, minute);
+        again.take(&PARTS[1], &found("8", &[]), setting);
         assert_eq!(again.blocks[PARTS[0].name], proof.blocks[PARTS[0].name]);
         assert!(!again.text().contains("seed 3"));
     }
