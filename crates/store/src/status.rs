@@ -1,7 +1,7 @@
 //! What the store knows about where everything stands.
 //!
 //! Read on every change, so nothing here goes through the outbox: its counts are kept
-//! ([`count`](crate::count)), everything else is found by an index.
+//! (`count.rs`), everything else is found by an index.
 
 use crate::count;
 use crate::error::{StoreError, json};
