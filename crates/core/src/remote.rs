@@ -202,6 +202,14 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
+    /// How long the server asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Transient { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// The word of [`RemoteError::Auth`].
     pub const AUTH: &'static str = "auth";
 

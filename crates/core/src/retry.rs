@@ -65,9 +65,14 @@ pub fn backoff_ms(config: &Config, failures: u32, dice: &mut Dice) -> u64 {
 
 /// What a server asked for, within bounds, with up to a tenth on top so that clients spread.
 pub fn retry_after_ms(asked: Duration, dice: &mut Dice) -> u64 {
-    let asked = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
-    let asked = asked.clamp(*RETRY_AFTER_MS.start(), *RETRY_AFTER_MS.end());
+    let asked = least_retry_after_ms(asked);
     asked + dice.up_to(asked / 10)
+}
+
+/// What a server asked for, within bounds.
+pub(crate) fn least_retry_after_ms(asked: Duration) -> u64 {
+    let asked = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
+    asked.clamp(*RETRY_AFTER_MS.start(), *RETRY_AFTER_MS.end())
 }
 
 #[cfg(test)]

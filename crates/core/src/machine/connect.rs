@@ -39,7 +39,7 @@ impl Machine {
                 }
                 self.pusher.token = token;
                 match register {
-                    None => self.begin_round(now, out),
+                    None => self.greeted(now, out),
                     Some(_) if !self.may_ask(0) => self.used_up(now, out),
                     Some(types) => {
                         let client = self.client.clone();
@@ -47,9 +47,9 @@ impl Machine {
                     }
                 }
             }
-            StoreAnswer::RegisteredNoted => self.begin_round(now, out),
+            StoreAnswer::RegisteredNoted => self.greeted(now, out),
             StoreAnswer::OtherAccount { recorded } => {
-                let offered = self.session.take().map(|hello| hello.principal);
+                let offered = self.greeting.take().map(|hello| hello.principal);
                 self.refused = Some(Refused::Account {
                     recorded: recorded.clone(),
                     offered: offered.clone(),
@@ -64,6 +64,13 @@ impl Machine {
         }
     }
 
+    /// Both sides know of each other: the session holds until something says otherwise. Whatever
+    /// comes in between, it is greeted again (I1).
+    fn greeted(&mut self, now: Now, out: &mut Effects) {
+        self.session = self.greeting.take();
+        self.begin_round(now, out);
+    }
+
     pub(super) fn connecting_hello(
         &mut self,
         answer: Result<Hello, RemoteError>,
@@ -74,7 +81,7 @@ impl Machine {
         match answer {
             Ok(hello) => {
                 self.pusher.suspects.reached();
-                self.session = Some(hello.clone());
+                self.greeting = Some(hello.clone());
                 out.store(StoreWork::Greet(hello));
             }
             Err(error) => self.remote_failed(error, now, out),
@@ -93,7 +100,7 @@ impl Machine {
         match answer {
             Ok(()) => out.store(StoreWork::NoteRegistered),
             Err(RemoteError::Misconfigured { .. } | RemoteError::TooLarge { .. }) => {
-                self.begin_round(now, out);
+                self.greeted(now, out);
             }
             Err(error) => self.remote_failed(error, now, out),
         }

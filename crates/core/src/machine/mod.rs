@@ -92,9 +92,12 @@ pub struct Machine {
     client: ClientId,
     state: State,
     /// The request whose answer is awaited; any other answer is ignored.
-    under_way: Option<RequestId>,
+    under_way: Option<(RequestId, Kind)>,
     last_request: RequestId,
-    /// What the remote said of itself, once it did.
+    /// What the remote said of itself; the store has not taken note of it yet.
+    #[serde(default)]
+    greeting: Option<Hello>,
+    /// The same, once the store knows whose the file is and what the remote knows of it.
     session: Option<Hello>,
     /// Credentials were refreshed since the last request that they were good for.
     refreshed: bool,
@@ -111,6 +114,39 @@ pub struct Machine {
     cycle: pull::Cycle,
     pusher: push::Pusher,
     waiting: wait::Waiting,
+}
+
+/// What is asked of the remote; an answer of another kind answers nothing (F:S25).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Hello,
+    Register,
+    Push,
+    Cancel,
+    Pull,
+}
+
+impl Kind {
+    fn asked(request: &RemoteRequest) -> Self {
+        match request {
+            RemoteRequest::Hello { .. } => Kind::Hello,
+            RemoteRequest::Register { .. } => Kind::Register,
+            RemoteRequest::Push { .. } => Kind::Push,
+            RemoteRequest::Cancel { .. } => Kind::Cancel,
+            RemoteRequest::Pull { .. } => Kind::Pull,
+        }
+    }
+
+    fn of(answer: &RemoteAnswer) -> Self {
+        match answer {
+            RemoteAnswer::Hello(_) => Kind::Hello,
+            RemoteAnswer::Register(_) => Kind::Register,
+            RemoteAnswer::Push(_) => Kind::Push,
+            RemoteAnswer::Cancel(_) => Kind::Cancel,
+            RemoteAnswer::Pull(_) => Kind::Pull,
+        }
+    }
 }
 
 /// The effects of one input, in order.
@@ -138,6 +174,7 @@ impl Machine {
             state: State::Idle,
             under_way: None,
             last_request: RequestId::default(),
+            greeting: None,
             session: None,
             refreshed: false,
             refused: None,
@@ -183,7 +220,8 @@ impl Machine {
                 self.waiting.lease_renewed(&self.config, now)
             }
             (_, Input::Store(StoreAnswer::Failed(fault))) => self.on_fault(fault, now, &mut out),
-            (_, Input::Remote(id, _)) if self.under_way != Some(id) => {}
+            (_, Input::Remote(id, ref answer))
+                if self.under_way != Some((id, Kind::of(answer))) => {}
 
             (State::Connecting, Input::Store(answer)) => {
                 self.connecting_store(answer, now, &mut out)
@@ -214,7 +252,7 @@ impl Machine {
                 self.on_credentials(refresh, now, &mut out);
             }
 
-            // An answer of the wrong kind, or one that nobody waits for any more.
+            // One that nobody waits for any more.
             (State::Connecting | State::Pushing | State::Pulling, Input::Remote(..))
             | (_, Input::Credentials(_))
             | (
@@ -243,7 +281,7 @@ impl Machine {
     fn ask(&mut self, request: RemoteRequest, out: &mut Effects) {
         self.spend(&request);
         self.last_request.0 += 1;
-        self.under_way = Some(self.last_request);
+        self.under_way = Some((self.last_request, Kind::asked(&request)));
         out.0.push(Effect::Remote(self.last_request, request));
     }
 

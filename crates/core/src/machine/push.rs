@@ -125,7 +125,8 @@ impl Machine {
         self.pusher.claims += 1;
         out.store(StoreWork::Claim(ClaimLimits {
             mutations,
-            bytes: self.fitting(self.config.push_bytes.min(server.push_bytes / 2)),
+            // Whatever a server says of itself, one goes.
+            bytes: self.fitting(self.config.push_bytes.min(server.push_bytes / 2).max(1)),
             mutation_bytes: server.mutation_bytes,
             alone: self.pusher.suspects.alone().clone(),
             most_mutations: server.push_mutations,
@@ -229,6 +230,8 @@ impl Machine {
 
     fn after_booking(&mut self, now: Now, out: &mut Effects) {
         match std::mem::replace(&mut self.pusher.then, Then::ClaimMore) {
+            // The server was not heard of: it is greeted before anything else is asked of it.
+            Then::ClaimMore | Then::Leave if self.session.is_none() => self.resume_cycle(now, out),
             Then::ClaimMore => self.claim(now, out),
             Then::Reconnect => {
                 self.session = None;
@@ -269,7 +272,10 @@ impl Machine {
                 token = response.token.take();
                 self.judge_response(&batch, response)
             }
-            Err(error) => self.judge_failure(&batch, error, now),
+            Err(error) => {
+                self.waiting.hear_wish(&error, now);
+                self.judge_failure(&batch, error, now)
+            }
         };
         if token.is_some() {
             self.pusher.token.clone_from(&token);

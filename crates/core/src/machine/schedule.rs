@@ -1,7 +1,7 @@
 //! The schedule: in which order a cycle pushes and pulls, sparing a metered network, pausing.
 
 use super::push::Then;
-use super::{CycleEnd, Effects, Machine, Reason, State, StoreWork};
+use super::{CycleEnd, Effects, Machine, Notice, Reason, State, StoreWork};
 use crate::Now;
 use serde::{Deserialize, Serialize};
 
@@ -127,15 +127,26 @@ impl Machine {
 
     pub(super) fn on_resume(&mut self, now: Now, out: &mut Effects) {
         self.paused = false;
-        if self.state == State::Paused {
-            self.start_cycle(now, out);
+        if self.state != State::Paused {
+            return;
+        }
+        match self.waiting.bound(now) {
+            // Rest does not shorten a wait that nobody may cut short.
+            Some((delay_ms, error)) => {
+                self.enter(State::Backoff, out);
+                out.notice(match error {
+                    Some(error) => Notice::BackingOff { delay_ms, error },
+                    None => Notice::Standby,
+                });
+            }
+            None => self.start_cycle(now, out),
         }
     }
 
     /// Whoever asked now need not wait for an end; the reason is remembered.
     pub(super) fn tell_of_pause(&mut self, out: &mut Effects) {
         let reasons = vec![Reason::UserAsked];
-        out.notice(super::Notice::CycleStarted { reasons });
+        out.notice(Notice::CycleStarted { reasons });
         self.end_cycle(CycleEnd::Paused, out);
     }
 

@@ -18,6 +18,7 @@ impl Machine {
 impl Redact for Machine {
     fn redacted(&self, by: &Redactor) -> Self {
         Self {
+            greeting: self.greeting.redacted(by),
             session: self.session.redacted(by),
             cycle: self.cycle.redacted(by),
             pusher: self.pusher.redacted(by),

@@ -181,8 +181,10 @@ impl Machine {
             times = times.max(suspect.alone);
             counts &= others_go || only_this;
         }
+        // A server's wish to be left alone holds for whatever comes next.
+        let wished = error.retry_after().map(|_| Then::Halve(error.clone()));
         if counts {
-            self.pusher.then = Then::ClaimMore;
+            self.pusher.then = wished.unwrap_or(Then::ClaimMore);
             return batch
                 .entries
                 .iter()
@@ -198,7 +200,7 @@ impl Machine {
                 })
                 .collect();
         }
-        self.pusher.then = Then::Leave;
+        self.pusher.then = wished.unwrap_or(Then::Leave);
         suspects.unexplained = suspects.unexplained.saturating_add(1);
         let pause = backoff_ms(&self.config, suspects.unexplained, &mut self.dice);
         suspects.paused_until = Some(now.after_ms(pause));

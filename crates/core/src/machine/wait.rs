@@ -5,6 +5,7 @@ use super::{
     CycleEnd, Effects, FaultKind, Live, Machine, Notice, Reason, State, StoreFault, StoreWork,
     Survey,
 };
+use crate::retry::least_retry_after_ms;
 use crate::{Config, Dice, Now, RemoteError, backoff_ms, retry_after_ms};
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +28,9 @@ pub(super) struct Waiting {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Backoff {
     pub(super) until: u64,
-    /// The server asked for it, or another process is the engine: nobody may cut it short.
-    binding: bool,
+    /// The server asked for so long, or another process is the engine: nobody may cut it short before.
+    #[serde(default)]
+    bound: u64,
     pub(super) error: Option<RemoteError>,
     /// It was the store that failed; the error says how.
     #[serde(default)]
@@ -80,27 +82,53 @@ impl Waiting {
     ) -> u64 {
         self.failures = self.failures.saturating_add(1);
         let exhausted = !self.draw(config, error);
-        let (delay, binding) = match error {
-            RemoteError::Transient {
-                retry_after: Some(asked),
-                ..
-            } => (retry_after_ms(*asked, dice), true),
-            RemoteError::Incompatible { .. } | RemoteError::Misconfigured { .. } => {
+        let (delay, binding) = match (error.retry_after(), error) {
+            (Some(asked), _) => (retry_after_ms(asked, dice), true),
+            (_, RemoteError::Incompatible { .. } | RemoteError::Misconfigured { .. }) => {
                 (config.misconfigured_backoff_ms, false)
             }
             _ if exhausted => (config.backoff_cap_ms, false),
             _ => (backoff_ms(config, self.failures, dice), false),
         };
-        self.backoff = Some(Backoff {
-            until: now.after_ms(delay),
-            binding,
-            error: Some(error.clone()),
-            fault: false,
-        });
+        self.wait_until(now.after_ms(delay), binding, Some(error.clone()));
         delay
     }
 
-    /// A short wait between two halves of a suspect batch: bounded, since halving is.
+    /// Sets when the back-off ends. What binds goes on binding, whatever else comes to be waited for.
+    fn wait_until(&mut self, until: u64, binding: bool, error: Option<RemoteError>) {
+        let before = self.backoff.take();
+        let bound = before.as_ref().map_or(0, |before| before.bound);
+        let error = match before {
+            Some(before) if bound > until => before.error,
+            _ => error,
+        };
+        let bound = if binding { bound.max(until) } else { bound };
+        self.backoff = Some(Backoff {
+            until: until.max(bound),
+            bound,
+            error,
+            fault: false,
+        });
+    }
+
+    /// A server's wish holds from the moment it is heard, whatever happens before the wait begins.
+    pub(super) fn hear_wish(&mut self, error: &RemoteError, now: Now) {
+        if let Some(asked) = error.retry_after() {
+            let until = now.after_ms(least_retry_after_ms(asked));
+            self.wait_until(until, true, Some(error.clone()));
+        }
+    }
+
+    /// The wait that nobody may cut short, if one is under way: how much longer, and what for.
+    pub(super) fn bound(&self, now: Now) -> Option<(u64, Option<RemoteError>)> {
+        let backoff = self.backoff.as_ref()?;
+        let left = backoff.bound.checked_sub(now.monotonic_ms);
+        let left = left.filter(|left| *left > 0)?;
+        Some((left, backoff.error.clone()))
+    }
+
+    /// A short wait between two halves of a suspect batch: bounded, since halving is. A server's wish
+    /// is obeyed here too.
     pub(super) fn short_wait(
         &mut self,
         config: &Config,
@@ -108,28 +136,20 @@ impl Waiting {
         now: Now,
         dice: &mut Dice,
     ) -> u64 {
-        let delay = match self.draw(config, error) {
-            true => dice.up_to(config.backoff_base_ms),
-            false => config.backoff_cap_ms,
+        let (enough, asked) = (self.draw(config, error), error.retry_after());
+        let delay = match (asked, enough) {
+            (Some(asked), _) => retry_after_ms(asked, dice),
+            (None, true) => dice.up_to(config.backoff_base_ms),
+            (None, false) => config.backoff_cap_ms,
         };
-        self.backoff = Some(Backoff {
-            until: now.after_ms(delay),
-            binding: false,
-            error: Some(error.clone()),
-            fault: false,
-        });
+        self.wait_until(now.after_ms(delay), asked.is_some(), Some(error.clone()));
         delay
     }
 
     pub(super) fn stand_by(&mut self, config: &Config, remaining_ms: u64, now: Now) {
         self.renew = None;
         let delay = remaining_ms.min(config.lease_ttl_ms) + 1;
-        self.backoff = Some(Backoff {
-            until: now.after_ms(delay),
-            binding: true,
-            error: None,
-            fault: false,
-        });
+        self.wait_until(now.after_ms(delay), true, None);
     }
 
     /// What the machine backs off from, if it does.
@@ -138,9 +158,9 @@ impl Waiting {
     }
 
     /// The back-off began because the store failed.
-    fn blame_store(&mut self) {
+    fn blame_store(&mut self, error: &RemoteError) {
         if let Some(backoff) = &mut self.backoff {
-            backoff.fault = true;
+            backoff.fault = backoff.error.as_ref() == Some(error);
         }
     }
 
@@ -283,7 +303,7 @@ impl Machine {
             // A new write never shortens or resets a back-off (O5); what runs will see it.
             _ if patient && self.state.is_busy() => {}
             State::Backoff | State::BlockedAuth if patient => {}
-            State::Paused if self.pass.is_some() => self.start_cycle(now, out),
+            State::Paused if self.pass.is_some() => self.cut_short(reason, now, out),
             State::Paused if reason == Reason::UserAsked => self.tell_of_pause(out),
             State::Paused => {}
             _ if self.is_put_off(reason) => {}
@@ -303,7 +323,8 @@ impl Machine {
             return self.start_cycle(now, out);
         };
         let elapsed = backoff.until <= now.monotonic_ms;
-        if elapsed || (!backoff.binding && reason != Reason::RemoteHint) {
+        let binding = backoff.bound > now.monotonic_ms;
+        if elapsed || (!binding && reason != Reason::RemoteHint) {
             return self.start_cycle(now, out);
         }
         if matches!(reason, Reason::UserAsked | Reason::Pass) {
@@ -349,7 +370,7 @@ impl Machine {
         } else {
             self.waiting
                 .back_off(&self.config, &error, now, &mut self.dice);
-            self.waiting.blame_store();
+            self.waiting.blame_store(&error);
         }
         self.pusher.forget_batch();
         if self.state == State::Connecting {
