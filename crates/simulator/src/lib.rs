@@ -10,6 +10,7 @@
 
 pub mod command;
 pub mod level;
+pub mod model;
 pub mod reference;
 pub mod report;
 pub mod rng;

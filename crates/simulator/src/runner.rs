@@ -35,7 +35,7 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
     let next = AtomicU64::new(0);
     let failures = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    let played = Mutex::new(BTreeMap::new());
+    let gathered = Mutex::new(Gathered::new(level, run.from));
     std::thread::scope(|threads| {
         for _ in 0..run.jobs.max(1) {
             threads.spawn(|| {
@@ -56,14 +56,16 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
                     if late || failed >= run.failures as u64 {
                         stop.store(true, Ordering::Relaxed);
                     }
-                    let mut all = played.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.insert(at, (seed, done));
+                    let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+                    gathered.take(at, seed, done);
                 }
             });
         }
     });
-    let played = played.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut report = gather(level, run.from, played);
+    let gathered = gathered
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mut report = gathered.into_report();
     report.wall_s = begun.elapsed().as_secs_f64();
     for failure in report.failures.iter_mut().filter(|_| run.shrink) {
         let shrunk = catch_unwind(AssertUnwindSafe(|| level.shrink(failure.seed)));
@@ -72,20 +74,45 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
     report
 }
 
-fn gather(level: &dyn Level, from: u64, played: BTreeMap<u64, (u64, Played)>) -> Report {
-    let mut report = Report {
-        level: level.name().to_owned(),
-        from,
-        ..Report::default()
-    };
-    let mut digest = Trace::default();
-    for (seed, done) in played.into_values() {
-        report.twice += u64::from(is_played_twice(seed));
-        digest.add(&done.trace.to_le_bytes());
-        report.add(seed, done);
+/// Takes seeds into the report in their order, whichever ends first, and keeps no more than those that
+/// are ahead of their turn.
+struct Gathered {
+    report: Report,
+    digest: Trace,
+    next: u64,
+    ahead: BTreeMap<u64, (u64, Played)>,
+}
+
+impl Gathered {
+    fn new(level: &dyn Level, from: u64) -> Self {
+        Self {
+            report: Report {
+                level: level.name().to_owned(),
+                from,
+                ..Report::default()
+            },
+            digest: Trace::default(),
+            next: 0,
+            ahead: BTreeMap::new(),
+        }
     }
-    report.digest = format!("{:016x}", digest.hash());
-    report
+
+    fn take(&mut self, at: u64, seed: u64, played: Played) {
+        self.ahead.insert(at, (seed, played));
+        while let Some((seed, played)) = self.ahead.remove(&self.next) {
+            self.next += 1;
+            self.report.twice += u64::from(is_played_twice(seed));
+            self.digest.add(&played.trace.to_le_bytes());
+            self.report.add(seed, played);
+        }
+    }
+
+    fn into_report(self) -> Report {
+        Report {
+            digest: format!("{:016x}", self.digest.hash()),
+            ..self.report
+        }
+    }
 }
 
 fn is_played_twice(seed: u64) -> bool {

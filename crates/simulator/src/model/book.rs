@@ -1,0 +1,375 @@
+//! The model store's booking: what became of a batch, and what a person does about what is left.
+
+use super::file::{Desk, Entry, EntryState, Fact, File, Why, after_mutation, named, told_failed};
+use std::collections::BTreeSet;
+use syncline_core::{BookSummary, Booking, ConflictCause, Counted, MutationError, Notice, Verdict};
+use syncline_protocol::{
+    Change, ChangeKind, ConflictReason, EntityId, IdempotencyKey, Operation, RemoteState,
+    ServerVersion,
+};
+
+impl File {
+    pub(crate) fn book(&mut self, bookings: &[Booking], desk: &mut Desk<'_>) -> BookSummary {
+        let mut summary = BookSummary::default();
+        let unfrozen = self.unfreeze_skipped(bookings);
+        for booking in bookings {
+            if let Some(entry) = self.outbox.get(&booking.seq).cloned() {
+                self.book_one(&entry, &booking.verdict, &mut summary, desk);
+            }
+        }
+        // A change that waited for their answer waits for nothing any more.
+        for entity in unfrozen {
+            if !self.of_entity(&entity).any(Entry::is_sent) {
+                self.apply_waiting(&entity, i64::MIN, &mut summary.notices, desk);
+            }
+        }
+        summary
+    }
+
+    /// What was skipped because another was refused for good is sent anew, on another base.
+    fn unfreeze_skipped(&mut self, bookings: &[Booking]) -> BTreeSet<EntityId> {
+        let mut unfrozen = BTreeSet::new();
+        let mut refused: BTreeSet<IdempotencyKey> = BTreeSet::new();
+        for booking in bookings {
+            let finally_not = matches!(
+                booking.verdict,
+                Verdict::Conflict { .. }
+                    | Verdict::Failed(_)
+                    | Verdict::Cancelled
+                    | Verdict::OtherHistory(_)
+            );
+            if finally_not && let Some(entry) = self.outbox.get(&booking.seq) {
+                refused.extend(entry.key.clone());
+            }
+        }
+        for booking in bookings {
+            if let Verdict::Skipped { because } = &booking.verdict
+                && refused.contains(because)
+                && let Some(entry) = self.outbox.get_mut(&booking.seq)
+            {
+                (entry.frozen, entry.origin) = (None, None);
+                unfrozen.insert(entry.entity.clone());
+            }
+        }
+        unfrozen
+    }
+
+    fn book_one(
+        &mut self,
+        entry: &Entry,
+        verdict: &Verdict,
+        summary: &mut BookSummary,
+        desk: &mut Desk<'_>,
+    ) {
+        if entry.cancel && self.book_cancel(entry, verdict, summary, desk) {
+            return;
+        }
+        let cancelled =
+            || MutationError::new("cancelled", "it was cancelled and never takes effect");
+        match verdict {
+            Verdict::Applied {
+                version,
+                position,
+                duplicate,
+                ..
+            } => {
+                summary.applied += 1;
+                summary.duplicates += u64::from(*duplicate);
+                self.book_applied(entry, version, *position, *duplicate, desk);
+            }
+            Verdict::Conflict { reason, remote } => {
+                self.book_conflict(entry, *reason, remote.as_ref(), summary, desk);
+            }
+            Verdict::Skipped { .. } => {
+                self.release_entry(entry, desk.now.monotonic_ms, Counted::No)
+            }
+            Verdict::Cancelled => self.book_failed(entry, &cancelled(), summary, desk),
+            Verdict::Failed(error) => self.book_failed(entry, error, summary, desk),
+            Verdict::OtherHistory(_) => {
+                self.release_entry(entry, desk.now.monotonic_ms, Counted::No);
+                self.refused(entry);
+                self.apply_waiting(&entry.entity, i64::MIN, &mut summary.notices, desk);
+            }
+            Verdict::Later {
+                after_ms, counted, ..
+            } => self.release_entry(entry, desk.now.after_ms(*after_ms), *counted),
+            Verdict::Dead(error) => {
+                if let Some(entry) = self.outbox.get_mut(&entry.seq) {
+                    entry.state = EntryState::Dead;
+                    entry.attempts += 1;
+                    entry.cancel = false;
+                }
+                summary.notices.push(Notice::MutationDead {
+                    mutation: entry.mutation.clone(),
+                    entity: named(&entry.entity),
+                    error: error.clone(),
+                });
+            }
+        }
+    }
+
+    /// An entry had no effect and never will under its key: neither had what follows it, whoever may
+    /// have sent that.
+    fn refused(&mut self, entry: &Entry) {
+        for later in self.outbox.values_mut() {
+            if later.entity == entry.entity && later.seq >= entry.seq {
+                if later.state == EntryState::InFlight {
+                    later.state = EntryState::Pending;
+                }
+                (later.frozen, later.origin) = (None, None);
+            }
+        }
+    }
+
+    fn release_entry(&mut self, entry: &Entry, not_before: u64, counted: Counted) {
+        if let Some(entry) = self.outbox.get_mut(&entry.seq) {
+            entry.state = EntryState::Pending;
+            entry.not_before = not_before;
+            entry.attempts += u32::from(counted == Counted::Yes);
+        }
+    }
+
+    fn book_failed(
+        &mut self,
+        entry: &Entry,
+        error: &MutationError,
+        summary: &mut BookSummary,
+        desk: &mut Desk<'_>,
+    ) {
+        self.refused(entry);
+        self.fail(entry.seq);
+        summary.notices.push(told_failed(entry, error));
+        self.apply_waiting(&entry.entity, i64::MIN, &mut summary.notices, desk);
+    }
+
+    fn fail(&mut self, seq: i64) {
+        if let Some(entry) = self.outbox.get_mut(&seq) {
+            entry.state = EntryState::Failed;
+            (entry.frozen, entry.origin, entry.cancel) = (None, None, false);
+        }
+    }
+
+    /// An entry that its user gave up. False: it is booked like any other.
+    fn book_cancel(
+        &mut self,
+        entry: &Entry,
+        verdict: &Verdict,
+        summary: &mut BookSummary,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        match verdict {
+            Verdict::Cancelled | Verdict::Failed(_) => {
+                self.refused(entry);
+                self.fail(entry.seq);
+            }
+            Verdict::Conflict { reason, remote } => {
+                self.book_conflict(entry, *reason, remote.as_ref(), summary, desk);
+            }
+            Verdict::Applied { .. } => {
+                summary.notices.push(Notice::CancelledTooLate {
+                    mutation: entry.mutation.clone(),
+                    entity: named(&entry.entity),
+                });
+                return false;
+            }
+            Verdict::Later { .. }
+            | Verdict::OtherHistory(_)
+            | Verdict::Skipped { .. }
+            | Verdict::Dead(_) => return false,
+        }
+        if self.outbox.contains_key(&entry.seq) {
+            self.discard(entry.seq, &mut summary.notices, desk);
+        }
+        true
+    }
+
+    fn book_applied(
+        &mut self,
+        entry: &Entry,
+        version: &ServerVersion,
+        position: i64,
+        duplicate: bool,
+        desk: &mut Desk<'_>,
+    ) {
+        let entity = &entry.entity;
+        self.outbox.remove(&entry.seq);
+        self.facts.push(Fact::Applied(entry.mutation.clone()));
+        let of_another_copy = duplicate && entry.origin.is_some();
+        if of_another_copy {
+            self.known.remove(entity);
+        } else {
+            let known = (version.as_str().to_owned(), position);
+            self.known.insert(entity.clone(), known);
+        }
+        if self.of_entity(entity).next().is_none() {
+            self.base.remove(entity);
+        } else {
+            let base = self.base.get(entity).cloned().flatten();
+            let after = after_mutation(base, entry.op, &entry.fields);
+            self.base.insert(entity.clone(), after);
+        }
+        let newer_than = if of_another_copy { i64::MIN } else { position };
+        self.apply_waiting(entity, newer_than, &mut Vec::new(), desk);
+    }
+
+    /// What waited for the answer, unless the answer is newer.
+    fn apply_waiting(
+        &mut self,
+        entity: &EntityId,
+        newer_than: i64,
+        notices: &mut Vec<Notice>,
+        desk: &mut Desk<'_>,
+    ) {
+        if let Some(waiting) = self.inbox.remove(entity)
+            && waiting.position > newer_than
+        {
+            self.change(&waiting, i64::MAX, notices, desk);
+        }
+    }
+
+    fn book_conflict(
+        &mut self,
+        entry: &Entry,
+        reason: ConflictReason,
+        remote: Option<&RemoteState>,
+        summary: &mut BookSummary,
+        desk: &mut Desk<'_>,
+    ) {
+        let entity = &entry.entity;
+        self.refused(entry);
+        let waiting = self.inbox.remove(entity).map(|change| state_of(&change));
+        let newest = match (waiting, remote) {
+            (Some(waiting), Some(remote)) if waiting.position > remote.position => Some(waiting),
+            (Some(waiting), None) => Some(waiting),
+            (_, remote) => remote.cloned(),
+        };
+        let cause = ConflictCause::Push(reason);
+        let settled = self.reconcile(entity, newest.as_ref(), &cause, &mut summary.notices, desk);
+        if let (true, Some(state)) = (settled, newest) {
+            let known = (state.version.as_str().to_owned(), state.position);
+            self.known.insert(entity.clone(), known);
+        }
+    }
+
+    /// A person gives an entry up, with all that needs a row which is not created now.
+    pub(crate) fn discard(&mut self, seq: i64, notices: &mut Vec<Notice>, desk: &mut Desk<'_>) {
+        let Some(entry) = self.outbox.get(&seq).cloned() else {
+            return;
+        };
+        let doomed = self.doomed(entry);
+        let sent: Vec<i64> = (doomed.iter().copied())
+            .filter(|seq| {
+                self.outbox
+                    .get(seq)
+                    .is_some_and(|entry| entry.frozen.is_some())
+            })
+            .collect();
+        if !sent.is_empty() {
+            for seq in sent {
+                if let Some(entry) = self.outbox.get_mut(&seq) {
+                    entry.cancel = true;
+                }
+            }
+            return;
+        }
+        let mut entities: BTreeSet<EntityId> = BTreeSet::new();
+        for seq in doomed.into_iter().rev() {
+            let Some(entry) = self.outbox.get(&seq).cloned() else {
+                continue;
+            };
+            self.supersede(seq, Why::Discarded);
+            if entry.op == Operation::Delete {
+                self.keep_alive(&entry.entity, seq);
+            }
+            entities.insert(entry.entity);
+        }
+        for entity in entities {
+            self.roll_back(&entity, notices, desk);
+        }
+    }
+
+    /// Takes a row back to its base plus what is left of its mutations, or to what the server is known
+    /// to have.
+    fn roll_back(&mut self, entity: &EntityId, notices: &mut Vec<Notice>, desk: &mut Desk<'_>) {
+        let rest: Vec<Entry> = self.of_entity(entity).cloned().collect();
+        let mut row = self.base.get(entity).cloned().flatten();
+        for entry in &rest {
+            row = after_mutation(row, entry.op, &entry.fields);
+        }
+        self.put_row(entity, row);
+        if rest.iter().any(Entry::is_sent) {
+            return;
+        }
+        let waiting = self.inbox.remove(entity).map(|change| state_of(&change));
+        let shown = self.conflicts.get(entity).cloned();
+        let known = shown.is_some();
+        let newest = [shown.flatten(), waiting];
+        let newest = newest.into_iter().flatten().max_by_key(|one| one.position);
+        if rest.is_empty() {
+            self.base.remove(entity);
+            self.conflicts.remove(entity);
+            if known || newest.is_some() {
+                self.put_row(entity, newest.as_ref().and_then(|one| one.fields.clone()));
+            }
+        } else if newest.is_some() || known {
+            let cause = ConflictCause::Pull;
+            if !self.reconcile(entity, newest.as_ref(), &cause, notices, desk) {
+                return;
+            }
+        }
+        if let Some(newest) = newest {
+            let known = (newest.version.as_str().to_owned(), newest.position);
+            self.known.insert(entity.clone(), known);
+        }
+    }
+
+    /// What goes with an entry: its group, and what needs a row that is not created now.
+    fn doomed(&self, entry: Entry) -> BTreeSet<i64> {
+        let (mut doomed, mut next) = (BTreeSet::new(), vec![entry]);
+        while let Some(one) = next.pop() {
+            if !doomed.insert(one.seq) {
+                continue;
+            }
+            let along = self.outbox.values().filter(|other| {
+                let grouped = one.group.is_some() && other.group == one.group;
+                let needs = one.op == Operation::Create && other.entity == one.entity;
+                grouped || needs && other.seq > one.seq
+            });
+            next.extend(along.cloned());
+        }
+        doomed
+    }
+
+    /// The entity was not deleted after all: what created it again changes it.
+    fn keep_alive(&mut self, entity: &EntityId, after: i64) {
+        let next = self.outbox.values_mut();
+        let next = next
+            .filter(|entry| entry.entity == *entity)
+            .find(|entry| entry.seq > after);
+        if let Some(next) = next.filter(|next| next.op == Operation::Create) {
+            next.op = Operation::Update;
+        }
+    }
+
+    /// A person lets a dead letter be sent again.
+    pub(crate) fn retry(&mut self, seq: i64) {
+        if let Some(entry) = self.outbox.get_mut(&seq)
+            && matches!(entry.state, EntryState::Failed | EntryState::Dead)
+        {
+            entry.state = EntryState::Pending;
+            (entry.attempts, entry.not_before, entry.cancel) = (0, 0, false);
+        }
+    }
+}
+
+/// The state that a change tells.
+pub(crate) fn state_of(change: &Change) -> RemoteState {
+    RemoteState {
+        version: change.version.clone(),
+        position: change.position,
+        fields: match &change.kind {
+            ChangeKind::Upsert(fields) => Some(fields.clone()),
+            ChangeKind::Delete => None,
+        },
+    }
+}

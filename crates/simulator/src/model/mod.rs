@@ -1,0 +1,93 @@
+//! The core level: several machines over model stores and a reference server, thousands of inputs in a
+//! moment. Everything of [`syncline_core`] is real; store, server, network and clock are models.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `plan.rs` | what a seed means: a small world and a list of steps |
+//! | `world.rs`, `steps.rs` | the world, and taking a step in it |
+//! | `network.rs` | serves requests; bends, loses, doubles, delays |
+//! | `calm.rs` | the calm phase in which liveness is owed |
+//! | `file.rs`, `claim.rs`, `book.rs`, `apply.rs` | the model store |
+//! | `server.rs`, `feed.rs`, `ledger.rs` | the reference: imports nothing of core |
+//! | `watch.rs` | what every machine is held to, input by input |
+//! | `cover.rs`, `impossible.txt` | the cells of the machine's table |
+//! | `shrink.rs` | a small scenario, as a test |
+//!
+//! Playing reads no clock and keeps nothing between seeds.
+
+mod apply;
+mod book;
+mod calm;
+mod claim;
+pub mod cover;
+mod feed;
+mod file;
+mod ledger;
+mod network;
+pub mod plan;
+mod server;
+mod shrink;
+mod steps;
+mod watch;
+mod world;
+
+use crate::level::{Broken, Level, Played};
+use plan::{Setup, Step, draw};
+use world::World;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CoreLevel;
+
+impl Level for CoreLevel {
+    fn name(&self) -> &'static str {
+        "core"
+    }
+
+    fn play(&self, seed: u64) -> Played {
+        let (setup, steps) = draw(seed);
+        run(setup, &steps)
+    }
+
+    fn shrink(&self, seed: u64) -> Option<String> {
+        let (setup, steps) = draw(seed);
+        let broken = run(setup, &steps).broken?;
+        let (setup, steps) = shrink::shrink(setup, steps, broken.invariant);
+        Some(shrink::print(seed, broken.invariant, &setup, &steps))
+    }
+}
+
+/// Plays a scenario and says which invariant it breaks, as `id: what was seen`: for tests that keep one.
+pub fn play(setup: Setup, steps: &[Step]) -> Option<String> {
+    let Broken { invariant, detail } = run(setup, steps).broken?;
+    Some(format!("{invariant}: {detail}"))
+}
+
+/// Plays a scenario.
+pub fn run(setup: Setup, steps: &[Step]) -> Played {
+    let mut world = World::new(setup);
+    let broken = chaos(&mut world, steps).and_then(|()| world.calm()).err();
+    world.finish(broken)
+}
+
+fn chaos(world: &mut World, steps: &[Step]) -> Result<(), Broken> {
+    for step in steps {
+        world.step(*step)?;
+        world.check()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    /// The reference must not share a mistake with core.
+    #[test]
+    fn the_reference_imports_nothing_of_core() {
+        let reference = [
+            include_str!("server.rs"),
+            include_str!("feed.rs"),
+            include_str!("ledger.rs"),
+        ];
+        assert!(reference.iter().all(|text| !text.contains("syncline_core")));
+    }
+}
