@@ -68,6 +68,19 @@ fn scene(work: Work) -> Box<dyn Scene> {
     Box::new(file)
 }
 
+fn request() -> AttachRequest {
+    AttachRequest {
+        remote: "test:".to_owned(),
+        tables: Tables::All,
+        rules: Default::default(),
+        existing: Existing::Upload,
+        policy: Default::default(),
+        declared: Default::default(),
+        settings: None,
+        client: ClientId::new("0123456789abcdef0123456789abcdef"),
+    }
+}
+
 impl File {
     fn path(&self) -> PathBuf {
         self.folder.path().join("app.db")
@@ -78,18 +91,8 @@ impl File {
     }
 
     fn attach(&self) -> Result<(), syncline_store::StoreError> {
-        let request = AttachRequest {
-            remote: "test:".to_owned(),
-            tables: Tables::All,
-            rules: Default::default(),
-            existing: Existing::Upload,
-            policy: Default::default(),
-            declared: Default::default(),
-            settings: None,
-            client: ClientId::new("0123456789abcdef0123456789abcdef".to_owned()),
-        };
         let mut conn = Connection::open(self.path())?;
-        attach(&mut conn, &request, NOW).map(drop)
+        attach(&mut conn, &request(), NOW).map(drop)
     }
 
     fn count(&self, sql: &str) -> i64 {
@@ -198,5 +201,36 @@ impl Scene for File {
             before + 1,
             "a later write is captured"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F:A7. There is one version of each schema so far, which attaching and starting make on files that
+    /// fail. The day there is a second one, an older file has to be brought forward on such files too.
+    #[test]
+    fn f_a7_every_older_version_of_a_schema_has_a_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let app = Connection::open(&path).unwrap();
+        app.execute_batch(SCHEMA).unwrap();
+        let request = request();
+        attach(&mut Connection::open(&path).unwrap(), &request, NOW).unwrap();
+        let metadata = "SELECT value FROM syncline_meta WHERE key = 'schema_version'";
+        let metadata: i64 = app.query_row(metadata, [], |row| row.get(0)).unwrap();
+        drop(syncline_server_sqlite::SqliteStorage::open(folder.path()).unwrap());
+        let server = Connection::open(folder.path().join("server.db")).unwrap();
+        let server: i64 = server
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .unwrap();
+        let names: Vec<&str> = crate::scripts().iter().map(|script| script.name).collect();
+        for (what, newest) in [("open-metadata", metadata), ("start-server", server)] {
+            for older in 1..newest {
+                let name = format!("{what}-{older}");
+                assert!(names.contains(&name.as_str()), "there is no script {name}");
+            }
+        }
     }
 }

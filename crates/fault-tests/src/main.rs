@@ -31,11 +31,13 @@ fn main() -> ExitCode {
     let whole: usize = all.iter().map(|(_, cases)| cases.len()).sum();
     let figures = Mutex::new(Figures::default());
     let played = Mutex::new(0_usize);
-    let work = Mutex::new(
-        all.iter()
-            .flat_map(|(script, cases)| cases.chunks(20).map(|some| (*script, some)))
-            .collect::<Vec<_>>(),
-    );
+    // In random order, so that a short run sees something of each script.
+    let mut work: Vec<_> = all
+        .iter()
+        .flat_map(|(script, cases)| cases.chunks(20).map(|some| (*script, some)))
+        .collect();
+    fastrand::Rng::with_seed(seed).shuffle(&mut work);
+    let work = Mutex::new(work);
     std::thread::scope(|threads| {
         for thread in 0..2 {
             let (all, work, figures, played) = (&all, &work, &figures, &played);
