@@ -3,6 +3,7 @@
 //!
 //! Everything here uses the standard library only and never opens a network connection itself.
 
+mod bugs;
 mod deps;
 mod idle;
 mod json;
@@ -28,6 +29,9 @@ cargo xtask <task>
   torture [--minutes M] [--only PART,…] [--seed S] [--profile P] [--no-report]
          simulate, kill, fail and fuzz for longer than tests may, and write the
          figures to docs/proof.md
+  bugs [NAME…] [--minutes M] [--no-report]
+         plant bugs into a copy, one by one, and see whether the simulator finds each;
+         the table goes to docs/planted-bugs.md
   help   print this text
 ";
 
@@ -42,6 +46,8 @@ pub(crate) enum Failure {
     Findings(usize),
     /// This many checks of the dependencies failed.
     Dependencies(usize),
+    /// This many planted bugs were not found.
+    Bugs(usize),
     /// This many parts of the torture found something.
     Torture(usize),
     /// A file or folder of the repository could not be read.
@@ -59,6 +65,7 @@ impl fmt::Display for Failure {
             Failure::Findings(count) => write!(f, "{count} house rule findings"),
             Failure::Dependencies(1) => write!(f, "1 dependency check"),
             Failure::Dependencies(count) => write!(f, "{count} dependency checks"),
+            Failure::Bugs(count) => write!(f, "planted bugs that were not found: {count}"),
             Failure::Torture(1) => write!(f, "1 part found something"),
             Failure::Torture(count) => write!(f, "{count} parts found something"),
             Failure::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
@@ -87,6 +94,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
         ["deps"] => deps::run(&root()),
         ["idle"] => idle::run(&root(), None),
         ["torture", ref words @ ..] => torture::run(&root(), words),
+        ["bugs", ref words @ ..] => bugs::run(&root(), words),
         ["idle", seconds] => idle::run(&root(), Some(seconds)),
         [] | ["help" | "-h" | "--help"] => {
             print!("{HELP}");

@@ -4,8 +4,8 @@
 use crate::level::Broken;
 use std::collections::BTreeMap;
 use syncline_core::{
-    Config, Effect, Input, Machine, Notice, Now, Reason, RemoteAnswer, RemoteError, RemoteRequest,
-    RequestId, State, StoreAnswer, StoreWork, WakeReason,
+    Config, Counted, Effect, Input, Machine, Notice, Now, Reason, RemoteAnswer, RemoteError,
+    RemoteRequest, RequestId, State, StoreAnswer, StoreWork, Verdict, WakeReason,
 };
 use syncline_protocol::{ClientId, IdempotencyKey};
 
@@ -20,6 +20,10 @@ pub(crate) struct Before {
     inert: bool,
     /// It is a local write or a timer: no wait gets shorter (O5).
     patient: bool,
+    /// A push as a whole has no result.
+    push_failed: bool,
+    /// A bounded pass begins with so many requests, or ends.
+    pass: Option<Option<u64>>,
     /// What the input says of the server.
     heard: Heard,
 }
@@ -55,6 +59,8 @@ pub(crate) struct Watch {
     budget: u32,
     /// Whether the file belongs to whom the server named is not known, or it does not.
     stranger: bool,
+    /// What is left of a bounded pass.
+    pass: Option<u64>,
     /// It has ever been asked to do something.
     moved: bool,
     /// Since it blocked for credentials: somebody was told, or asked.
@@ -79,10 +85,15 @@ impl Watch {
         machine: &Machine,
         input: &Input,
         asked: Option<(RequestId, &RemoteRequest)>,
+        now: Now,
     ) -> Before {
         let inert = match input {
             Input::Remote(id, answer) => {
                 asked.is_none_or(|(waited, request)| waited != *id || !fits(request, answer))
+            }
+            Input::Tick => {
+                let due = machine.next_wakeup();
+                due.is_none_or(|(due, _)| due > now.monotonic_ms)
             }
             _ => false,
         };
@@ -100,6 +111,11 @@ impl Watch {
             wakeup: machine.next_wakeup(),
             inert,
             patient,
+            push_failed: matches!(input, Input::Remote(_, RemoteAnswer::Push(Err(_)))),
+            pass: match input {
+                Input::Pass(pass) => Some(pass.map(|pass| pass.requests)),
+                _ => None,
+            },
             heard: if inert { Heard::Nothing } else { heard(input) },
         }
     }
@@ -118,10 +134,7 @@ impl Watch {
         if before.inert {
             let same = machine.state() == before.state && machine.next_wakeup() == before.wakeup;
             if !same || !effects.is_empty() {
-                return broken(
-                    "F:S25",
-                    format!("an answer that nobody waits for did {effects:?}"),
-                );
+                return broken("F:S25", format!("what nobody waits for did {effects:?}"));
             }
         }
         if before.patient && before.state == State::Backoff {
@@ -136,6 +149,12 @@ impl Watch {
             Heard::Offered => self.stranger = true,
             Heard::Greeted => self.stranger = false,
             Heard::Nothing => {}
+        }
+        if let Some(pass) = before.pass {
+            self.pass = pass;
+        }
+        if before.push_failed {
+            blames(effects)?;
         }
         for effect in effects {
             self.effect(effect, machine, now, keys)?;
@@ -226,7 +245,13 @@ impl Watch {
         }
     }
 
-    fn request(&self, request: &RemoteRequest, keys: &mut Keys) -> Result<(), Broken> {
+    fn request(&mut self, request: &RemoteRequest, keys: &mut Keys) -> Result<(), Broken> {
+        if let Some(left) = &mut self.pass {
+            if *left == 0 {
+                return broken("F:S21", "a bounded pass asks more than it may".to_owned());
+            }
+            *left -= 1;
+        }
         let RemoteRequest::Push { client, batch, .. } = request else {
             return Ok(());
         };
@@ -272,6 +297,28 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Where a push as a whole has no result, nobody can be blamed who did not stand alone (F:B29).
+fn blames(effects: &[Effect]) -> Result<(), Broken> {
+    for effect in effects {
+        let Effect::Store(StoreWork::Book { bookings, .. }) = effect else {
+            continue;
+        };
+        let blamed = |verdict: &Verdict| match verdict {
+            Verdict::Later { counted, .. } => *counted == Counted::Yes,
+            Verdict::Dead(_) => true,
+            _ => false,
+        };
+        let blamed = bookings.iter().filter(|one| blamed(&one.verdict)).count();
+        if blamed > 0 && bookings.len() > 1 {
+            return broken(
+                "F:B29",
+                format!("a failed push is counted against {blamed}"),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// At most one unit of store work, one request, one refresh, and few words.

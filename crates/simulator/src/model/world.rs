@@ -109,6 +109,10 @@ fn config(setup: &Setup, file: usize) -> Config {
     config.push_mutations = usize::from(setup.push).max(1);
     config.page_changes = usize::from(setup.page).max(1);
     config.max_attempts = u32::from(setup.attempts).max(1);
+    // Half of the worlds have little to spend on retries.
+    if setup.dice.is_multiple_of(2) {
+        config.retry_budget = 30;
+    }
     config
 }
 
@@ -279,7 +283,7 @@ impl World {
             .asked
             .as_ref()
             .map(|asked| (asked.id, &asked.request));
-        let before = Watch::before(&process.machine, &input, asked);
+        let before = Watch::before(&process.machine, &input, asked, now);
         let kind = kind_index(&input, awaited && !before.is_inert());
         let state = state_index(process.machine.state());
         self.cells.visit(state, kind);
