@@ -1,7 +1,7 @@
 //! Stories of whose data it is, and of a server that is not the one it was.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use syncline::{Existing, Notice, State};
+use syncline::{Existing, Input, Notice, Reason, State};
 use syncline_testkit::World;
 
 const SCHEMA: &str = "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT)";
@@ -31,6 +31,28 @@ fn what_one_account_wrote_is_never_sent_under_another() {
     let owner = world.token("somebody");
     world.use_token("Alice", owner);
     world.run_until_quiet();
+    assert_eq!(world.on_server("task").len(), 2);
+}
+
+/// Found by the simulator: an engine that had greeted the server under the old credentials pushed under
+/// the new ones without asking whose they are.
+#[test]
+fn new_credentials_are_greeted_before_anything_is_sent_under_them() {
+    let mut world = World::new(SCHEMA);
+    world.device("Alice");
+    world.sql("Alice", "INSERT INTO task VALUES ('1', 'milk')");
+    world.run_until_quiet();
+    world.sql("Alice", "INSERT INTO task VALUES ('2', 'a secret')");
+    let pushes = world.traffic("Alice").pushes;
+    let mallory = world.token("mallory");
+    world.use_token("Alice", mallory);
+    world.feed("Alice", Input::Trigger(Reason::AuthRefreshed));
+    assert_eq!(world.traffic("Alice").pushes, pushes);
+    assert_eq!(world.get("Alice").engine().state(), State::BlockedAuth);
+
+    let owner = world.token("somebody");
+    world.use_token("Alice", owner);
+    world.feed("Alice", Input::Trigger(Reason::AuthRefreshed));
     assert_eq!(world.on_server("task").len(), 2);
 }
 

@@ -384,6 +384,10 @@ impl Machine {
 
     pub(super) fn start_cycle(&mut self, now: Now, out: &mut Effects) {
         let asked = self.wanted.contains(&Reason::UserAsked);
+        if self.wanted.contains(&Reason::AuthRefreshed) {
+            // They may be somebody else's: the remote is greeted before anything is sent under them (I1).
+            self.session = None;
+        }
         let reasons = std::mem::take(&mut self.wanted).into_iter().collect();
         out.notice(Notice::CycleStarted { reasons });
         self.cycle.sparing = self.constraints.any() && !asked;
