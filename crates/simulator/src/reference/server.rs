@@ -33,6 +33,8 @@ struct Known {
     at: i64,
     /// The entity that it was about in the end.
     entity: Name,
+    /// Mutations that became part of it.
+    covers: Vec<String>,
 }
 
 /// The server as it must be.
@@ -173,6 +175,12 @@ impl Server {
         {
             return self.again(known, before, sent, result);
         }
+        if let Some(covering) = self.covering(mutation).filter(|_| duplicate) {
+            // A copied file sends on its own what the original sent as part of another.
+            let known = covering.clone();
+            self.keys.insert(key, known);
+            return Ok(());
+        }
         let name = (
             text(mutation, "type").to_owned(),
             text(mutation, "id").to_owned(),
@@ -201,9 +209,17 @@ impl Server {
             outcome: Some(bare(result)),
             at: now_ms,
             entity,
+            covers: covers(mutation),
         };
         self.keys.insert(key, known);
         Ok(())
+    }
+
+    /// What a mutation had become part of when it was sent before.
+    fn covering(&self, mutation: &Value) -> Option<&Known> {
+        let name = text(mutation, "mutation");
+        let has = |known: &&Known| known.covers.iter().any(|covered| covered == name);
+        self.keys.values().find(has)
     }
 
     /// A key that has its outcome: it is said again, or was forgotten, and nothing happens.
@@ -371,11 +387,18 @@ impl Server {
     }
 }
 
+fn covers(mutation: &Value) -> Vec<String> {
+    let covers = mutation.get("covers").and_then(Value::as_array);
+    let texts = covers.into_iter().flatten().filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
+}
+
 /// A result without what may differ between two answers.
 fn bare(result: &Value) -> Value {
     let mut result = result.clone();
     if let Some(result) = result.as_object_mut() {
         result.remove("duplicate");
+        result.remove("key");
     }
     result
 }

@@ -1,15 +1,20 @@
 //! What happens to devices and to the server, apart from writes and messages.
 
+use super::check;
+use super::device::Device;
 use super::play::tell;
 use super::scenario::{DeviceAct, ServerAct};
 use super::server::{RETENTION_HOURS, StorageFault};
 use super::world::{World, unix_ms};
 use crate::level::Broken;
+use crate::rng::Rng;
 use std::sync::atomic::Ordering;
-use syncline::{Constraints, Input, Reason};
+use syncline::{Allowance, Constraints, Input, Reason};
 use syncline_fault_vfs::{Call, Failure, Fault};
 
 const HOUR_MS: u64 = 3_600_000;
+/// Copies are made up to here.
+const MOST_DEVICES: usize = 5;
 
 /// Something happens to a device.
 pub(super) fn act_on_device(world: &mut World, device: usize, act: DeviceAct) {
@@ -100,7 +105,114 @@ fn act_around_device(world: &mut World, device: usize, act: DeviceAct) {
             world.played.fault("device: sleeps");
             world.devices[device].asleep_until = world.now + u64::from(seconds) * 1_000;
         }
+        other => act_on_file(world, device, other),
+    }
+}
+
+/// Something happens to its file as a whole, or to who uses it.
+fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
+    match act {
+        DeviceAct::Clone if world.devices.len() < MOST_DEVICES => {
+            clone(world, device);
+        }
+        DeviceAct::BackUp => {
+            let name = format!("backup-{}", world.serial());
+            let path = world.devices[device].path.with_extension(name);
+            if world.devices[device].copy_to(&path) {
+                world.devices[device].backup = Some(path);
+            }
+        }
+        DeviceAct::PutBack => put_back(world, device),
+        DeviceAct::Upgrade if world.setup.tables.notes() => {
+            world.upgraded = true;
+            upgrade(world, device);
+        }
+        DeviceAct::OtherAccount { on: true }
+            if check::has_account(world, device) && world.rests(device) =>
+        {
+            world.played.fault("device: another account");
+            let stranger = world.stranger.trim_start_matches("Bearer ").to_owned();
+            world.devices[device].token = stranger;
+            tell(world, device, || Input::Trigger(Reason::AuthRefreshed));
+        }
+        DeviceAct::OtherAccount { on: false } => {
+            let peer = &mut world.devices[device];
+            peer.token.clone_from(&peer.own_token);
+            tell(world, device, || Input::Trigger(Reason::AuthRefreshed));
+        }
+        DeviceAct::Pass { requests } => {
+            world.played.fault("device: bounded pass");
+            let allowance = Allowance {
+                requests: u64::from(requests),
+                ..Allowance::default()
+            };
+            tell(world, device, || Input::Pass(Some(allowance)));
+            world.run_until(world.now + 2_000);
+            tell(world, device, || Input::Pass(None));
+        }
         _ => {}
+    }
+}
+
+/// The file is opened on another machine too, where nothing is remembered of it.
+fn clone(world: &mut World, device: usize) {
+    let n = world.devices.len();
+    let folder = world.folder.path().join(format!("device-{n}"));
+    std::fs::create_dir(&folder).expect("a folder can be made");
+    let path = folder.join("app.db");
+    if !world.devices[device].copy_to(&path) {
+        return;
+    }
+    world.played.fault("device: cloned");
+    let rng = Rng::new(world.setup.seed ^ n as u64);
+    let mut copy = Device::new(&path, None, rng);
+    copy.upgraded = world.devices[device].upgraded;
+    world.join(n, copy);
+}
+
+/// A backup takes the file's place. Only where the server has everything since: what it never got would
+/// be gone, as it must.
+fn put_back(world: &mut World, device: usize) {
+    let Some(backup) = world.devices[device].backup.clone() else {
+        return;
+    };
+    match check::outbox(world, device) {
+        Ok(left) if left.is_empty() => {}
+        Ok(_) => return,
+        Err(broken) => return world.breaks(broken),
+    }
+    world.played.fault("device: file restored");
+    world.end(device, 0, false);
+    world.end(device, 1, false);
+    world.devices[device].replace_file(&backup);
+    world.acknowledged.retain(|(owner, _)| *owner != device);
+    world.sent.retain(|(owner, _), _| *owner != device);
+    if world.upgraded {
+        world.devices[device].upgraded = false;
+        upgrade(world, device);
+    }
+    world.start(device, 0);
+}
+
+/// Notes get another column, as `syncline migrate` gives it.
+pub(super) fn upgrade(world: &mut World, device: usize) {
+    let now = world.now;
+    let peer = &mut world.devices[device];
+    if peer.upgraded {
+        return;
+    }
+    peer.now(now);
+    let script = "ALTER TABLE note ADD COLUMN extra TEXT";
+    match syncline_store::migrate::migrate(&peer.path, script) {
+        Ok(_) => {
+            peer.upgraded = true;
+            world.played.fault("device: schema upgraded");
+        }
+        Err(error) if peer.disk.failed() == 0 => {
+            let detail = format!("device {device}: {error}");
+            world.breaks(Broken::new("F:A7", detail));
+        }
+        Err(_) => {}
     }
 }
 

@@ -55,6 +55,10 @@ impl App<'_> {
             Write::Stock { row, by } => self.stock(row, by),
             Write::Tag { row } => self.tag(row),
             Write::Untag { row } => self.untag(row),
+            Write::Extra { row } => match self.has_extra()? {
+                true => self.set_note(row, "extra"),
+                false => Ok(()),
+            },
             Write::DeleteNote { row } => self.delete_note(row),
             Write::AddProject => self.add_project(),
             Write::NameProject { row } => self.set_name("project", row),
@@ -147,6 +151,15 @@ impl App<'_> {
             self.draft.untag(("note", id), tag);
         }
         Ok(())
+    }
+
+    /// Whether this device's app is the newer one.
+    fn has_extra(&self) -> rusqlite::Result<bool> {
+        self.conn.query_row(
+            "SELECT count(*) FROM pragma_table_info('note') WHERE name = 'extra'",
+            [],
+            |row| row.get(0),
+        )
     }
 
     fn delete_note(&mut self, row: u8) -> Done {

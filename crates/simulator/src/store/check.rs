@@ -66,15 +66,72 @@ pub(crate) fn accounted(world: &World) -> Checked<()> {
     Ok(())
 }
 
-/// The dead letters of a device, in local order.
-pub(crate) fn dead_letters(world: &World, device: usize) -> Checked<Vec<i64>> {
-    let mut statement = (world.devices[device].app)
+/// What waits for a person on a device: dead letters in local order, and types with rows that are held.
+pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, Vec<String>)> {
+    let app = &world.devices[device].app;
+    let mut letters = app
         .prepare_cached(
             "SELECT seq FROM syncline_outbox WHERE state IN ('failed', 'dead') ORDER BY seq",
         )
         .map_err(sql)?;
-    let letters = statement.query_map([], |row| row.get(0));
-    letters.and_then(Iterator::collect).map_err(sql)
+    let letters = letters.query_map([], |row| row.get(0));
+    let mut held = app
+        .prepare_cached("SELECT DISTINCT entity_type FROM syncline_held")
+        .map_err(sql)?;
+    let held = held.query_map([], |row| row.get(0));
+    Ok((
+        letters.and_then(Iterator::collect).map_err(sql)?,
+        held.and_then(Iterator::collect).map_err(sql)?,
+    ))
+}
+
+/// Whether a device's file belongs to an account already.
+pub(crate) fn has_account(world: &World, device: usize) -> bool {
+    let query = "SELECT 1 FROM syncline_meta WHERE key = 'account_subject'";
+    world.devices[device]
+        .app
+        .query_row(query, [], |_| Ok(()))
+        .is_ok()
+}
+
+/// What stands in the rows of a device that are held.
+pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> {
+    let app = &world.devices[device].app;
+    let mut values = Vec::new();
+    for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
+        let mut held = app
+            .prepare_cached("SELECT entity_id FROM syncline_held WHERE entity_type = ?1")
+            .map_err(sql)?;
+        let held = held.query_map([table], |row| row.get(0));
+        let held: BTreeSet<String> = held.and_then(Iterator::collect).map_err(sql)?;
+        if held.is_empty() {
+            continue;
+        }
+        let rows = rows(app, table)?;
+        let rows = rows.into_iter().filter(|(id, _)| held.contains(id));
+        for (_, fields) in rows {
+            values.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
+        }
+    }
+    Ok(values)
+}
+
+/// What only an answer that is believed may change (F:S25): how far the feed was read, and which
+/// mutations count as applied. (Rows may change: what was prepared and never sent is free again, and what had waited
+/// for it is applied.)
+pub(crate) fn durable(world: &World, device: usize) -> Checked<Vec<String>> {
+    let app = &world.devices[device].app;
+    let mut all = Vec::new();
+    for query in [
+        "SELECT cursor || position || phase FROM syncline_cursor",
+        "SELECT mutation FROM syncline_log WHERE kind = 'applied' ORDER BY id",
+    ] {
+        let mut statement = app.prepare_cached(query).map_err(sql)?;
+        let texts = statement.query_map([], |row| row.get::<_, Option<String>>(0));
+        let texts: Vec<Option<String>> = texts.and_then(Iterator::collect).map_err(sql)?;
+        all.extend(texts.into_iter().flatten());
+    }
+    Ok(all)
 }
 
 /// What is left to do; `None` when everything is done.
@@ -87,7 +144,7 @@ pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
             .query_row(
                 "SELECT (SELECT count(*) FROM syncline_outbox),
                         (SELECT count(*) FROM syncline_inbox WHERE entity_type <> 'martian'),
-                        (SELECT count(*) FROM syncline_staged_page),
+                        (SELECT count(*) FROM syncline_staged_page) + (SELECT count(*) FROM syncline_held),
                         (SELECT position FROM syncline_cursor WHERE phase = 'feed')",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
@@ -96,7 +153,7 @@ pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
         if left != (0, 0, 0, Some(world.model.head())) {
             let (outbox, inbox, staged, position) = left;
             return Ok(Some(format!(
-                "device {n} has {outbox} mutations, {inbox} waiting changes, {staged} staged pages, and stands at {position:?} of {}",
+                "device {n} has {outbox} mutations, {inbox} waiting changes, {staged} staged pages or held rows, and stands at {position:?} of {}",
                 world.model.head()
             )));
         }
@@ -111,17 +168,13 @@ pub(crate) fn rows(
 ) -> Checked<BTreeMap<String, Map<String, Value>>> {
     let read = || -> rusqlite::Result<_> {
         let mut statement = conn.prepare_cached(&format!("SELECT * FROM {table}"))?;
-        let columns: Vec<String> = statement
-            .column_names()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
         let mut found = BTreeMap::new();
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let mut fields = Map::new();
-            for (at, column) in columns.iter().enumerate() {
-                fields.insert(column.clone(), json(row.get_ref(at)?));
+            // Asked of each row: before the first step the names may be those of an older schema.
+            for (at, column) in row.as_ref().column_names().into_iter().enumerate() {
+                fields.insert(column.to_owned(), json(row.get_ref(at)?));
             }
             found.insert(id(table, &mut fields), fields);
         }
@@ -138,6 +191,19 @@ fn json(value: ValueRef<'_>) -> Value {
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
         ValueRef::Blob(_) => Value::Null,
     }
+}
+
+/// Whether two states of a row are the same. A column that was added later is NULL where nobody wrote
+/// it, and the server does not have it there.
+fn is_same(here: Option<&Map<String, Value>>, there: Option<&Map<String, Value>>) -> bool {
+    let plain = |fields: &Map<String, Value>| {
+        let mut fields = fields.clone();
+        if fields.get("extra") == Some(&Value::Null) {
+            fields.remove("extra");
+        }
+        fields
+    };
+    here == there || here.map(plain) == there.map(plain)
 }
 
 /// The id of a row as the protocol writes it; the key's columns are taken out of the fields.
@@ -207,7 +273,10 @@ pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
         let here = rows(&device.app, table)?;
         for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
             let known = world.model.entity(name).map_or(i64::MAX, |e| e.position);
-            if known <= position && !open.contains(name) && here.get(&name.1) != Some(fields) {
+            if known <= position
+                && !open.contains(name)
+                && !is_same(here.get(&name.1), Some(fields))
+            {
                 let detail = format!(
                     "device {n} stands at {position}, where {name:?} was {fields:?} since {known}, and has {:?}",
                     here.get(&name.1)
@@ -297,8 +366,8 @@ fn converged(world: &mut World) -> Checked<()> {
                 let text = format!("{n} {table} {id} {fields:?}");
                 world.trace.add(text.as_bytes());
             }
-            let different =
-                (here.keys().chain(there.keys())).find(|id| here.get(*id) != there.get(*id));
+            let different = (here.keys().chain(there.keys()))
+                .find(|id| !is_same(here.get(*id), there.get(*id)));
             if let Some(id) = different {
                 let detail = format!(
                     "{table}/{id} is {:?} on device {n}, and {:?} on the server",

@@ -63,6 +63,11 @@ pub(crate) struct Device {
     /// Latencies.
     pub(crate) rng: Rng,
     pub(crate) token: String,
+    /// The one of its owner.
+    pub(crate) own_token: String,
+    pub(crate) backup: Option<PathBuf>,
+    /// Whether its app is the newer one.
+    pub(crate) upgraded: bool,
     /// How far its clock is off, in milliseconds.
     pub(crate) skew_ms: i64,
     /// It stands still until then.
@@ -72,15 +77,17 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// A device on a file that is there and attached; it becomes this client.
-    pub(crate) fn new(path: &Path, client: &str, rng: Rng) -> Self {
+    /// A device on a file that is there and attached; it becomes this client, unless it is a copy.
+    pub(crate) fn new(path: &Path, client: Option<&str>, rng: Rng) -> Self {
         let disk = Faults::in_folder(path.parent().unwrap_or(path));
         let app = open_app(path);
-        app.execute(
-            "UPDATE syncline_meta SET value = ?1 WHERE key = 'client_id'",
-            [client],
-        )
-        .expect("the file is attached");
+        if let Some(client) = client {
+            app.execute(
+                "UPDATE syncline_meta SET value = ?1 WHERE key = 'client_id'",
+                [client],
+            )
+            .expect("the file is attached");
+        }
         Self {
             path: path.to_owned(),
             app,
@@ -94,6 +101,9 @@ impl Device {
             faults: VecDeque::new(),
             rng,
             token: String::new(),
+            own_token: String::new(),
+            backup: None,
+            upgraded: false,
             skew_ms: 0,
             asleep_until: 0,
             no_token_until: 0,
@@ -116,6 +126,33 @@ impl Device {
             awaited: BTreeMap::new(),
         });
         Ok(())
+    }
+
+    /// Makes a copy of its file as it is now; false when its disk does not let it.
+    pub(crate) fn copy_to(&self, path: &Path) -> bool {
+        let copied = self
+            .app
+            .execute("VACUUM INTO ?1", [path.display().to_string()]);
+        if copied.is_err() {
+            // What there is of it is no database.
+            let _ = std::fs::remove_file(path);
+        }
+        copied.is_ok()
+    }
+
+    /// Another state of the file takes its place; no process has it open.
+    pub(crate) fn replace_file(&mut self, backup: &Path) {
+        self.disk.heal();
+        self.app = Connection::open_in_memory().expect("SQLite works");
+        for suffix in ["", "-wal", "-shm"] {
+            // Only the first is always there.
+            let _ = std::fs::remove_file(format!("{}{suffix}", self.path.display()));
+        }
+        std::fs::copy(backup, &self.path).expect("the backup is there");
+        self.app = open_app(&self.path);
+        self.app
+            .pragma_update(None, "journal_mode", "WAL")
+            .expect("a pragma");
     }
 
     fn watcher(&self) -> Watcher {

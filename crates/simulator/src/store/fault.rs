@@ -97,6 +97,23 @@ faults! {
     OldPage = "old page again",
 }
 
+impl NetFault {
+    /// Whether what comes back is nonsense or somebody else's, and must change nothing (F:S25).
+    pub(crate) fn is_nonsense(self) -> bool {
+        matches!(
+            self,
+            Self::Foreign404
+                | Self::Portal
+                | Self::Garbled
+                | Self::Truncated
+                | Self::ContentType
+                | Self::ForeignEcho
+                | Self::UnknownOutcome
+                | Self::WrongCount
+        )
+    }
+}
+
 /// After this long a client gives up waiting, in milliseconds.
 pub(crate) const TIME_OUT_MS: u64 = 30_000;
 

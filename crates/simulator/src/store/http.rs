@@ -74,6 +74,18 @@ pub(crate) fn failure(request: &RemoteRequest, error: RemoteError) -> RemoteAnsw
     }
 }
 
+/// Whether an answer has no result.
+pub(crate) fn is_error(answer: &RemoteAnswer) -> bool {
+    matches!(
+        answer,
+        RemoteAnswer::Hello(Err(_))
+            | RemoteAnswer::Push(Err(_))
+            | RemoteAnswer::Cancel(Err(_))
+            | RemoteAnswer::Register(Err(_))
+            | RemoteAnswer::Pull(Err(_))
+    )
+}
+
 /// What a client makes of an answer to its request of this id.
 pub(crate) fn read(request: &RemoteRequest, id: u64, response: &Response) -> RemoteAnswer {
     match marked(request, id, response) {

@@ -18,6 +18,7 @@ mod scenario;
 mod schema;
 mod server;
 mod shrink;
+mod watch;
 mod words;
 mod world;
 

@@ -1,6 +1,6 @@
 //! Plays a scenario: its steps, then a calm phase in which everything has to come right, then judgement.
 
-use super::acts::{act_on_device, act_on_server};
+use super::acts::{self, act_on_device, act_on_server};
 use super::app::App;
 use super::check;
 use super::scenario::{Scenario, Step, Write};
@@ -106,6 +106,7 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
         | Write::Stock { .. }
         | Write::Tag { .. }
         | Write::Untag { .. }
+        | Write::Extra { .. }
         | Write::DeleteNote { .. } => tables.notes(),
         Write::OpenAccount | Write::Deposit { .. } | Write::Transfer { .. } => tables.bank(),
         _ => tables.tree(),
@@ -167,9 +168,8 @@ fn name_mutations(
     let all: Vec<(i64, String)> = all.collect::<Result<_, _>>()?;
     for (seq, drawn) in all.into_iter().filter(|(_, drawn)| !before.contains(drawn)) {
         *serial += 1;
-        // The first half says the time and the version, as the triggers wrote it.
-        let named = format!("{}{serial:016x}", drawn.get(..16).unwrap_or_default());
-        let named = format!("{}000{}", &named[..13], &named[16..]);
+        // Time and version stay as the triggers wrote them.
+        let named = format!("{}0008{serial:015x}", drawn.get(..13).unwrap_or_default());
         app.prepare_cached("UPDATE syncline_outbox SET mutation = ?2 WHERE seq = ?1")?
             .execute(params![seq, named])?;
     }
@@ -188,14 +188,22 @@ fn calm(world: &mut World) {
         device.no_token_until = 0;
         device.asleep_until = 0;
         device.online = true;
+        device.token.clone_from(&device.own_token);
         world.start(n, 0);
+        if world.upgraded {
+            acts::upgrade(world, n);
+        }
         tell(world, n, || Input::Resume);
         tell(world, n, || Input::Constraints(Constraints::default()));
         tell(world, n, || Input::Trigger(Reason::AuthRefreshed));
         tell(world, n, || Input::Trigger(Reason::NetworkAvailable));
     }
     let mut left = String::new();
-    for wait_ms in [[5_000; 12], [300_000; 12], [3_600_000; 12]].concat() {
+    for (round, wait_ms) in [[5_000; 12], [300_000; 12], [3_600_000; 12]]
+        .concat()
+        .into_iter()
+        .enumerate()
+    {
         world.run_until(world.now + wait_ms);
         if world.broken.is_some() {
             return;
@@ -206,19 +214,27 @@ fn calm(world: &mut World) {
             Err(broken) => return world.breaks(broken),
         }
         for n in 0..world.devices.len() {
-            remedy(world, n);
+            remedy(world, n, round > 4);
             tell(world, n, || Input::Trigger(Reason::UserAsked));
         }
     }
     world.breaks(Broken::new("F:L1", left));
 }
 
-/// A person has every dead letter sent again: what refused it is over.
-fn remedy(world: &mut World, device: usize) {
-    let letters = match check::dead_letters(world, device) {
-        Ok(letters) => letters,
+/// A person has every dead letter sent again, for what refused it is over, and lets rows go that the
+/// server does not have, once whoever may offer them again had time for it.
+fn remedy(world: &mut World, device: usize, late: bool) {
+    let (letters, held) = match check::for_a_person(world, device) {
+        Ok(found) => found,
         Err(broken) => return world.breaks(broken),
     };
+    if late && !held.is_empty() {
+        // Whoever lets a row go has seen what stands in it.
+        match check::held_values(world, device) {
+            Ok(values) => world.ledger.overwritten.extend(values),
+            Err(broken) => return world.breaks(broken),
+        }
+    }
     let peer = &mut world.devices[device];
     let now = peer.now(world.now);
     let Some(running) = peer.processes[0].as_mut() else {
@@ -228,8 +244,15 @@ fn remedy(world: &mut World, device: usize) {
     for seq in letters {
         retried += u64::from(running.engine.store().retry(seq, now).is_ok());
     }
+    for entity_type in held.iter().filter(|_| late) {
+        retried += running
+            .engine
+            .store()
+            .confirm_sweep(entity_type, now)
+            .unwrap_or(0);
+    }
     if retried > 0 {
-        world.played.count("dead letters retried", retried);
+        world.played.count("remedies by a person", retried);
         tell(world, device, || Input::Trigger(Reason::Remediated));
     }
 }

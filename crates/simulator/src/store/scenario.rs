@@ -209,6 +209,24 @@ pub enum DeviceAct {
         /// How long.
         seconds: u16,
     },
+    /// Its file is copied to another machine, where the copy is opened as one more device.
+    Clone,
+    /// A backup of its file is made.
+    BackUp,
+    /// The backup is put in its place, if everything written since is on the server.
+    PutBack,
+    /// The app on it is upgraded: notes get another column.
+    Upgrade,
+    /// Somebody else signs in on it, or its owner again.
+    OtherAccount {
+        /// Which.
+        on: bool,
+    },
+    /// One bounded pass begins, of so many requests.
+    Pass {
+        /// How many.
+        requests: u8,
+    },
     /// A second process is started on the same file, or ends.
     Second {
         /// Which.
@@ -288,6 +306,11 @@ pub enum Write {
     },
     /// It loses its first tag.
     Untag {
+        /// Which.
+        row: u8,
+    },
+    /// Its column that came with the upgrade.
+    Extra {
         /// Which.
         row: u8,
     },

@@ -294,13 +294,13 @@ fn copy_database(from: &Path, to: &Path) {
         .expect("a database can be copied");
 }
 
-/// How long keys and deletions are remembered.
+/// How long deletions are remembered. Keys are for longer than any history: an outcome that the server has
+/// forgotten is a person's to find out.
 pub(crate) const RETENTION_HOURS: i64 = 48;
 
-/// A configuration with this retention.
+/// A configuration with this retention of deletions.
 pub(crate) fn config() -> ServerConfig {
     ServerConfig {
-        key_retention_ms: RETENTION_HOURS * HOUR_MS,
         tombstone_retention_ms: RETENTION_HOURS * HOUR_MS,
         ..ServerConfig::default()
     }

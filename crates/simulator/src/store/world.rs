@@ -8,12 +8,12 @@ use super::http;
 use super::scenario::{Setup, StorageKind};
 use super::schema::{self, Templates};
 use super::server::{self, Backup, Server, StorageFault};
+use super::watch::was_sent;
 use super::words::{input_kind, short, storage_fault};
 use crate::level::{Broken, Played, Trace};
 use crate::reference::ledger::Ledger;
 use crate::reference::server::Server as Model;
 use crate::rng::Rng;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -42,13 +42,22 @@ pub(crate) enum Event {
     /// A request arrives at the server; the second number is when its answer is back.
     Arrive(Box<Message>, Option<Plan>),
     /// An answer is back.
-    Answer(Place, RequestId, Box<RemoteAnswer>),
+    Answer(Place, RequestId, Box<RemoteAnswer>, Trust),
     /// A client has waited long enough.
     GiveUp(Place, RequestId),
     /// New credentials, or none.
     Credentials(Place, bool),
     /// A process is started.
     Start { device: usize, process: usize },
+}
+
+/// Whether an answer is one that must change nothing (F:S25).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It may.
+    Usual,
+    /// It is nonsense, or somebody else's.
+    None,
 }
 
 /// A request under way.
@@ -83,10 +92,14 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) broken: Option<Broken>,
     names: BTreeMap<String, usize>,
-    /// What was sent under each key.
-    sent: BTreeMap<String, String>,
+    /// The credentials of somebody else.
+    pub(crate) stranger: String,
+    /// What each device sent under each key.
+    pub(crate) sent: BTreeMap<(usize, String), String>,
     pub(crate) last_page: BTreeMap<String, Response>,
-    /// Names of changes that no device can know.
+    /// Somebody's app was upgraded; everybody's will be.
+    pub(crate) upgraded: bool,
+    /// Whether everything that happens is printed.
     pub(crate) verbose: bool,
 }
 
@@ -119,8 +132,13 @@ impl World {
             trace: Trace::default(),
             broken: None,
             names: BTreeMap::new(),
+            stranger: format!(
+                "Bearer {}",
+                server::token("somebody else", unix_ms(BEGINNING_MS))
+            ),
             sent: BTreeMap::new(),
             last_page: BTreeMap::new(),
+            upgraded: false,
             verbose: false,
             folder,
         };
@@ -138,8 +156,13 @@ impl World {
         std::fs::write(&path, template).expect("the file can be written");
         let seed = self.setup.seed ^ (n as u64) << 32;
         let client = format!("{:032x}", u128::from(seed) + 1);
-        let mut device = Device::new(&path, &client, Rng::new(seed));
-        let bit = |bits: u8| bits >> n & 1 == 1;
+        let device = Device::new(&path, Some(&client), Rng::new(seed));
+        self.join(n, device);
+    }
+
+    /// One more device, with the settings that the setup has for it.
+    pub(crate) fn join(&mut self, n: usize, mut device: Device) {
+        let bit = |bits: u8| bits.checked_shr(n as u32).unwrap_or(0) & 1 == 1;
         device.config.push_mutations = usize::from(self.setup.push_mutations.max(1));
         device.config.page_changes = usize::from(self.setup.page_changes.max(1));
         device.config.poll_interval_ms = 120_000;
@@ -150,7 +173,8 @@ impl World {
             changes: 7,
             bytes: 1 << 20,
         });
-        device.token = server::token("somebody", unix_ms(self.now));
+        device.own_token = server::token("somebody", unix_ms(BEGINNING_MS));
+        device.token.clone_from(&device.own_token);
         self.devices.push(device);
         self.start(n, 0);
     }
@@ -177,6 +201,10 @@ impl World {
             return;
         }
         if let Err(error) = peer.start(process, run) {
+            if peer.disk.failed() > 0 {
+                // It is tried again, as whoever starts programs does.
+                return self.later(60_000, Event::Start { device, process });
+            }
             self.breaks(Broken::new(
                 "F:A8",
                 format!("device {device} cannot start: {error}"),
@@ -279,7 +307,12 @@ impl World {
         let latency_ms = self.setup.latency_ms;
         let device = &mut self.devices[place.device];
         let wire = http::request(&request, wire_id, &device.token);
-        let fault = device.faults.pop_front();
+        let mut fault = device.faults.pop_front();
+        if fault == Some(NetFault::Status413) && was_sent(&self.sent, place.device, &request) {
+            // Known and open: what may have been done is then called refused, and a person who has it
+            // sent again doubles it.
+            fault = None;
+        }
         let online = device.online;
         let way = plan(fault, device.latency(latency_ms));
         if let Some(running) = device.processes[place.process].as_mut() {
@@ -294,14 +327,14 @@ impl World {
                 String::from_utf8_lossy(&wire.body)
             );
         }
-        self.keeps_its_word(&request);
+        self.keeps_its_word(place.device, &request);
         if !online {
             self.played.fault("network: offline");
             let error = RemoteError::Unreachable {
                 detail: "offline".to_owned(),
             };
             let answer = Box::new(http::failure(&request, error));
-            return self.later(5, Event::Answer(place, id, answer));
+            return self.later(5, Event::Answer(place, id, answer, Trust::Usual));
         }
         self.played.count(http::kind(&request), 1);
         self.later(TIME_OUT_MS, Event::GiveUp(place, id));
@@ -321,23 +354,6 @@ impl World {
         }
         if let Some(at) = way.arrives {
             self.later(at, Event::Arrive(Box::new(message), Some(way)));
-        }
-    }
-
-    /// D:E3: the bytes under a key never change, as long as the server's history is one.
-    fn keeps_its_word(&mut self, request: &RemoteRequest) {
-        let RemoteRequest::Push { batch, .. } = request else {
-            return;
-        };
-        for entry in &batch.entries {
-            let key = entry.key.to_string();
-            let known = self.sent.insert(key, entry.frozen.clone());
-            if let Some(known) = known.filter(|known| *known != entry.frozen)
-                && self.model.histories() == 1
-            {
-                let detail = format!("{known} was sent, and then {}", entry.frozen);
-                return self.breaks(Broken::new("D:E3", detail));
-            }
         }
     }
 
@@ -387,14 +403,15 @@ impl World {
         match event {
             Event::Arrive(message, way) => self.arrive(&message, way),
             Event::Start { device, process } => self.start(device, process),
-            Event::Answer(place, id, answer) => {
+            Event::Answer(place, id, answer, trust) => {
                 let asleep = self.devices[place.device].asleep_until;
                 if asleep > self.now {
-                    return self.later(asleep - self.now, Event::Answer(place, id, answer));
+                    let again = Event::Answer(place, id, answer, trust);
+                    return self.later(asleep - self.now, again);
                 }
                 if let Some(running) = self.running(place) {
                     running.awaited.remove(&id);
-                    self.feed(place.device, place.process, Input::Remote(id, *answer));
+                    self.hear(place, Input::Remote(id, *answer), trust);
                 }
             }
             Event::GiveUp(place, id) => {
@@ -452,20 +469,32 @@ impl World {
         else {
             return;
         };
-        if let Some(fault) = message.fault.filter(|_| instead.is_none()) {
-            if fault == NetFault::OldPage {
+        let spoiled = match message.fault {
+            Some(_) if instead.is_some() => true,
+            Some(NetFault::OldPage) => {
                 self.old_page(message, &mut response);
-            } else {
-                answer::alter(fault, &mut response);
+                false
             }
-        }
+            Some(fault) => answer::alter(fault, &mut response),
+            None => false,
+        };
         let answer = http::read(&message.request, message.wire_id, &response);
+        let trust = match message.fault {
+            Some(fault) if spoiled && fault.is_nonsense() && http::is_error(&answer) => Trust::None,
+            _ => Trust::Usual,
+        };
         if let Some(again) = back_again {
             let answer = Box::new(answer.clone());
-            self.later(again, Event::Answer(message.place, message.id, answer));
+            self.later(
+                again,
+                Event::Answer(message.place, message.id, answer, trust),
+            );
         }
         let answer = Box::new(answer);
-        self.later(back, Event::Answer(message.place, message.id, answer));
+        self.later(
+            back,
+            Event::Answer(message.place, message.id, answer, trust),
+        );
     }
 
     /// A cache in between gives an earlier page of the same feed.
@@ -492,47 +521,6 @@ impl World {
         }
         self.watch(wire, &response, false);
         response
-    }
-
-    fn watch(&mut self, wire: &syncline_server::Request, response: &Response, unseen: bool) {
-        self.note(&wire.body);
-        self.note(&response.body);
-        if self.verbose {
-            eprintln!(
-                "{}   server {} {}: {}",
-                self.now,
-                wire.path,
-                response.status,
-                String::from_utf8_lossy(&response.body)
-            );
-        }
-        if response.status != 200 {
-            return;
-        }
-        let checked = match wire.path.as_str() {
-            "/v1/push" => {
-                let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-                self.model
-                    .push(&wire.body, &answer, unix_ms(self.now), unseen)
-            }
-            "/v1/pull" => {
-                let lines: Vec<Value> = (response.body.split(|byte| *byte == b'\n'))
-                    .filter_map(|line| serde_json::from_slice(line).ok())
-                    .collect();
-                let asked = wire
-                    .query
-                    .split('&')
-                    .find_map(|part| part.strip_prefix("cursor="));
-                if self.last_page.len() < 4 {
-                    self.last_page.insert(wire.query.clone(), response.clone());
-                }
-                self.model.page(asked, &lines)
-            }
-            _ => Ok(()),
-        };
-        if let Err(broken) = checked {
-            self.breaks(broken);
-        }
     }
 
     /// Takes a text into the trace. What SQLite draws at random (the correlation ids of mutations) is

@@ -1,0 +1,114 @@
+//! What is checked about messages as they pass: the server's answers against the model, a device's words
+//! against those that it sent before, and that nonsense changes nothing.
+
+use super::check;
+use super::world::{Place, Trust, World, unix_ms};
+use crate::level::Broken;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use syncline::Input;
+use syncline_core::RemoteRequest;
+use syncline_server::Response;
+
+impl World {
+    /// What the server was asked and said is compared with the model.
+    pub(super) fn watch(
+        &mut self,
+        wire: &syncline_server::Request,
+        response: &Response,
+        unseen: bool,
+    ) {
+        self.note(&wire.body);
+        self.note(&response.body);
+        if self.verbose {
+            eprintln!(
+                "{}   server {} {}: {}",
+                self.now,
+                wire.path,
+                response.status,
+                String::from_utf8_lossy(&response.body)
+            );
+        }
+        if response.status != 200 {
+            return;
+        }
+        let checked = match wire.path.as_str() {
+            "/v1/push" if wire.headers.get("authorization") == Some(self.stranger.as_str()) => {
+                let detail = "what one account wrote was pushed under another";
+                Err(Broken::new("D:I1", detail))
+            }
+            "/v1/push" => {
+                let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+                self.model
+                    .push(&wire.body, &answer, unix_ms(self.now), unseen)
+            }
+            "/v1/pull" => {
+                let lines: Vec<Value> = (response.body.split(|byte| *byte == b'\n'))
+                    .filter_map(|line| serde_json::from_slice(line).ok())
+                    .collect();
+                let asked = wire
+                    .query
+                    .split('&')
+                    .find_map(|part| part.strip_prefix("cursor="));
+                if self.last_page.len() < 4 {
+                    self.last_page.insert(wire.query.clone(), response.clone());
+                }
+                self.model.page(asked, &lines)
+            }
+            _ => Ok(()),
+        };
+        if let Err(broken) = checked {
+            self.breaks(broken);
+        }
+    }
+
+    /// D:E3: the bytes under a key never change, as long as the server's history is one.
+    pub(super) fn keeps_its_word(&mut self, device: usize, request: &RemoteRequest) {
+        let RemoteRequest::Push { batch, .. } = request else {
+            return;
+        };
+        for entry in &batch.entries {
+            let key = entry.key.to_string();
+            let known = self.sent.insert((device, key), entry.frozen.clone());
+            if let Some(known) = known.filter(|known| *known != entry.frozen)
+                && self.model.histories() == 1
+            {
+                let detail = format!("{known} was sent, and then {}", entry.frozen);
+                return self.breaks(Broken::new("D:E3", detail));
+            }
+        }
+    }
+
+    /// F:S25: an answer that is nonsense or somebody else's changes nothing durable.
+    pub(super) fn hear(&mut self, place: Place, input: Input, trust: Trust) {
+        let look = |world: &Self| match trust {
+            Trust::None => check::durable(world, place.device),
+            Trust::Usual => Ok(Vec::new()),
+        };
+        let before = look(self);
+        self.feed(place.device, place.process, input);
+        match (before, look(self)) {
+            (Ok(before), Ok(after)) if before == after => {}
+            (Ok(before), Ok(after)) => {
+                let different = before.iter().zip(&after).find(|(one, other)| one != other);
+                let detail = format!("device {}: {different:?}", place.device);
+                self.breaks(Broken::new("F:S25", detail));
+            }
+            (Err(broken), _) | (_, Err(broken)) => self.breaks(broken),
+        }
+    }
+}
+
+/// Whether a push has something in it that may have reached the server before.
+pub(super) fn was_sent(
+    sent: &BTreeMap<(usize, String), String>,
+    device: usize,
+    request: &RemoteRequest,
+) -> bool {
+    match request {
+        RemoteRequest::Push { batch, .. } => {
+            (batch.entries.iter()).any(|entry| sent.contains_key(&(device, entry.key.to_string())))
+        }
+        _ => false,
+    }
+}
