@@ -76,6 +76,27 @@ pub(super) fn of_simulator(text: &str) -> Found {
     found
 }
 
+/// What `cargo xtask bugs` prints: `[1/40] NAME: 12 (E1), 9 s` for each bug, something in bold where it
+/// was not found.
+pub(super) fn of_bugs(output: &str) -> Found {
+    let mut found = Found::default();
+    let (mut planted, mut seen) = (0, 0);
+    for line in output.lines().filter(|line| line.starts_with('[')) {
+        let Some((_, told)) = line.split_once("] ") else {
+            continue;
+        };
+        planted += 1;
+        let not_run = told.contains(": not run,");
+        match told.contains("**") || not_run {
+            true => found.problems.push(told.to_owned()),
+            false => seen += 1,
+        }
+    }
+    found.add("planted bugs", planted);
+    found.add("planted bugs found", seen);
+    found
+}
+
 fn whole(number: &str) -> String {
     number.split('.').next().unwrap_or(number).to_owned()
 }
@@ -101,6 +122,20 @@ mod tests {
         let output = "x\nstat::number_of_executed_units: 123\nstat::new_units_added: 4\n";
         assert_eq!(statistic(output, "number_of_executed_units"), Some("123"));
         assert_eq!(statistic(output, "peak"), None);
+    }
+
+    #[test]
+    fn planted_bugs_are_counted() {
+        let output = "==> a clean copy\ncore: 3 seeds are clean\n[1/3] a: 12 (E1), 9 s\n\
+                      [2/3] b: **not found** in 60, 9 s\n[3/3] c: not run, 0 s\n";
+        let found = of_bugs(output);
+        let figures: Vec<_> = found
+            .figures
+            .iter()
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert_eq!(figures, ["3", "1"]);
+        assert_eq!(found.problems.len(), 2);
     }
 
     #[test]

@@ -72,6 +72,16 @@ pub(super) const PARTS: &[Part] = &[
         play: store,
     },
     Part {
+        name: "bugs",
+        title: "Planted bugs",
+        what: "Bugs that a sync engine could have are planted one by one into a copy of the repository, and the \
+               simulator must find each; a clean copy must pass. Which were found within how many seeds stands in \
+               `docs/planted-bugs.md`.",
+        weight: 12.0,
+        goal: ("planted bugs found", 40),
+        play: bugs,
+    },
+    Part {
         name: "kills",
         title: "Kills",
         what: "Engines, writers and servers, several processes on one file, are killed with SIGKILL at random \
@@ -217,6 +227,23 @@ fn simulator(run: &Run<'_>, level: &str) -> Found {
         Ok(text) => figures::of_simulator(&text),
         Err(_) => Found::default(),
     };
+    if found.problems.is_empty() {
+        found.problems.extend(problem);
+    }
+    found
+}
+
+/// This program's own task, as a process that can be ended.
+fn bugs(run: &Run<'_>) -> Found {
+    let this = match std::env::current_exe() {
+        Ok(this) => this,
+        Err(error) => return Found::problem(format!("this program cannot be found: {error}")),
+    };
+    let mut command = Command::new(this);
+    command.current_dir(run.root);
+    command.args(["bugs", "--minutes", &run.minutes.to_string()]);
+    let (output, problem) = run.finish(&mut command);
+    let mut found = figures::of_bugs(&output);
     if found.problems.is_empty() {
         found.problems.extend(problem);
     }
