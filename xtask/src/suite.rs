@@ -107,13 +107,7 @@ pub(crate) fn cargo(arguments: &[&str], root: &Path) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(arguments).current_dir(root);
-    // What `cargo run` set for this program would make build scripts that watch it run again.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
-    }
+    forget_this_run(&mut command);
     command.env("CARGO_TARGET_DIR", target());
     command.env(BINARY_VARIABLE, binary());
     command.env(OLD_SQLITE_VARIABLE, old_sqlite());
@@ -121,6 +115,16 @@ pub(crate) fn cargo(arguments: &[&str], root: &Path) -> Command {
         command.env("RUSTDOCFLAGS", "-D warnings");
     }
     command
+}
+
+/// What `cargo run` set for this program would make build scripts that watch it run again.
+pub(crate) fn forget_this_run(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
 }
 
 /// The target folder that this program is in.

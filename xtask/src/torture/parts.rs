@@ -342,6 +342,7 @@ fn build_fuzzers(run: &Run<'_>, folder: &Path) -> Result<PathBuf, Found> {
     println!("building the fuzzer's programs");
     let log = run.log("fuzz-build");
     let mut cargo = Command::new("cargo");
+    crate::suite::forget_this_run(&mut cargo);
     cargo.current_dir(folder).env("RUSTC_BOOTSTRAP", "1");
     cargo.args(["fuzz", "build", "--fuzz-dir", "."]);
     match child::run(&mut cargo, &log, Duration::from_secs(3600)) {
