@@ -29,7 +29,7 @@ cargo xtask <task>
   torture [--minutes M] [--only PART,…] [--seed S] [--profile P] [--no-report]
          simulate, kill, fail and fuzz for longer than tests may, and write the
          figures to docs/proof.md
-  bugs [NAME…] [--minutes M] [--no-report]
+  bugs [NAME…] [--minutes M] [--profile P] [--target DIR] [--no-report]
          plant bugs into a copy, one by one, and see whether the simulator finds each;
          the table goes to docs/planted-bugs.md
   help   print this text

@@ -89,13 +89,20 @@ fn book_one(
         Verdict::Conflict { reason, remote } => {
             book_conflict(applier, entry, &entity, *reason, remote.as_ref())
         }
-        Verdict::Skipped { because } => skip(applier, entry, because),
+        Verdict::Skipped { because } => {
+            skip(applier, entry, because)?;
+            // Nothing of it counts as sent any more, perhaps: then nothing waits for its answer.
+            apply_waiting(applier, &entity)
+        }
         Verdict::Cancelled => {
             let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
             book_failed(applier, entry, &entity, &error)
         }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
-        Verdict::OtherHistory(error) => send_anew(applier, entry, error),
+        Verdict::OtherHistory(error) => {
+            send_anew(applier, entry, error)?;
+            apply_waiting(applier, &entity)
+        }
         Verdict::Later {
             after_ms,
             counted,
@@ -104,25 +111,32 @@ fn book_one(
             let not_before = applier.times.due_ms.saturating_add_unsigned(*after_ms);
             release(applier, entry, not_before, *counted, error)
         }
-        Verdict::Dead(error) => {
-            let detail = to_json(error);
-            applier
-                .tx
-                .prepare_cached(
-                    "UPDATE syncline_outbox SET state = 'dead', attempts = attempts + 1, cancel = 0, last_error = ?2,
-                            lease_token = NULL, lease_until = NULL WHERE seq = ?1",
-                )?
-                .execute(params![entry.seq, detail])?;
-            outbox::log(applier.tx, entry, "dead", &detail, applier.now)?;
-            let (mutation, error) = (entry.mutation.clone(), error.clone());
-            applier.notices.push(Notice::MutationDead {
-                mutation,
-                entity,
-                error,
-            });
-            Ok(())
-        }
+        Verdict::Dead(error) => book_dead(applier, entry, entity, error),
     }
+}
+
+fn book_dead(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: EntityRef,
+    error: &MutationError,
+) -> Result<(), StoreError> {
+    let detail = to_json(error);
+    applier
+        .tx
+        .prepare_cached(
+            "UPDATE syncline_outbox SET state = 'dead', attempts = attempts + 1, cancel = 0, last_error = ?2,
+                    lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+        )?
+        .execute(params![entry.seq, detail])?;
+    outbox::log(applier.tx, entry, "dead", &detail, applier.now)?;
+    let (mutation, error) = (entry.mutation.clone(), error.clone());
+    applier.notices.push(Notice::MutationDead {
+        mutation,
+        entity,
+        error,
+    });
+    Ok(())
 }
 
 /// An entry that was skipped because of one that will never be applied has not been and will not
@@ -172,12 +186,34 @@ fn book_failed(
     entity: &EntityRef,
     error: &MutationError,
 ) -> Result<(), StoreError> {
+    if is_certain(error) {
+        refused(applier, entry)?;
+    }
     outbox::fail(applier.tx, entry, error, applier.now)?;
     if natural::join_refused(applier, entry, entity, error)? {
         return Ok(());
     }
     tell_failed(applier, entry, entity, error);
     apply_waiting(applier, entity)
+}
+
+/// Whether a failure is the server's word on the key: it had no effect.
+fn is_certain(error: &MutationError) -> bool {
+    !matches!(error.code.as_str(), "too-large" | "expired")
+}
+
+/// A mutation had no effect and never will have one under its key: neither had what follows it, whoever
+/// may have sent that (O1). It is sent anew, on another base.
+fn refused(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    applier
+        .tx
+        .prepare_cached(
+            "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, origin_client = NULL,
+                    lease_token = NULL, lease_until = NULL
+              WHERE entity_type = ?1 AND entity_id = ?2 AND seq > ?3 AND state IN ('pending', 'in_flight')",
+        )?
+        .execute(params![entry.entity_type.as_str(), entry.entity_id, entry.seq])?;
+    Ok(())
 }
 
 /// An entry that was to be cancelled: given up if it had no effect, which is all that there is to
@@ -191,6 +227,9 @@ fn book_cancel(
     match verdict {
         Verdict::Cancelled | Verdict::Failed(_) => {
             let error = MutationError::new("cancelled", "it was cancelled in time");
+            if !matches!(verdict, Verdict::Failed(why) if !is_certain(why)) {
+                refused(applier, entry)?;
+            }
             outbox::fail(applier.tx, entry, &error, applier.now)?;
         }
         Verdict::Conflict { reason, remote } => {
@@ -253,7 +292,7 @@ fn send_anew(
     release(applier, entry, applier.times.due_ms, Counted::No, error)?;
     let sql = "UPDATE syncline_outbox SET frozen = NULL, origin_client = NULL WHERE seq = ?1";
     applier.tx.prepare_cached(sql)?.execute([entry.seq])?;
-    Ok(())
+    refused(applier, entry)
 }
 
 struct Applied<'a> {
@@ -428,6 +467,7 @@ fn book_conflict(
                 lease_token = NULL, lease_until = NULL WHERE seq = ?1",
     )?
     .execute([entry.seq])?;
+    refused(applier, entry)?;
     if entry.op == Operation::Create && reason == ConflictReason::Exists {
         let theirs = remote.and_then(|remote| remote.fields.as_ref());
         match rekey::taken(applier, entry, entity, theirs)? {

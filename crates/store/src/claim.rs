@@ -72,6 +72,8 @@ pub(crate) struct Claimer<'a> {
     deferred: BTreeSet<Name>,
     /// Every unsettled mutation and its entity, once somebody asked.
     unsettled: Option<BTreeMap<String, Name>>,
+    /// What may only be sent alone is left out for now.
+    spares_alone: bool,
     /// Entries that were looked at.
     seen: BTreeSet<i64>,
     /// Entries that this claim took out of the outbox.
@@ -135,6 +137,7 @@ impl<'a> Claimer<'a> {
             by_lane: false,
             deferred: BTreeSet::new(),
             unsettled: None,
+            spares_alone: true,
             seen: BTreeSet::new(),
             gone: BTreeSet::new(),
             batch: Batch::default(),
@@ -148,13 +151,16 @@ impl<'a> Claimer<'a> {
     pub(crate) fn claim(mut self) -> Result<Claimed, StoreError> {
         if self.limits.urgent_only {
             self.scan_urgent()?;
+            if self.goes_on_with_alone() {
+                self.scan_urgent()?;
+            }
             return Ok(self.into_claimed(None));
         }
-        let cancel = cancel(self.tx)?;
-        if self.limits.in_order || !outbox::has_lanes(self.tx)? {
-            self.scan(None)?;
-        } else {
-            self.scan_by_lane()?;
+        let cancel = cancel(self.tx, &self.limits.under_way)?;
+        let in_order = self.limits.in_order || !outbox::has_lanes(self.tx)?;
+        self.scan_all(in_order)?;
+        if cancel.is_none() && self.goes_on_with_alone() {
+            self.scan_all(in_order)?;
         }
         if let (true, Some(seq)) = (self.batch.entries.is_empty(), self.first_in_a_cycle()) {
             // They wait for each other: one goes without those that it waits for.
@@ -164,6 +170,26 @@ impl<'a> Claimer<'a> {
             self.scan(Some(seq))?;
         }
         Ok(self.into_claimed(cancel))
+    }
+
+    fn scan_all(&mut self, in_order: bool) -> Result<(), StoreError> {
+        match in_order {
+            true => self.scan(None),
+            false => self.scan_by_lane(),
+        }
+    }
+
+    /// What fails alone goes when there is nothing else to send or to cancel: it must not keep the
+    /// others from it, by whose success its failure is known to be its own (O4).
+    fn goes_on_with_alone(&mut self) -> bool {
+        let goes_on = self.batch.entries.is_empty() && !self.limits.alone.is_empty();
+        if goes_on {
+            self.spares_alone = false;
+            self.held.clear();
+            self.seen.clear();
+            self.referenced.clear();
+        }
+        goes_on
     }
 
     fn into_claimed(mut self, cancel: Option<Cancel>) -> Claimed {
@@ -264,7 +290,8 @@ impl<'a> Claimer<'a> {
         if entry.not_before > self.due_ms && entry.not_before <= longest {
             return Ok(Step::Hold);
         }
-        if self.limits.alone.contains(&entry.mutation) && !self.batch.entries.is_empty() {
+        let alone = self.limits.alone.contains(&entry.mutation);
+        if alone && (self.spares_alone || !self.batch.entries.is_empty()) {
             return Ok(Step::Hold);
         }
         let entity = match entry.entity() {
@@ -401,9 +428,10 @@ fn name(entry: &Entry) -> Name {
     )
 }
 
-/// The first key that is to be cancelled: one that may have been sent and is not under way.
-fn cancel(tx: &Transaction<'_>) -> Result<Option<Cancel>, StoreError> {
-    let entry = outbox::to_cancel(tx)?.filter(|entry| entry.state != EntryState::InFlight);
+/// The first key that is to be cancelled: one that may have been sent and is not under way. (What an
+/// engine had under way when it died is still marked in flight.)
+fn cancel(tx: &Transaction<'_>, under_way: &BTreeSet<i64>) -> Result<Option<Cancel>, StoreError> {
+    let entry = outbox::to_cancel(tx)?.filter(|entry| !under_way.contains(&entry.seq));
     let client: Option<String> = meta::get(tx, meta::key::CLIENT_ID)?;
     Ok(entry.and_then(|entry| {
         Some(Cancel {

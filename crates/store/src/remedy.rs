@@ -352,7 +352,7 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
         wanted = after_mutation(wanted, entry.op, payload);
     }
     // Until the outcome of what may have been sent is known, remote changes wait (E5).
-    let newest = match rest.iter().any(|entry| entry.frozen.is_some()) {
+    let newest = match rest.iter().any(Entry::is_sent) {
         true => None,
         false => newest_remote(applier, entity, rest.is_empty())?,
     };

@@ -146,3 +146,48 @@ fn a_group_is_not_split_when_batches_are_small() {
     world.run_until_quiet();
     world.assert_converged();
 }
+
+/// A change waits for the answer to a mutation that may have been sent; when its group comes to nothing
+/// because of another member, nothing is left to wait for.
+#[test]
+fn a_change_that_waited_for_a_group_that_came_to_nothing_is_taken() {
+    let mut world = bank();
+    world.poison("Alice", "stuck");
+    transfer(&mut world, "stuck", 4);
+    world.sync("Alice");
+    world.sql("Bob", "UPDATE account SET balance = balance + 1");
+    world.sync("Bob");
+    world.sync("Alice");
+    let waiting = "SELECT count(*) FROM syncline_inbox WHERE waits_for = 'answer'";
+    assert_eq!(world.rows("Alice", waiting), ["2"]);
+    world.heal("Alice");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.rows("Alice", waiting), ["0"]);
+    assert!(
+        world
+            .rows("Alice", "SELECT seq FROM syncline_outbox")
+            .is_empty()
+    );
+}
+
+/// Two creates of one id are nobody's to merge: the group waits for a person, and the server is not asked
+/// again and again.
+#[test]
+fn a_row_that_both_sides_created_waits_for_a_person_although_a_group_has_it() {
+    let mut world = bank();
+    world.offline("Alice");
+    world.sql("Alice", "INSERT INTO account VALUES ('c', 5)");
+    world.sql(
+        "Alice",
+        "UPDATE account SET balance = balance - 1 WHERE id IN ('a', 'c');
+         UPDATE syncline_outbox SET group_id = 'g' WHERE op = 'update'",
+    );
+    world.sql("Bob", "INSERT INTO account VALUES ('c', 7)");
+    world.sync("Bob");
+    world.online("Alice");
+    let before = world.traffic("Alice").pushes;
+    world.sync("Alice");
+    assert!(world.traffic("Alice").pushes - before < 10);
+    assert_eq!(world.status("Alice").open_conflicts, 1);
+}

@@ -304,6 +304,27 @@ fn one_mutation_that_breaks_every_request_ends_dead_alone() {
     assert!(pushes <= 40, "{pushes} round trips");
 }
 
+/// O4: mutations that break every request keep nothing else from going, however many they are, and by
+/// what goes they are known.
+#[test]
+fn several_mutations_that_break_every_request_end_dead_and_the_rest_goes() {
+    let mut world = pair(ServerConfig::default());
+    world.sync("Alice");
+    for n in 0..5 {
+        world.sql(
+            "Alice",
+            &format!("INSERT INTO task VALUES ('{n}', NULL, NULL, 'poison')"),
+        );
+    }
+    world.sql("Alice", "INSERT INTO task VALUES ('9', NULL, NULL, 'fine')");
+    world.poison("Alice", "poison");
+    world.sync("Alice");
+    world.settle("Alice");
+    assert_eq!(world.on_server("task").len(), 1);
+    let status = world.status("Alice");
+    assert_eq!(status.outbox["dead"], 5, "{status:?}");
+}
+
 #[test]
 fn a_request_that_is_too_large_is_halved() {
     let mut world = pair(ServerConfig::default());

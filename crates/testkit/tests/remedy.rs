@@ -75,6 +75,23 @@ fn what_had_taken_effect_stays_and_that_is_told() {
     assert!(world.get("Alice").notices.iter().any(told));
 }
 
+/// What the engine had under way when it died stays marked so.
+#[test]
+fn what_was_under_way_when_the_engine_died_can_be_given_up() {
+    let mut world = family_under_way(Fault::LoseRequest);
+    let in_flight = "UPDATE syncline_outbox SET state = 'in_flight' WHERE frozen IS NOT NULL";
+    world.sql("Alice", in_flight);
+    discard(&mut world, "a").unwrap();
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.on_server("task").len(), 1);
+    assert!(
+        world
+            .rows("Alice", "SELECT seq FROM syncline_outbox")
+            .is_empty()
+    );
+}
+
 #[test]
 fn a_group_and_what_is_named_as_dependent_go_along() {
     let mut world = one_device();

@@ -32,6 +32,10 @@ struct Wanted {
     names: Vec<String>,
     minutes: f64,
     report: bool,
+    /// Cargo's profile.
+    profile: String,
+    /// Cargo's target folder, if not one of its own.
+    build: Option<PathBuf>,
 }
 
 /// What came of one bug.
@@ -54,7 +58,7 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
             wanted.names.is_empty() || wanted.names.iter().any(|one| bug.name.contains(one))
         })
         .collect();
-    let results = play(root, &bugs, wanted.minutes)?;
+    let results = play(root, &bugs, &wanted)?;
     let table = table(&bugs, &results);
     println!("\n{table}");
     if wanted.report && wanted.names.is_empty() {
@@ -83,13 +87,14 @@ impl Outcome {
 }
 
 /// Plants and plays them one after the other, after a clean copy has passed.
-fn play(root: &Path, bugs: &[Bug], minutes: f64) -> Result<Vec<Outcome>, Failure> {
+fn play(root: &Path, bugs: &[Bug], wanted: &Wanted) -> Result<Vec<Outcome>, Failure> {
     let begun = Instant::now();
     let folder = target().join("planted");
     let copy = Copy::of(root, folder.join("tree"))?;
     let bench = Bench {
         copy,
-        build: folder.join("build"),
+        build: wanted.build.clone().unwrap_or_else(|| folder.join("build")),
+        profile: wanted.profile.clone(),
     };
     println!("==> a clean copy");
     for level in ["core", "store"] {
@@ -102,7 +107,7 @@ fn play(root: &Path, bugs: &[Bug], minutes: f64) -> Result<Vec<Outcome>, Failure
     }
     let mut results = Vec::new();
     for (index, bug) in bugs.iter().enumerate() {
-        let late = begun.elapsed().as_secs_f64() > minutes * 60.0;
+        let late = begun.elapsed().as_secs_f64() > wanted.minutes * 60.0;
         let since = Instant::now();
         let outcome = if late {
             Outcome::NotRun
@@ -125,6 +130,7 @@ fn play(root: &Path, bugs: &[Bug], minutes: f64) -> Result<Vec<Outcome>, Failure
 struct Bench {
     copy: Copy,
     build: PathBuf,
+    profile: String,
 }
 
 impl Bench {
@@ -146,14 +152,8 @@ impl Bench {
             .current_dir(&self.copy.tree)
             .env("CARGO_TARGET_DIR", &self.build);
         cargo.env_remove("CARGO_MANIFEST_DIR");
-        cargo.args([
-            "build",
-            "--quiet",
-            "--profile",
-            "bugs",
-            "-p",
-            "syncline-simulator",
-        ]);
+        cargo.args(["build", "--quiet", "-p", "syncline-simulator"]);
+        cargo.args(["--profile", &self.profile]);
         let built = match cargo.output() {
             Ok(built) => built,
             Err(error) => return Outcome::Broken(error.to_string()),
@@ -164,10 +164,16 @@ impl Bench {
             return Outcome::Broken(format!("does not build: {}", error.unwrap_or_default()));
         }
         let (seeds, minutes) = if level == "core" { CORE } else { STORE };
+        // Only here has a profile's folder another name.
+        let folder = if self.profile == "dev" {
+            "debug"
+        } else {
+            &self.profile
+        };
         let report = self.build.join("report.json");
         let _ = fs::remove_file(&report);
         let name = format!("syncline-simulator{}", std::env::consts::EXE_SUFFIX);
-        let mut simulator = Command::new(self.build.join("bugs").join(name));
+        let mut simulator = Command::new(self.build.join(folder).join(name));
         simulator
             .current_dir(&self.build)
             .stdout(Stdio::null())
@@ -255,6 +261,8 @@ fn wanted(words: &[&str]) -> Result<Wanted, Failure> {
         names: Vec::new(),
         minutes: 60.0,
         report: true,
+        profile: "bugs".to_owned(),
+        build: None,
     };
     let wrong = |what: &str| Failure::Usage(format!("bugs: {what}"));
     let mut words = words.iter();
@@ -263,6 +271,14 @@ fn wanted(words: &[&str]) -> Result<Wanted, Failure> {
             "--minutes" => {
                 let minutes = words.next().and_then(|word| word.parse().ok());
                 wanted.minutes = minutes.ok_or_else(|| wrong("--minutes takes a number"))?;
+            }
+            "--profile" => {
+                let profile = words.next().ok_or_else(|| wrong("--profile of what?"))?;
+                wanted.profile = (*profile).to_owned();
+            }
+            "--target" => {
+                let build = words.next().ok_or_else(|| wrong("--target of what?"))?;
+                wanted.build = Some(PathBuf::from(build));
             }
             "--no-report" => wanted.report = false,
             other if other.starts_with('-') => return Err(wrong(other)),

@@ -16,7 +16,7 @@ use rusqlite::Transaction;
 use syncline_core::{
     ConflictCause, ConflictInput, Decision, EntityRef, Notice, PendingMutation, Settled, decide,
 };
-use syncline_protocol::{Fields, RemoteState};
+use syncline_protocol::{Fields, Operation, RemoteState};
 
 /// What came of bringing a dirty entity and a remote state together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,7 @@ impl Applier<'_> {
         };
         if let Some(theirs) = way.theirs
             && must_stay_apart(&here.entries)
+            && !is_created_here(&here.entries)
         {
             return self.replay(&way, theirs, showed);
         }
@@ -341,6 +342,12 @@ pub(super) fn split_remote(
         }
         None => (None, Fields::new()),
     }
+}
+
+/// What was created on both sides is never laid over the other: the server would refuse the create for
+/// ever.
+fn is_created_here(entries: &[Entry]) -> bool {
+    (entries.first()).is_some_and(|entry| entry.op == Operation::Create)
 }
 
 /// Commands mean more than their fields, and a mutation of a group cannot become part of another.
