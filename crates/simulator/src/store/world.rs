@@ -480,6 +480,10 @@ impl World {
         };
         let answer = http::read(&message.request, message.wire_id, &response);
         let trust = match message.fault {
+            // A 410 says all by its status: it is believed whatever has become of its body.
+            Some(_) if matches!(answer.error(), Some(RemoteError::CursorGone { .. })) => {
+                Trust::Usual
+            }
             Some(fault) if spoiled && fault.is_nonsense() && http::is_error(&answer) => Trust::None,
             _ => Trust::Usual,
         };
