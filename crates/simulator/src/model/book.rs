@@ -194,6 +194,9 @@ impl File {
         let entity = &entry.entity;
         self.outbox.remove(&entry.seq);
         self.facts.push(Fact::Applied(entry.mutation.clone()));
+        if entry.op != Operation::Delete {
+            self.held.remove(entity);
+        }
         let of_another_copy = duplicate && entry.origin.is_some();
         if of_another_copy {
             self.known.remove(entity);
@@ -236,6 +239,10 @@ impl File {
         desk: &mut Desk<'_>,
     ) {
         let entity = &entry.entity;
+        if remote.is_some_and(|remote| remote.fields.is_some()) {
+            // The server has it after all.
+            self.held.remove(entity);
+        }
         self.refused(entry);
         let waiting = self.inbox.remove(entity).map(|change| state_of(&change));
         let newest = match (waiting, remote) {
