@@ -172,6 +172,7 @@ impl File {
         {
             *remote = None;
         }
+        let absent = self.edited_and_absent(&seen);
         let (mut gone, mut left) = (Vec::new(), 0);
         for id in self.rows.keys() {
             let ahead = self
@@ -195,7 +196,13 @@ impl File {
                 entity_type: TYPE.to_owned(),
                 rows: gone.len() as u64,
             });
+            for id in &absent {
+                if let Some(remote) = self.conflicts.get_mut(id) {
+                    *remote = None;
+                }
+            }
             self.held.extend(gone);
+            self.held.extend(absent);
             return;
         }
         summary.deletes += gone.len() as u64;
@@ -203,23 +210,21 @@ impl File {
             self.rows.remove(&id);
         }
         // What was edited here and is not there any more was deleted there.
-        let edited: BTreeSet<EntityId> = self
-            .outbox
-            .values()
-            .map(|entry| entry.entity.clone())
-            .collect();
-        for id in edited.difference(&seen).filter(|_| !reset) {
-            let on_server = |remote: &RemoteState| remote.fields.is_some();
-            let shown = self
-                .conflicts
-                .get(id)
-                .is_some_and(|one| one.as_ref().is_some_and(on_server));
-            let sent = self.of_entity(id).any(Entry::is_sent);
-            if shown || sent || matches!(self.base.get(id), Some(Some(_))) {
-                let change = deletion(id, pin);
-                self.change(&change, pin, &mut summary.notices, desk);
-            }
+        for id in absent.into_iter().filter(|_| !reset) {
+            self.change(&deletion(&id, pin), pin, &mut summary.notices, desk);
         }
+    }
+
+    /// What the server had once, is edited here, and was not met by a snapshot.
+    fn edited_and_absent(&self, seen: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
+        let edited = self.outbox.values().map(|entry| entry.entity.clone());
+        let absent = |id: &EntityId| {
+            let shown = self.conflicts.get(id).cloned().flatten();
+            let sent = self.of_entity(id).any(Entry::is_sent);
+            let had = matches!(self.base.get(id), Some(Some(_)));
+            !seen.contains(id) && (had || sent || shown.is_some_and(|one| one.fields.is_some()))
+        };
+        edited.filter(absent).collect()
     }
 
     /// Brings a dirty entity and a remote state together; false: a person has to decide.
