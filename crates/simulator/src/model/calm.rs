@@ -124,7 +124,7 @@ impl World {
             return Ok(true);
         }
         if process.machine.state() == State::BlockedAuth {
-            self.renew_token(process.file);
+            self.renew_token(at);
             self.feed(at, Input::Trigger(Reason::AuthRefreshed))?;
             return Ok(true);
         }

@@ -252,11 +252,10 @@ impl World {
             return Ok(());
         };
         process.refresh = false;
-        let file = process.file;
         let wanted = process.machine.state() == State::BlockedAuth;
         if new {
             if wanted {
-                self.renew_token(file);
+                self.renew_token(at);
             }
             return self.feed(at, Input::Credentials(Ok(())));
         }

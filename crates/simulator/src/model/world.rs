@@ -53,6 +53,8 @@ pub(crate) struct Process {
     pub(crate) ghosts: Vec<Asked>,
     /// Answers that were heard before.
     pub(crate) echoes: Vec<(RequestId, RemoteAnswer)>,
+    /// Whom the credentials in use name.
+    token: u8,
     /// New credentials are wanted.
     pub(crate) refresh: bool,
     pub(crate) doom: Option<Doom>,
@@ -68,8 +70,6 @@ pub(crate) struct World {
     pub(crate) backups: Vec<Option<File>>,
     /// Whom new credentials of each file name; older ones for somebody else are refused.
     pub(crate) accounts: Vec<u8>,
-    /// Whom the credentials in use name.
-    pub(crate) tokens: Vec<u8>,
     pub(crate) processes: Vec<Process>,
     pub(crate) server: Server,
     pub(crate) server_backup: Option<(Server, Vec<u32>)>,
@@ -128,7 +128,6 @@ impl World {
             ahead_ms: vec![0; count],
             backups: vec![None; count],
             accounts: vec![1; count],
-            tokens: vec![1; count],
             files,
             processes: Vec::new(),
             server: Server::default(),
@@ -168,6 +167,7 @@ impl World {
             asked: None,
             ghosts: Vec::new(),
             echoes: Vec::new(),
+            token: self.accounts.get(file).copied().unwrap_or(0),
             refresh: false,
             doom: None,
         }
@@ -192,17 +192,18 @@ impl World {
         let (file, ghosts) = (process.file, process.ghosts.clone());
         let mut process = self.process(file);
         process.ghosts = ghosts;
-        self.renew_token(file);
         if let Some(slot) = self.processes.get_mut(at) {
             *slot = process;
         }
         self.feed(at, Input::Trigger(Reason::AppStart))
     }
 
-    /// The newest credentials of a file are in use from here on.
-    pub(crate) fn renew_token(&mut self, file: usize) {
-        if let (Some(token), Some(account)) = (self.tokens.get_mut(file), self.accounts.get(file)) {
-            *token = *account;
+    /// The newest credentials are in use from here on.
+    pub(crate) fn renew_token(&mut self, at: usize) {
+        if let Some(process) = self.processes.get_mut(at)
+            && let Some(account) = self.accounts.get(process.file)
+        {
+            process.token = *account;
         }
     }
 
@@ -312,7 +313,7 @@ impl World {
                 self.requests += 1;
                 if let Some(process) = self.processes.get_mut(at) {
                     give_up(process);
-                    let subject = self.tokens.get(process.file).copied().unwrap_or(0);
+                    let subject = process.token;
                     process.asked = Some(Asked {
                         id,
                         request,
