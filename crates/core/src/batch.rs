@@ -51,6 +51,9 @@ pub struct BatchEntry {
     pub group: Option<String>,
     /// The installation that may have sent it before, when that was another one than this.
     pub origin: Option<ClientId>,
+    /// An earlier request may have carried it, from here or from another copy of the file.
+    #[serde(default, skip_serializing_if = "crate::trace::is_default")]
+    pub again: bool,
     /// The mutation as JSON, byte for byte as it is sent.
     pub frozen: String,
 }

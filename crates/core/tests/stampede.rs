@@ -273,6 +273,7 @@ fn entry(nth: i64) -> BatchEntry {
         attempts: 0,
         group: None,
         origin: None,
+        again: false,
         frozen: String::new(),
     }
 }

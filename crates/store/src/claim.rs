@@ -415,6 +415,7 @@ impl<'a> Claimer<'a> {
             attempts: entry.attempts,
             group: entry.group.clone(),
             origin: entry.origin_client.clone().map(ClientId::new),
+            again: entry.is_sent(),
             frozen: send.frozen,
         });
         Ok(())

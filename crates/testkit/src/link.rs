@@ -45,6 +45,8 @@ pub(crate) struct Link {
     pub(crate) traffic: Traffic,
     /// A push whose mutations mention this text is answered 500 as a whole.
     pub(crate) poison: Option<String>,
+    /// A push whose mutations mention this text is answered 413 by somebody on the way.
+    pub(crate) too_large: Option<String>,
     /// A push whose mutations mention this text is never answered.
     pub(crate) hang: Option<String>,
     /// Every push: operation and entity of each of its mutations.
@@ -97,6 +99,9 @@ impl Link {
         }
         if mentions(request, self.poison.as_deref()) {
             return failed(status_error(500, None, "internal error"));
+        }
+        if mentions(request, self.too_large.as_deref()) {
+            return failed(status_error(413, None, "too large"));
         }
         match self.faults.pop_front() {
             None => Delivery::Answer(self.exchange(request, server, now)),

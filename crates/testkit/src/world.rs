@@ -235,6 +235,11 @@ impl World {
         self.get(name).link.poison = Some(text.to_owned());
     }
 
+    /// Every push that contains `text` is answered 413, until another text, or none, is named.
+    pub fn too_large(&mut self, name: &str, text: Option<&str>) {
+        self.get(name).link.too_large = text.map(str::to_owned);
+    }
+
     /// Every push that contains `text` is never answered, though the server is there.
     pub fn hang(&mut self, name: &str, text: &str) {
         self.get(name).link.hang = Some(text.to_owned());

@@ -105,6 +105,71 @@ fn a_batch_that_is_too_large_is_halved_and_only_what_is_too_large_alone_fails() 
     assert_eq!(world.rows("Alice", code), ["too-large"]);
 }
 
+/// A write that the server has taken, though it was not heard; sent again, it meets somebody on the way
+/// who finds it too large.
+fn taken_and_then_too_large() -> World {
+    let mut world = world(1);
+    world.fault("Alice", Fault::LoseAnswer);
+    world.sync("Alice");
+    assert_eq!(world.on_server("task").len(), 1);
+    world.too_large("Alice", Some("t0"));
+    world.run_until_quiet();
+    world.too_large("Alice", None);
+    world
+}
+
+fn seq(world: &mut World) -> i64 {
+    let sql = "SELECT max(seq) FROM syncline_outbox";
+    world.rows("Alice", sql)[0].parse().unwrap()
+}
+
+/// E1: what may have taken effect keeps its key, and a person who has it sent again doubles nothing.
+#[test]
+fn what_may_have_been_done_keeps_its_key_when_it_is_found_too_large() {
+    let mut world = taken_and_then_too_large();
+    let status = world.status("Alice");
+    assert_eq!((status.outbox["dead"], status.outbox["failed"]), (1, 0));
+    let sql = "SELECT (mutation = idempotency_key) || '|' || json_extract(last_error, '$.code') FROM syncline_outbox";
+    assert_eq!(world.rows("Alice", sql), ["1|too-large"]);
+    let (seq, now) = (seq(&mut world), world.now());
+    world.get("Alice").engine().store().retry(seq, now).unwrap();
+    world.run_until_quiet();
+    world.assert_equals_server("Alice");
+    let sql = "SELECT kind || '|' || json_extract(detail, '$.duplicate') FROM syncline_log ORDER BY id DESC LIMIT 1";
+    assert_eq!(world.rows("Alice", sql), ["applied|1"]);
+}
+
+/// E5: neither is it given up before the server has said what became of its key.
+#[test]
+fn what_may_have_been_done_is_asked_about_before_it_is_given_up() {
+    let mut world = taken_and_then_too_large();
+    let (seq, now) = (seq(&mut world), world.now());
+    let discarded = world
+        .get("Alice")
+        .engine()
+        .store()
+        .discard(seq, now)
+        .unwrap();
+    assert_eq!(discarded.cancelling, [seq]);
+    world.run_until_quiet();
+    world.assert_equals_server("Alice");
+    assert_eq!(world.on_server("task").len(), 1, "it was done before");
+    let told = |notice: &Notice| matches!(notice, Notice::CancelledTooLate { .. });
+    assert!(world.get("Alice").notices.iter().any(told));
+}
+
+/// Only what was in no request before is known not to have been done.
+#[test]
+fn what_every_request_was_too_large_for_is_refused_and_can_be_edited() {
+    let mut world = world(2);
+    world.too_large("Alice", Some("t"));
+    world.run_until_quiet();
+    let status = world.status("Alice");
+    assert_eq!((status.outbox["failed"], status.outbox["dead"]), (2, 0));
+    let sql = "SELECT count(*) FROM syncline_outbox WHERE frozen IS NULL";
+    assert_eq!(world.rows("Alice", sql), ["2"]);
+}
+
 #[test]
 fn waits_grow_and_the_budget_of_retries_bounds_them_all() {
     let mut world = World::new(SCHEMA);

@@ -190,6 +190,7 @@ impl Machine {
             }
         } else if !self.may_ask(batch.bytes) {
             self.pusher.then = Then::UsedUp;
+            self.pusher.suspects.turned_away(&batch);
             let bookings = not_sent(&batch);
             let token = None;
             out.store(StoreWork::Book { bookings, token });
@@ -205,8 +206,9 @@ impl Machine {
         }
     }
 
-    fn send(&mut self, batch: Batch, more: bool, out: &mut Effects) {
+    fn send(&mut self, mut batch: Batch, more: bool, out: &mut Effects) {
         self.cycle.progress = true;
+        self.pusher.suspects.note_sent(&mut batch);
         self.pusher.batch = batch.clone();
         self.pusher.more = more;
         self.ask(
@@ -286,7 +288,10 @@ impl Machine {
             {
                 self.send(next, more, out);
             }
-            Some((next, _)) => bookings.extend(not_sent(&next)),
+            Some((next, _)) => {
+                self.pusher.suspects.turned_away(&next);
+                bookings.extend(not_sent(&next));
+            }
             None => {}
         }
         out.store(StoreWork::Book { bookings, token });
@@ -388,7 +393,10 @@ impl Machine {
             counted: Counted::No,
             error: MutationError::new("not-answered", detail),
         });
-        bookings.extend(next.iter().flat_map(|(next, _)| not_sent(next)));
+        if let Some((next, _)) = next {
+            self.pusher.suspects.turned_away(&next);
+            bookings.extend(not_sent(&next));
+        }
         out.store(StoreWork::Book {
             bookings,
             token: None,

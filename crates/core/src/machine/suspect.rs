@@ -30,6 +30,9 @@ pub(super) struct Suspects {
     suspects: BTreeMap<MutationId, Suspect>,
     /// Entries that failed alone: they are only sent alone.
     alone: BTreeSet<MutationId>,
+    /// Entries that were in no request but such as were turned away unread.
+    #[serde(default)]
+    unread: BTreeSet<MutationId>,
     /// Failures of entries alone that nobody can be blamed for, since the last answered push.
     unexplained: u32,
     /// Pushes that were not answered at all since the last that was.
@@ -82,6 +85,21 @@ impl Suspects {
     pub(super) fn clear(&mut self, mutation: &MutationId) {
         self.suspects.remove(mutation);
         self.alone.remove(mutation);
+        self.unread.remove(mutation);
+    }
+
+    /// Corrects what the store cannot know: which entries every earlier request was turned away with.
+    pub(super) fn note_sent(&mut self, batch: &mut Batch) {
+        for entry in &mut batch.entries {
+            entry.again &= !self.unread.remove(&entry.mutation);
+        }
+    }
+
+    /// The request was turned away unread, or never sent: what was in no other has not been done.
+    pub(super) fn turned_away(&mut self, batch: &Batch) {
+        let first = batch.entries.iter().filter(|entry| !entry.again);
+        self.unread
+            .extend(first.map(|entry| entry.mutation.clone()));
     }
 
     fn suspect(&mut self, entry: &BatchEntry, now: Now) -> &mut Suspect {
@@ -106,12 +124,13 @@ impl Machine {
         let suspicious = self.is_batch_suspect(&error);
         let too_large = matches!(error, RemoteError::TooLarge { .. });
         let whole_group = is_one_group(batch);
+        if too_large || matches!(error, RemoteError::Auth { .. } | RemoteError::Forked { .. }) {
+            self.pusher.suspects.turned_away(batch);
+        }
         match batch.entries.as_slice() {
             [_, ..] if too_large && (batch.entries.len() == 1 || whole_group) => {
                 self.pusher.then = Then::ClaimMore;
-                return release(batch, |_| {
-                    Verdict::Failed(MutationError::new("too-large", error.to_string()))
-                });
+                return self.refuse_size(batch, &error);
             }
             [_, ..] if suspicious && (batch.entries.len() == 1 || whole_group) => {
                 return self.judge_alone(batch, &error, now);
@@ -142,6 +161,23 @@ impl Machine {
             after_ms: 0,
             counted: Counted::No,
             error: MutationError::new("not-answered", error.to_string()),
+        })
+    }
+
+    /// What is too large is refused, unless an earlier request may have brought it about (E1): that
+    /// keeps its key and its bytes, and a person decides.
+    fn refuse_size(&mut self, batch: &Batch, error: &RemoteError) -> Vec<Booking> {
+        for entry in &batch.entries {
+            self.pusher.suspects.clear(&entry.mutation);
+        }
+        if batch.entries.iter().any(|entry| entry.again) {
+            let why = format!("{error}; an earlier request may have brought it about");
+            return release(batch, |_| {
+                Verdict::Dead(MutationError::new("too-large", why.clone()))
+            });
+        }
+        release(batch, |_| {
+            Verdict::Failed(MutationError::new("too-large", error.to_string()))
         })
     }
 

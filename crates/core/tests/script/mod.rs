@@ -383,6 +383,7 @@ fn entry(seq: i64) -> BatchEntry {
         attempts: 0,
         group: None,
         origin: None,
+        again: false,
         frozen: "{}".to_owned(),
     }
 }

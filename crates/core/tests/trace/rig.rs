@@ -219,6 +219,7 @@ impl Rig {
             attempts: u32::try_from(self.one_of(3)).unwrap(),
             group: (self.one_of(5) == 0).then(|| text("group")),
             origin: (self.one_of(5) == 0).then(|| ClientId::new("origin")),
+            again: seq % 2 == 0,
             frozen: format!("{{\"title\":\"{SECRET} {seq}\"}}"),
         }
     }

@@ -51,6 +51,7 @@ pub(crate) async fn push(
         attempts: 0,
         group: None,
         origin: None,
+        again: false,
         frozen: (*frozen).to_owned(),
     });
     let request = RemoteRequest::Push {

@@ -343,6 +343,7 @@ impl Claimer<'_, '_> {
         let Some(entry) = self.file.outbox.get_mut(&send.seq) else {
             return;
         };
+        let again = entry.is_sent();
         if let Some(intent) = send.intent {
             entry.fields = intent.fields;
         }
@@ -362,6 +363,7 @@ impl Claimer<'_, '_> {
             attempts: entry.attempts,
             group: entry.group.clone(),
             origin: entry.origin.clone(),
+            again,
             frozen: send.frozen,
         });
     }

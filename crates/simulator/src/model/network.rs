@@ -4,7 +4,6 @@ use super::plan::Fate;
 use super::server::{Push, Refused, Sent};
 use super::world::{Asked, World, remember};
 use crate::level::Broken;
-use std::collections::BTreeSet;
 use std::time::Duration;
 use syncline_core::{Batch, Input, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
 use syncline_protocol::{
@@ -22,11 +21,6 @@ impl World {
             return Ok(());
         };
         let (id, request) = (asked.id, &asked.request);
-        // A server that has taken a mutation does not find it too large when it comes again.
-        let fate = match fate {
-            Fate::TooLarge if self.server.knows_any(request_keys(request)) => Fate::Lost,
-            fate => fate,
-        };
         if fate != Fate::Answered {
             self.played.fault(name(fate));
         }
@@ -154,15 +148,6 @@ impl World {
             limits: Limits::default(),
             key_retention_ms: 0,
         }
-    }
-}
-
-fn request_keys(request: &RemoteRequest) -> BTreeSet<IdempotencyKey> {
-    match request {
-        RemoteRequest::Push { batch, .. } => {
-            batch.entries.iter().map(|one| one.key.clone()).collect()
-        }
-        _ => BTreeSet::new(),
     }
 }
 

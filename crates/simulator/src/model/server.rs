@@ -386,11 +386,6 @@ impl Server {
         }
     }
 
-    /// Whether any of the keys was seen, whoever sent it.
-    pub(crate) fn knows_any(&self, keys: BTreeSet<IdempotencyKey>) -> bool {
-        self.keys.keys().any(|(_, key)| keys.contains(key))
-    }
-
     /// Makes a key never take effect, or says what became of it.
     pub(crate) fn cancel(&mut self, client: &ClientId, key: &IdempotencyKey) -> PushResult {
         let name = (client.clone(), key.clone());

@@ -5,7 +5,6 @@ use super::check;
 use super::world::{Place, Trust, World, unix_ms};
 use crate::level::Broken;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use syncline::Input;
 use syncline_core::RemoteRequest;
 use syncline_server::Response;
@@ -96,19 +95,5 @@ impl World {
             }
             (Err(broken), _) | (_, Err(broken)) => self.breaks(broken),
         }
-    }
-}
-
-/// Whether a push has something in it that may have reached the server before.
-pub(super) fn was_sent(
-    sent: &BTreeMap<(usize, String), String>,
-    device: usize,
-    request: &RemoteRequest,
-) -> bool {
-    match request {
-        RemoteRequest::Push { batch, .. } => {
-            (batch.entries.iter()).any(|entry| sent.contains_key(&(device, entry.key.to_string())))
-        }
-        _ => false,
     }
 }

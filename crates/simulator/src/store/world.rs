@@ -8,7 +8,6 @@ use super::http;
 use super::scenario::{Setup, StorageKind};
 use super::schema::{self, Templates};
 use super::server::{self, Backup, Server, StorageFault};
-use super::watch::was_sent;
 use super::words::{input_kind, short, storage_fault};
 use crate::level::{Broken, Played, Trace};
 use crate::reference::ledger::Ledger;
@@ -307,12 +306,7 @@ impl World {
         let latency_ms = self.setup.latency_ms;
         let device = &mut self.devices[place.device];
         let wire = http::request(&request, wire_id, &device.token);
-        let mut fault = device.faults.pop_front();
-        if fault == Some(NetFault::Status413) && was_sent(&self.sent, place.device, &request) {
-            // Known and open: what may have been done is then called refused, and a person who has it
-            // sent again doubles it.
-            fault = None;
-        }
+        let fault = device.faults.pop_front();
         let online = device.online;
         let way = plan(fault, device.latency(latency_ms));
         if let Some(running) = device.processes[place.process].as_mut() {

@@ -170,6 +170,7 @@ impl Redact for BatchEntry {
             attempts,
             group,
             origin,
+            again,
             frozen,
         } = self;
         Self {
@@ -181,6 +182,7 @@ impl Redact for BatchEntry {
             attempts: *attempts,
             group: group.as_ref().map(|group| by.text(group)),
             origin: origin.clone(),
+            again: *again,
             frozen: by.text(frozen),
         }
     }
