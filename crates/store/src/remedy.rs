@@ -349,6 +349,9 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
     let mut wanted = captured::base_of(tx, names.0, names.1)?.into_fields();
     for entry in &rest {
         let payload = captured::fields_of_mutation(tx, entry.seq)?;
+        if entry.op == Operation::Create && wanted.is_some() {
+            edit_instead(applier, entry)?;
+        }
         wanted = after_mutation(wanted, entry.op, payload);
     }
     // Until the outcome of what may have been sent is known, remote changes wait (E5).
@@ -382,6 +385,18 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
             violation::open_pushed(applier, entity_type, entity, &newest.state, &written)
         }
     }
+}
+
+/// What the delete before it is discarded of creates nothing: it writes what is there.
+fn edit_instead(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    if entry.is_sent() || entry.command.is_some() {
+        return Ok(());
+    }
+    applier
+        .tx
+        .prepare_cached("UPDATE syncline_outbox SET op = 'update' WHERE seq = ?1")?
+        .execute([entry.seq])?;
+    Ok(())
 }
 
 fn write_back(

@@ -184,3 +184,43 @@ fn what_may_have_been_sent_is_not_edited() {
         ["parent"]
     );
 }
+
+/// Deleted and made again: without the delete, the making is an edit of what was there.
+#[test]
+fn a_create_whose_delete_is_discarded_becomes_an_edit() {
+    let again = "DELETE FROM task; INSERT INTO task VALUES ('a', NULL, 'two')";
+    let made = "INSERT INTO task VALUES ('a', NULL, 'one')";
+    let edited = "UPDATE task SET title = 'uno'";
+    for (synced, before) in [(made, ""), (made, edited), ("", made)] {
+        let mut world = one_device();
+        world.sql("Alice", synced);
+        world.run_until_quiet();
+        world.offline("Alice");
+        world.sql("Alice", &format!("{before}; {again}"));
+        discard_delete(&mut world);
+        let ops = "SELECT group_concat(op, ' ' ORDER BY seq) FROM syncline_outbox";
+        let last = world.rows("Alice", ops).remove(0);
+        assert!(last.ends_with("update"), "{synced} {before}: {last}");
+        assert_eq!(world.rows("Alice", "SELECT title FROM task"), ["two"]);
+        world.online("Alice");
+        world.run_until_quiet();
+        world.assert_converged();
+        let conflicts = "SELECT count(*) FROM syncline_conflict";
+        assert_eq!(world.rows("Alice", conflicts), ["0"]);
+        assert_eq!(world.rows("Alice", "SELECT title FROM task"), ["two"]);
+        let pushed = world.batches("Alice").concat().len();
+        assert_eq!(pushed, 1 + usize::from(!synced.is_empty()), "{before}");
+    }
+}
+
+fn discard_delete(world: &mut World) {
+    let delete = "SELECT seq FROM syncline_outbox WHERE op = 'delete'";
+    let delete = world.rows("Alice", delete)[0].parse().unwrap();
+    let now = world.now();
+    world
+        .get("Alice")
+        .engine()
+        .store()
+        .discard(delete, now)
+        .unwrap();
+}
