@@ -11,6 +11,7 @@ use crate::row::{self, Written};
 use crate::state;
 use crate::steady::Times;
 use crate::store::{EntityTypes, RegisteredType};
+use crate::sweep;
 use crate::unknown;
 use crate::vacate::{self, Vacated};
 use rusqlite::Transaction;
@@ -115,6 +116,9 @@ impl Applier<'_> {
         };
         if let Some(why) = unstorable(change) {
             return self.park(scope, change, WaitsFor::Valid, &why);
+        }
+        if plan == ChangePlan::Resolve && sweep::is_about_nothing(self.tx, &entity, change)? {
+            plan = ChangePlan::Skip;
         }
         if plan == ChangePlan::Resolve {
             match rekey::make_room(self, entity_type, &entity, upserted(change))? {

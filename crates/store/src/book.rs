@@ -4,6 +4,7 @@ use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, CapturedError};
 use crate::conflict::{Reconciled, natural, violation};
 use crate::error::{StoreError, to_json};
+use crate::held;
 use crate::inbox;
 use crate::journal::{self, Confirmed};
 use crate::meta;
@@ -335,6 +336,9 @@ fn book_applied(
         entity_id: names.1.to_owned(),
         ..entry.clone()
     };
+    if entry.op != Operation::Delete {
+        held::release(tx, entity)?;
+    }
     let base = captured::base_of(tx, names.0, names.1)?;
     journal::note(tx, entry, payload.as_ref(), &base, applier.times)?;
     outbox::settle(tx, entry, "applied", &detail, applier.now)?;
@@ -468,6 +472,10 @@ fn book_conflict(
     )?
     .execute([entry.seq])?;
     refused(applier, entry)?;
+    if remote.is_some_and(|remote| remote.fields.is_some()) {
+        // The server has it after all (I3).
+        held::release(tx, entity)?;
+    }
     if entry.op == Operation::Create && reason == ConflictReason::Exists {
         let theirs = remote.and_then(|remote| remote.fields.as_ref());
         match rekey::taken(applier, entry, entity, theirs)? {

@@ -37,6 +37,11 @@ pub(crate) fn known(
         .optional()?)
 }
 
+/// The version of a deletion that is only known by the entity's absence from a snapshot.
+pub(crate) fn nameless() -> ServerVersion {
+    ServerVersion::new("")
+}
+
 pub(crate) fn set_known(
     conn: &Connection,
     entity: &EntityRef,
@@ -44,6 +49,10 @@ pub(crate) fn set_known(
     position: i64,
     deleted: bool,
 ) -> Result<(), StoreError> {
+    if *version == nameless() {
+        // Nothing to base a write on.
+        return forget_known(conn, entity);
+    }
     conn.prepare_cached(
         "INSERT INTO syncline_entity_state (entity_type, entity_id, version, position, deleted)
          VALUES (?1, ?2, ?3, ?4, ?5)

@@ -3,10 +3,12 @@
 //! Marks are kept only when the tables were not empty before. Rows with unsettled mutations, with
 //! something waiting, or pushed since the snapshot began are spared. Removing all rows of a type,
 //! or very many, or any after the server's history changed, is not done but told (I3): an empty,
-//! reset or shrunken feed never means "delete all". Rows of tables attached with *adopt* that the server lacks are recorded as creates.
+//! reset or shrunken feed never means "delete all". What was edited here and not met was deleted there,
+//! like a pulled deletion, and so was what waits in the inbox or is the server's side of a conflict. Rows of tables attached with *adopt* that the server lacks are recorded as creates.
 
 use crate::apply::Applier;
-use crate::captured;
+use crate::captured::{self, BaseState};
+use crate::conflict::record;
 use crate::error::StoreError;
 use crate::held;
 use crate::meta;
@@ -19,7 +21,7 @@ use crate::store::{EntityTypes, RegisteredType};
 use crate::unknown;
 use rusqlite::{Transaction, params};
 use syncline_core::{EntityRef, Notice, Now, PageSummary, WaitsFor};
-use syncline_protocol::{Change, EntityId, EntityType, Fields, Operation, Scope};
+use syncline_protocol::{Change, ChangeKind, EntityId, EntityType, Fields, Operation, Scope};
 
 /// More rows of a type than this, and more than the server still has, are not removed unasked.
 const SWEEP_FREELY: usize = 100;
@@ -66,7 +68,7 @@ pub(crate) fn finish(
     let types = applier.types;
     if sweeping {
         for entity_type in types.iter() {
-            sweep_type(applier, entity_type, summary)?;
+            sweep_type(applier, entity_type, scope, summary)?;
         }
     }
     if recover::under_way(applier.tx)?.is_some() {
@@ -92,10 +94,11 @@ pub(crate) fn finish(
 fn sweep_type(
     applier: &mut Applier<'_>,
     entity_type: &RegisteredType,
+    scope: &Scope,
     summary: &mut PageSummary,
 ) -> Result<(), StoreError> {
     let tx = applier.tx;
-    let (mut confirmed, mut gone) = (0, Vec::new());
+    let (mut confirmed, mut gone, mut edited) = (0, Vec::new(), Vec::new());
     let reset = meta::get::<i64>(tx, meta::key::RESET)?.is_some();
     let pinned = applier.newest;
     row::for_each(tx, &entity_type.table, |id, fields| {
@@ -104,11 +107,13 @@ fn sweep_type(
             Standing::Confirmed => confirmed += 1,
             // Edits of a row that the server lost mean nothing without the row.
             Standing::Spared
-                if reset
-                    && !is_seen(tx, &entity_type.name, &id)?
+                if !is_seen(tx, &entity_type.name, &id)?
                     && held::only_updated(tx, &entity_type.name, &id)? =>
             {
-                gone.push((id, fields));
+                match reset {
+                    true => gone.push((id, fields)),
+                    false => edited.push(id),
+                }
             }
             Standing::Spared => {}
             Standing::Gone => gone.push((id, fields)),
@@ -134,23 +139,115 @@ fn sweep_type(
         return Ok(());
     }
     // What was just pushed from here says nothing about what the server had before.
-    let too_many = reset || is_too_many(gone.len(), confirmed);
-    if !gone.is_empty() && too_many {
-        let count = gone.len() as u64;
-        held::hold(tx, &entity_type.name, gone.iter().map(|(id, _)| id))?;
-        let name = entity_type.name.clone();
-        applier.notices.push(Notice::SweepHeld {
-            entity_type: name,
-            rows: count,
-        });
-        return Ok(());
+    let count = gone.len() + edited.len();
+    if count > 0 && (reset || is_too_many(count, confirmed)) {
+        let ids = gone.iter().map(|(id, _)| id).chain(&edited);
+        return hold(applier, entity_type, ids);
     }
     held::hold(tx, &entity_type.name, std::iter::empty())?;
     for (id, fields) in &gone {
         remove(applier, entity_type, id, fields)?;
         summary.deletes += 1;
     }
+    delete_absent(applier, entity_type, scope, summary)
+}
+
+/// What is to go waits for a person; what an open conflict shows of the server is out of date.
+fn hold<'a>(
+    applier: &mut Applier<'_>,
+    entity_type: &RegisteredType,
+    ids: impl Iterator<Item = &'a EntityId> + Clone,
+) -> Result<(), StoreError> {
+    let tx = applier.tx;
+    held::hold(tx, &entity_type.name, ids.clone())?;
+    applier.notices.push(Notice::SweepHeld {
+        entity_type: entity_type.name.clone(),
+        rows: ids.count() as u64,
+    });
+    for entity in absent(tx, entity_type, applier.newest)? {
+        record::lost_remote(tx, &entity)?;
+    }
     Ok(())
+}
+
+/// What has more than a row here is deleted as if the feed had said so, at the snapshot's position.
+fn delete_absent(
+    applier: &mut Applier<'_>,
+    entity_type: &RegisteredType,
+    scope: &Scope,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    let pinned = applier.newest;
+    let plain = std::mem::replace(&mut applier.plain, false);
+    for entity in absent(applier.tx, entity_type, pinned)? {
+        let deletion = Change {
+            entity_type: entity.entity_type,
+            id: entity.id,
+            kind: ChangeKind::Delete,
+            version: state::nameless(),
+            position: pinned,
+            key: None,
+        };
+        applier.change(scope, &deletion)?.count(summary);
+    }
+    applier.plain = plain;
+    Ok(())
+}
+
+/// What the server had, as far as is known here, and the snapshot lacks, where that is not just a row
+/// of the table: it has unsettled mutations, an open conflict, or something waiting.
+fn absent(
+    tx: &Transaction<'_>,
+    entity_type: &RegisteredType,
+    pinned: i64,
+) -> Result<Vec<EntityRef>, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT entity_id FROM syncline_outbox WHERE entity_type = ?1
+          UNION SELECT entity_id FROM syncline_conflict WHERE entity_type = ?1 AND resolved_at IS NULL
+          UNION SELECT entity_id FROM syncline_inbox
+                 WHERE entity_type = ?1 AND fields IS NOT NULL AND position <= ?2
+         EXCEPT SELECT entity_id FROM syncline_seen WHERE entity_type = ?1
+         EXCEPT SELECT entity_id FROM syncline_inbox WHERE entity_type = ?1 AND waits_for = 'valid'
+          ORDER BY entity_id",
+    )?;
+    let ids = statement.query_map(params![entity_type.name, pinned], |row| {
+        row.get::<_, String>(0)
+    })?;
+    let mut found = Vec::new();
+    for id in ids {
+        let Ok(id) = EntityId::parse(id?) else {
+            continue;
+        };
+        let entity = EntityRef {
+            entity_type: entity_type.entity_type(),
+            id,
+        };
+        if was_there(tx, &entity)? {
+            found.push(entity);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a deletion that was only inferred is about what the server never had: its create was under
+/// way then, and refused since.
+pub(crate) fn is_about_nothing(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+    change: &Change,
+) -> Result<bool, StoreError> {
+    Ok(change.version == state::nameless() && !was_there(tx, entity)?)
+}
+
+/// Whether the server is known to have had it, or may have it by now.
+fn was_there(tx: &Transaction<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
+    let view = state::view(tx, entity)?;
+    if view.sent || view.waiting.is_some() || record::shows_remote(tx, entity)? {
+        return Ok(true);
+    }
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let base = captured::base_of(tx, names.0, names.1)?;
+    Ok(matches!(base, BaseState::Present(_)))
 }
 
 /// Removes a clean row of which the server knows nothing.

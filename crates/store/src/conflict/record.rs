@@ -3,6 +3,7 @@
 use super::undo::Undo;
 use crate::error::{StoreError, json, to_json};
 use crate::settings::Retention;
+use crate::state;
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -272,6 +273,34 @@ pub(crate) fn open_of(conn: &Connection, entity: &EntityRef) -> Result<Option<Re
         [entity.entity_type.as_str(), entity.id.as_str()],
     )?;
     Ok(found.into_iter().next())
+}
+
+/// Whether an open conflict of the entity shows it alive on the server.
+pub(crate) fn shows_remote(conn: &Connection, entity: &EntityRef) -> Result<bool, StoreError> {
+    let open = open_of(conn, entity)?;
+    let remote = open.and_then(|open| open.showed.remote);
+    Ok(remote.is_some_and(|remote| remote.fields.is_some()))
+}
+
+/// The server does not have it any more: what an open conflict shows of it is out of date.
+pub(crate) fn lost_remote(conn: &Connection, entity: &EntityRef) -> Result<(), StoreError> {
+    let Some(mut open) = open_of(conn, entity)? else {
+        return Ok(());
+    };
+    if let Some(remote) = open
+        .showed
+        .remote
+        .as_mut()
+        .filter(|one| one.fields.is_some())
+    {
+        remote.fields = None;
+        remote.version = state::nameless();
+        conn.prepare_cached(
+            "UPDATE syncline_conflict SET remote = NULL, error = ?2 WHERE id = ?1",
+        )?
+        .execute(params![open.id, to_json(&open.showed)])?;
+    }
+    Ok(())
 }
 
 fn text(fields: Option<&Fields>) -> Option<String> {

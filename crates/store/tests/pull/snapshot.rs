@@ -1,8 +1,11 @@
 //! Mark and sweep: what a snapshot does to rows that it lacks, and what people decide about them.
 
 use crate::support::{Device, NOW, text, upsert};
-use syncline_core::{Notice, PageChange, StoreAnswer, StoreWork};
-use syncline_protocol::{Change, PagePhase};
+use syncline_core::{
+    Booking, Counted, MutationError, Notice, PageChange, StoreAnswer, StoreWork, Verdict,
+};
+use syncline_protocol::{Change, ConflictReason, PagePhase, RemoteState, Value};
+use syncline_store::conflict::Choice;
 
 const SCHEMA: &str =
     "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT, place INTEGER UNIQUE);";
@@ -182,4 +185,180 @@ fn nothing_of_another_history_is_used_any_more() {
         ),
         "one reset per change"
     );
+}
+
+/// The cursor has expired, the history is the same.
+fn expired(device: &mut Device) {
+    device
+        .store
+        .perform(&StoreWork::ForgetCursor(crate::support::scope()), NOW);
+    device.start_again();
+}
+
+/// P5: a row that was edited here and deleted there, in a part of the feed that is gone, leaves.
+#[test]
+fn an_edited_row_that_a_snapshot_lacks_was_deleted() {
+    let mut device = with_tasks(4);
+    device.sql("UPDATE task SET title = 'oat milk' WHERE id = 't1'");
+    expired(&mut device);
+    device.snapshot(5, vec![task(0), task(2), task(3)]);
+    assert_eq!(
+        device.rows("SELECT id FROM task ORDER BY id"),
+        ["t0", "t2", "t3"]
+    );
+    assert_eq!(device.rows("SELECT count(*) FROM syncline_outbox"), ["0"]);
+    let sql = "SELECT entity_id, resolution, local ->> 'title' FROM syncline_conflict";
+    assert_eq!(device.rows(sql), ["t1|field-merge|oat milk"]);
+}
+
+/// The same while a refused edit waits for a person, who then gives it up.
+#[test]
+fn a_refused_edit_of_a_row_that_a_snapshot_lacks_leaves_no_row_behind() {
+    let mut device = with_tasks(4);
+    device.sql(
+        "UPDATE task SET title = 'oat milk' WHERE id = 't1';
+         UPDATE syncline_outbox SET frozen = '{}', idempotency_key = 'k', state = 'dead'",
+    );
+    expired(&mut device);
+    device.snapshot(5, vec![task(0), task(2), task(3)]);
+    assert_eq!(device.inbox(), ["task|t1|answer"], "it may have been sent");
+    let seq: i64 = device.rows("SELECT seq FROM syncline_outbox")[0]
+        .parse()
+        .unwrap();
+    device.sql("UPDATE syncline_outbox SET frozen = NULL, state = 'failed'");
+    device.store.discard(seq, NOW).unwrap();
+    assert_eq!(
+        device.rows("SELECT id FROM task ORDER BY id"),
+        ["t0", "t2", "t3"]
+    );
+    assert_eq!(device.inbox(), Vec::<String>::new());
+}
+
+/// What waits for its parent, and is gone before that comes, does not appear with it.
+#[test]
+fn what_waits_and_is_in_no_snapshot_any_more_is_forgotten() {
+    let mut device = with_tasks(3);
+    // Its place is another row's.
+    let fields = [("title", "bread".into()), ("place", 2.into())];
+    device.feed(2, vec![upsert("task", text("t9"), 2, &fields)]);
+    assert_eq!(device.inbox(), ["task|t9|constraint"]);
+    expired(&mut device);
+    device.snapshot(5, vec![task(0), task(1)]);
+    assert_eq!(device.inbox(), Vec::<String>::new());
+    assert_eq!(device.rows("SELECT id FROM task ORDER BY id"), ["t0", "t1"]);
+}
+
+/// I3: an answer to a push shows the row alive, so nobody is to be asked about it any more.
+#[test]
+fn a_held_row_that_a_refused_push_shows_is_held_no_longer() {
+    let mut device = with_tasks(3);
+    lost(&mut device);
+    device.sql("DELETE FROM task WHERE id = 't1'; INSERT INTO task VALUES ('t1', 'soy milk', 1)");
+    assert_eq!(device.claimed(), ["task/t1", "task/t1"]);
+    let seqs: Vec<i64> = device
+        .rows("SELECT seq FROM syncline_outbox ORDER BY seq")
+        .iter()
+        .map(|seq| seq.parse().unwrap())
+        .collect();
+    let fields = [("title", "bread".into()), ("place", 1.into())];
+    let remote = RemoteState {
+        version: "3".into(),
+        position: 3,
+        fields: Some(
+            fields
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Value::clone(value)))
+                .collect(),
+        ),
+    };
+    let verdicts = [
+        Verdict::Conflict {
+            reason: ConflictReason::Stale,
+            remote: Some(remote),
+        },
+        Verdict::Later {
+            after_ms: 0,
+            counted: Counted::No,
+            error: MutationError::new("skipped", ""),
+        },
+    ];
+    let bookings = seqs.iter().zip(verdicts);
+    let bookings = bookings.map(|(seq, verdict)| Booking { seq: *seq, verdict });
+    let work = StoreWork::Book {
+        bookings: bookings.collect(),
+        token: None,
+    };
+    device.store.perform(&work, NOW);
+    assert_eq!(held(&device), Some(1), "only t2");
+    device.store.confirm_sweep("task", NOW).unwrap();
+    assert_eq!(device.rows("SELECT id FROM task ORDER BY id"), ["t0", "t1"]);
+}
+
+/// I3 for rows that were edited: as many of them as all are not removed unasked either.
+#[test]
+fn edited_rows_that_a_snapshot_lacks_count_among_those_that_are_held() {
+    let mut device = with_tasks(3);
+    device.sql("UPDATE task SET title = 'oat milk'");
+    expired(&mut device);
+    device.snapshot(5, vec![]);
+    assert_eq!(held(&device), Some(3));
+    assert_eq!(device.rows("SELECT count(*) FROM task"), ["3"]);
+}
+
+/// A conflict that waits for a person shows what the server has, and that is nothing any more.
+#[test]
+fn theirs_in_a_conflict_about_a_row_that_a_snapshot_lacks_is_no_row() {
+    for rows in [vec![], vec![task(0), task(2), task(3)]] {
+        let mut device = with_tasks(4);
+        device.sql(
+            "UPDATE syncline_entity_type SET conflict_rules = '{\"policy\":\"manual\"}';
+             UPDATE task SET title = 'oat milk' WHERE id = 't1'",
+        );
+        device.restart();
+        let fields = [("title", "soy milk".into()), ("place", 1.into())];
+        device.feed(2, vec![upsert("task", text("t1"), 2, &fields)]);
+        let open = "SELECT id FROM syncline_conflict WHERE resolved_at IS NULL";
+        let id = device.rows(open)[0].parse().unwrap();
+        expired(&mut device);
+        device.snapshot(5, rows);
+        assert_eq!(device.rows(open), [format!("{id}")]);
+        device
+            .store
+            .resolve_conflict(id, &Choice::Theirs, NOW)
+            .unwrap();
+        let left = "SELECT count(*) FROM task WHERE id = 't1'";
+        assert_eq!(device.rows(left), ["0"]);
+        assert_eq!(device.rows("SELECT count(*) FROM syncline_outbox"), ["0"]);
+    }
+}
+
+/// A create that was under way during a snapshot without it, and is refused then, was never deleted.
+#[test]
+fn a_refused_create_that_a_snapshot_lacked_stays_with_its_person() {
+    let mut device = with_tasks(3);
+    device.sql("INSERT INTO task VALUES ('new', 'tea', 9)");
+    assert_eq!(device.claimed(), ["task/new"]);
+    expired(&mut device);
+    device.snapshot(5, (0..3).map(task).collect());
+    assert_eq!(device.inbox(), ["task|new|answer"]);
+    let work = StoreWork::Book {
+        bookings: vec![Booking {
+            seq: device.rows("SELECT seq FROM syncline_outbox")[0]
+                .parse()
+                .unwrap(),
+            verdict: Verdict::Failed(MutationError::new("validation", "no tea")),
+        }],
+        token: None,
+    };
+    device.store.perform(&work, NOW);
+    assert_eq!(device.inbox(), Vec::<String>::new());
+    assert_eq!(
+        device.rows("SELECT title FROM task WHERE id = 'new'"),
+        ["tea"]
+    );
+    assert_eq!(
+        device.rows("SELECT op, state FROM syncline_outbox"),
+        ["create|failed"]
+    );
+    assert_eq!(device.rows("SELECT count(*) FROM syncline_conflict"), ["0"]);
 }
