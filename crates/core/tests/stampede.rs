@@ -374,6 +374,7 @@ fn nothing_new() -> Page {
             phase: PagePhase::Feed,
             at_head: true,
             to_come: None,
+            epoch: None,
         },
     }
 }

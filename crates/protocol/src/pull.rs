@@ -1,6 +1,6 @@
 //! `GET /v1/pull`: pages of changes as NDJSON, one [`PullLine`] a line.
 
-use crate::{EntityId, EntityType, Fields, IdempotencyKey, ServerVersion};
+use crate::{EntityId, EntityType, Epoch, Fields, IdempotencyKey, ServerVersion};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Content type of a pull's answer.
@@ -138,6 +138,10 @@ pub struct PageEnd {
     /// not say. For people only: nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_come: Option<u64>,
+    /// The history that the page is of; `None`: the server does not say. A page without a cursor before
+    /// it follows nothing, so nothing else shows that the history is another one than was greeted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// A pull without a cursor starts with a snapshot and goes on with the feed.

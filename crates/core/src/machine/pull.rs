@@ -172,6 +172,9 @@ impl Machine {
             (Ok(page), Some(scope)) => {
                 self.refreshed = false;
                 self.pusher.suspects.reached();
+                if self.is_of_other_history(&page) {
+                    return self.other_history(scope, now, out);
+                }
                 let stuck = !page.end.at_head && from.as_ref() == Some(&page.end.cursor);
                 let wrong = if stuck || self.cycle.guard.leads_nowhere(&page) {
                     Some("the server's cursor leads nowhere".to_owned())
@@ -197,6 +200,29 @@ impl Machine {
             (Err(error), _) => self.remote_failed(error, now, out),
             (Ok(_), None) => self.pulled(now, out),
         }
+    }
+}
+
+impl Machine {
+    fn is_of_other_history(&self, page: &Page) -> bool {
+        let greeted = self.session.as_ref().map(|hello| &hello.epoch);
+        page.end.epoch.is_some() && page.end.epoch.as_ref() != greeted
+    }
+
+    /// The history has changed since the greeting: the page is dropped, and the server greeted anew.
+    fn other_history(&mut self, scope: Scope, now: Now, out: &mut Effects) {
+        if !std::mem::replace(&mut self.cycle.forgotten, true) {
+            return out.store(StoreWork::ForgetCursor(scope));
+        }
+        self.session = None;
+        let detail = "the server names one history when greeted and another when pulled from";
+        let error = RemoteError::Transient {
+            status: 200,
+            detail: detail.to_owned(),
+            retry_after: None,
+            overloaded: false,
+        };
+        self.remote_failed(error, now, out);
     }
 }
 
@@ -238,6 +264,7 @@ mod tests {
                 phase: PagePhase::Feed,
                 at_head: false,
                 to_come: None,
+                epoch: None,
             },
         }
     }

@@ -25,6 +25,7 @@ fn page(phase: PagePhase, end: i64, positions: &[i64]) -> Page {
             phase,
             at_head: true,
             to_come: None,
+            epoch: None,
         },
     }
 }

@@ -244,6 +244,7 @@ impl Script {
             phase: PagePhase::Feed,
             at_head,
             to_come: None,
+            epoch: None,
         };
         let page = Page {
             changes: Vec::new(),

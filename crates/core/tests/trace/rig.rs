@@ -360,6 +360,7 @@ impl Rig {
                 phase: PagePhase::Feed,
                 at_head: self.one_of(3) == 0,
                 to_come: None,
+                epoch: None,
             },
         }
     }

@@ -19,7 +19,7 @@ use crate::{EntityRef, Identity, Now, ReadTx, Request, Response, Service, Storag
 use serde::Serialize;
 use std::io::Write;
 use std::ops::ControlFlow;
-use syncline_protocol::{CONTENT_TYPE_PAGES, PageEnd, PagePhase, PullLine, Scope};
+use syncline_protocol::{CONTENT_TYPE_PAGES, Epoch, PageEnd, PagePhase, PullLine, Scope};
 
 /// A page ends when it has this many bytes, whatever was asked for.
 const PAGE_BYTES: usize = 1 << 20;
@@ -308,7 +308,9 @@ fn check_cursor(cursor: &Cursor, epoch: &str, head: i64, horizon: i64) -> Result
 
 impl Page {
     fn finish(mut self, seal: impl FnOnce(Cursor) -> String) -> Result<Vec<u8>, Refusal> {
+        let epoch = Some(Epoch::new(self.next.epoch.clone()));
         let end = PullLine::Page(PageEnd {
+            epoch,
             cursor: seal(self.next),
             position: self.position,
             count: self.count,

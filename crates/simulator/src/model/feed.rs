@@ -77,6 +77,7 @@ impl Server {
             },
             at_head: !more && pin == self.head,
             to_come: None,
+            epoch: Some(self.epoch_name()),
         };
         (changes, end)
     }
@@ -98,6 +99,7 @@ impl Server {
             phase: PagePhase::Feed,
             at_head,
             to_come: None,
+            epoch: Some(self.epoch_name()),
         };
         (newer.into_iter().map(change).collect(), end)
     }

@@ -249,6 +249,7 @@ fn a_page_that_does_not_follow_or_brings_too_much_rubbish_is_not_staged() {
             phase: PagePhase::Feed,
             at_head: false,
             to_come: None,
+            epoch: None,
         },
         changes,
     };

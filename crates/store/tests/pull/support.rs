@@ -117,6 +117,7 @@ impl Device {
                 phase,
                 at_head: false,
                 to_come: None,
+                epoch: None,
             },
             changes: changes.into_iter().map(PageChange::Valid).collect(),
         };
@@ -140,6 +141,7 @@ impl Device {
                 phase,
                 at_head: true,
                 to_come: None,
+                epoch: None,
             },
             changes,
         };

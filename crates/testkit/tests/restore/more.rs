@@ -3,6 +3,7 @@
 
 use super::{BOTH, all_settled, pair, tasks};
 use std::collections::BTreeMap;
+use syncline::Notice;
 use syncline_server::{CommandConfig, ServerConfig, TypeConfig};
 use syncline_testkit::{Fault, World};
 
@@ -203,4 +204,27 @@ fn a_server_that_does_not_know_that_it_was_restored_finds_out_and_gets_everythin
         };
         assert_eq!(tasks(&mut world, "Bob"), expected);
     }
+}
+
+/// The history changes after the greeting and before the first page, which comes without a cursor.
+#[test]
+fn a_server_restored_between_the_greeting_and_the_first_page_is_greeted_again() {
+    let mut world = pair();
+    world.device("Carol");
+    // The greeting, and what the tables look like.
+    world.offline_after("Carol", 2);
+    world.sync("Carol");
+    assert_eq!(world.rows("Carol", "SELECT count(*) FROM task"), ["0"]);
+    let backup = world.back_up_server("epoch-2");
+    world.restore_server(backup);
+    world.online("Carol");
+    world.run_until_quiet();
+    let epochs = "SELECT epoch || ' ' || (SELECT value FROM syncline_meta WHERE key = 'epoch') FROM syncline_cursor";
+    assert_eq!(world.rows("Carol", epochs), ["epoch-2 epoch-2"]);
+    assert!(world.get("Carol").notices.contains(&Notice::EpochChanged));
+    // What she writes is based on the history that she has.
+    world.sql("Carol", "UPDATE task SET note = 'two' WHERE id = '2'");
+    all_settled(&mut world, &["Alice", "Bob", "Carol"]);
+    let conflicts = "SELECT count(*) FROM syncline_conflict";
+    assert_eq!(world.rows("Carol", conflicts), ["0"]);
 }

@@ -291,6 +291,7 @@ impl Redact for PageEnd {
             phase,
             at_head,
             to_come,
+            epoch,
         } = self;
         Self {
             cursor: by.cursor(cursor),
@@ -299,6 +300,7 @@ impl Redact for PageEnd {
             phase: *phase,
             at_head: *at_head,
             to_come: *to_come,
+            epoch: epoch.clone(),
         }
     }
 }
