@@ -33,6 +33,9 @@ pub struct Config {
     pub retry_budget: u32,
     /// First back-off; doubled with every failure in a row.
     pub backoff_base_ms: u64,
+    /// How long a greeting holds: the first cycle after that for which there is more reason than the time
+    /// asks again which limits and scopes there are.
+    pub greet_after_ms: u64,
     /// Longest back-off.
     pub backoff_cap_ms: u64,
     /// Back-off after an answer that a retry will hardly change (set up wrongly, incompatible).
@@ -58,6 +61,7 @@ impl Default for Config {
             lone_patience_ms: 3_600_000,
             retry_budget: 500,
             backoff_base_ms: 500,
+            greet_after_ms: 3_600_000,
             backoff_cap_ms: 300_000,
             misconfigured_backoff_ms: 300_000,
             lease_ttl_ms: 60_000,

@@ -30,6 +30,8 @@ pub enum Fault {
 pub struct Traffic {
     /// Requests of any kind.
     pub requests: u64,
+    /// Greetings among them.
+    pub greetings: u64,
     /// Pushes among them.
     pub pushes: u64,
     /// Mutations in those pushes.
@@ -73,6 +75,7 @@ impl Link {
         now: Now,
     ) -> Delivery {
         self.traffic.requests += 1;
+        self.traffic.greetings += u64::from(matches!(request, RemoteRequest::Hello { .. }));
         if let RemoteRequest::Push { batch, .. } = request {
             self.traffic.pushes += 1;
             self.traffic.mutations += batch.entries.len() as u64;

@@ -186,6 +186,12 @@ impl World {
         self.server = serve(backup, &self.rules);
     }
 
+    /// The same server, started again with other settings.
+    pub fn reconfigure_server(&mut self, change: impl FnOnce(&mut ServerConfig)) {
+        change(&mut self.rules);
+        self.restore_server(self.server.storage().copy());
+    }
+
     /// The device's position in the feed is lost, as when the server no longer serves it.
     pub fn forget_cursor(&mut self, name: &str) {
         self.sql(name, "DELETE FROM syncline_cursor");

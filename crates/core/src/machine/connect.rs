@@ -68,7 +68,15 @@ impl Machine {
     /// comes in between, it is greeted again (I1).
     fn greeted(&mut self, now: Now, out: &mut Effects) {
         self.session = self.greeting.take();
+        self.greeted_ms = now.monotonic_ms;
         self.begin_round(now, out);
+    }
+
+    /// What the remote said of itself may be out of date when it is that old: it is greeted again.
+    pub(super) fn doubt_greeting(&mut self, age_ms: u64, now: Now) {
+        if now.monotonic_ms.saturating_sub(self.greeted_ms) >= age_ms {
+            self.session = None;
+        }
     }
 
     pub(super) fn connecting_hello(

@@ -99,6 +99,9 @@ pub struct Machine {
     greeting: Option<Hello>,
     /// The same, once the store knows whose the file is and what the remote knows of it.
     session: Option<Hello>,
+    /// When that was (monotonic milliseconds).
+    #[serde(default)]
+    greeted_ms: u64,
     /// Credentials were refreshed since the last request that they were good for.
     refreshed: bool,
     /// Why they did not do, while the machine waits for others.
@@ -176,6 +179,7 @@ impl Machine {
             last_request: RequestId::default(),
             greeting: None,
             session: None,
+            greeted_ms: 0,
             refreshed: false,
             refused: None,
             wanted: BTreeSet::new(),

@@ -19,6 +19,9 @@ use syncline_protocol::MutationId;
 /// So many pushes in a row may go unanswered before the batch is suspect.
 const BAD_LUCK: u32 = 2;
 
+/// A younger greeting is believed.
+const YOUNG_MS: u64 = 60_000;
+
 /// What speaks against whom.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Suspects {
@@ -126,6 +129,10 @@ impl Machine {
         let whole_group = is_one_group(batch);
         if too_large || matches!(error, RemoteError::Auth { .. } | RemoteError::Forked { .. }) {
             self.pusher.suspects.turned_away(batch);
+        }
+        if too_large {
+            // The limits are not what they were said to be.
+            self.doubt_greeting(YOUNG_MS, now);
         }
         match batch.entries.as_slice() {
             [_, ..] if too_large && (batch.entries.len() == 1 || whole_group) => {

@@ -388,6 +388,10 @@ impl Machine {
             // They may be somebody else's: the remote is greeted before anything is sent under them (I1).
             self.session = None;
         }
+        // Nothing is asked for the sake of the time alone.
+        if self.wanted.iter().any(|reason| *reason != Reason::Timer) {
+            self.doubt_greeting(self.config.greet_after_ms, now);
+        }
         let reasons = std::mem::take(&mut self.wanted).into_iter().collect();
         out.notice(Notice::CycleStarted { reasons });
         self.cycle.sparing = self.constraints.any() && !asked;
