@@ -7,6 +7,8 @@ mod checkpoint;
 mod inbox;
 #[path = "pull/pages.rs"]
 mod pages;
+#[path = "pull/sent.rs"]
+mod sent;
 #[path = "pull/snapshot.rs"]
 mod snapshot;
 #[path = "pull/support.rs"]
