@@ -37,8 +37,9 @@ pub use conflict::{
 pub use fold::{Folded, Intent, fold};
 pub use machine::{
     Allowance, Blocked, BlockedBecause, BookSummary, Booking, Cancel, ClaimLimits, Claimed,
-    Constraints, CycleEnd, Effect, FaultKind, Input, Live, Machine, Notice, PageSummary, Reason,
-    RequestId, State, StoreAnswer, StoreFault, StoreWork, Survey, SyncOrder, WakeReason,
+    Constraints, CycleEnd, Effect, FaultKind, Input, Live, Machine, MeetSummary, Notice,
+    PageSummary, Reason, RequestId, State, StoreAnswer, StoreFault, StoreWork, Survey, SyncOrder,
+    Targets, WakeReason,
 };
 pub use page::{
     MAX_CURSOR_BYTES, MAX_FIELDS, MAX_NAME_BYTES, PageFault, Standing, check_answer, check_order,
@@ -46,8 +47,8 @@ pub use page::{
 };
 pub use reconnect::Reconnect;
 pub use remote::{
-    AnswerFuture, Hear, ListenEnd, ListenFuture, Page, PageChange, Remote, RemoteAnswer,
-    RemoteError, RemoteRequest,
+    AnswerFuture, Fetched, Hear, ListenEnd, ListenFuture, Page, PageChange, Remote, RemoteAnswer,
+    RemoteError, RemoteRequest, Wanted,
 };
 pub use retry::{Dice, backoff_ms, retry_after_ms};
 pub use time::Now;

@@ -10,8 +10,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 use syncline_protocol::{
-    Change, ClientId, ExchangeToken, Head, Hello, IdempotencyKey, KeyOutcome, PageEnd,
-    PushResponse, Scope, TypeDefinitions,
+    Change, ClientId, EntityId, EntityType, Epoch, ExchangeToken, Head, Hello, IdempotencyKey,
+    KeyOutcome, PageEnd, PushResponse, Scope, TypeDefinitions,
 };
 
 /// One thing asked of the system of record.
@@ -46,6 +46,16 @@ pub enum RemoteRequest {
         /// The tables.
         types: TypeDefinitions,
     },
+    /// What are these entities now? One that does not offer this answers
+    /// [`RemoteError::Misconfigured`], and the feed is read to its head instead.
+    Fetch {
+        /// This installation.
+        client: ClientId,
+        /// The scope in which they are seen.
+        scope: Scope,
+        /// Which ones.
+        wanted: Wanted,
+    },
     /// One page of changes, please.
     Pull {
         /// This installation.
@@ -70,6 +80,7 @@ impl RemoteRequest {
             RemoteRequest::Push { .. } => "push",
             RemoteRequest::Cancel { .. } => "cancel",
             RemoteRequest::Register { .. } => "register",
+            RemoteRequest::Fetch { .. } => "fetch",
             RemoteRequest::Pull { .. } => "pull",
         }
     }
@@ -87,6 +98,8 @@ pub enum RemoteAnswer {
     Cancel(Result<KeyOutcome, RemoteError>),
     /// To [`RemoteRequest::Register`].
     Register(Result<(), RemoteError>),
+    /// To [`RemoteRequest::Fetch`].
+    Fetch(Result<Fetched, RemoteError>),
     /// To [`RemoteRequest::Pull`].
     Pull(Result<Page, RemoteError>),
 }
@@ -99,9 +112,35 @@ impl RemoteAnswer {
             RemoteAnswer::Push(answer) => answer.as_ref().err(),
             RemoteAnswer::Cancel(answer) => answer.as_ref().err(),
             RemoteAnswer::Register(answer) => answer.as_ref().err(),
+            RemoteAnswer::Fetch(answer) => answer.as_ref().err(),
             RemoteAnswer::Pull(answer) => answer.as_ref().err(),
         }
     }
+}
+
+/// Entities of one type, as many as one request asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Their type.
+    pub entity_type: EntityType,
+    /// Their ids.
+    pub ids: Vec<EntityId>,
+}
+
+/// What entities are now, all as of one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// The history that the positions belong to.
+    pub epoch: Epoch,
+    /// The head of the scope at that moment.
+    pub position: i64,
+    /// The entities and the remembered deletions among those that were asked for. What is not here is
+    /// not in the scope.
+    #[serde(with = "crate::trace::runs")]
+    pub changes: Vec<PageChange>,
+    /// How many bytes they had as they came, uncompressed.
+    #[serde(default, skip_serializing_if = "crate::trace::is_default")]
+    pub bytes: u64,
 }
 
 /// One page of a pull, complete up to its end line.

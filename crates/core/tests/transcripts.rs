@@ -332,10 +332,40 @@ fn work() -> Survey {
 }
 
 #[test]
-fn pull_then_push_pulls_again_when_the_push_left_work() {
+fn pull_then_push_looks_before_each_claim_and_reads_the_feed_last() {
     let mut script = Script::with(SyncOrder::PullThenPush);
     script.trigger(Reason::AppStart);
     script.connect();
+    script.targets(&["a", "b", "c"], 3);
+    script.fetched("e");
+    script.met(1, false);
+    script.fetched("e");
+    script.met(0, false);
+    script.claim(&[1]);
+    script.push_applied();
+    script.booked();
+    script.targets(&[], 3);
+    script.claim(&[]);
+    script.cursor(Some("c1"));
+    script.page("c2", true);
+    script.applied();
+    script.survey(work());
+    script.targets(&[], 3);
+    script.claim(&[]);
+    script.cursor(Some("c2"));
+    script.page("c2", true);
+    script.applied();
+    script.survey(Survey::default());
+    script.matches("pull_then_push");
+}
+
+#[test]
+fn pull_then_push_reads_the_feed_first_where_looking_does_not_do() {
+    // Nothing was read yet.
+    let mut script = Script::with(SyncOrder::PullThenPush);
+    script.trigger(Reason::AppStart);
+    script.connect();
+    script.unread();
     script.cursor(None);
     script.page("c1", true);
     script.applied();
@@ -344,13 +374,50 @@ fn pull_then_push_pulls_again_when_the_push_left_work() {
     script.push_applied();
     script.booked();
     script.claim(&[]);
-    script.survey(work());
-    script.cursor(Some("c1"));
-    script.page("c2", true);
-    script.applied();
-    script.claim(&[]);
     script.survey(Survey::default());
-    script.matches("pull_then_push");
+    // What was seen needs the feed; another history; a server that is broken where it is asked.
+    let transient = RemoteError::Transient {
+        status: 500,
+        detail: "broken".to_owned(),
+        retry_after: None,
+        overloaded: false,
+    };
+    for case in 0..3 {
+        script.trigger(Reason::UserAsked);
+        script.acquired();
+        script.targets(&["a"], 4);
+        match case {
+            0 => {
+                script.fetched("e");
+                script.met(0, true);
+            }
+            1 => script.fetched("another"),
+            _ => script.fail(transient.clone()),
+        }
+        script.cursor(Some("c1"));
+        script.page("c1", true);
+        script.applied();
+        script.claim(&[]);
+        script.survey(Survey::default());
+    }
+    // It does not give single entities: it is not asked again in this session.
+    script.trigger(Reason::UserAsked);
+    script.acquired();
+    script.targets(&["a"], 4);
+    script.fail(RemoteError::Misconfigured {
+        status: 404,
+        detail: "no such service".to_owned(),
+    });
+    for _ in 0..2 {
+        script.cursor(Some("c1"));
+        script.page("c1", true);
+        script.applied();
+        script.claim(&[]);
+        script.survey(Survey::default());
+        script.trigger(Reason::UserAsked);
+        script.acquired();
+    }
+    script.matches("pull_then_push_feed_first");
 }
 
 #[test]

@@ -205,7 +205,7 @@ pub struct DigestChanges {
 }
 
 /// Ids that one request may ask for in full.
-pub const DIGEST_IDS: usize = 16;
+pub const DIGEST_IDS: usize = 64;
 
 #[cfg(test)]
 mod tests {

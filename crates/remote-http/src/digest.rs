@@ -1,9 +1,9 @@
-//! Asking the server what it has, in hashes: `GET /v1/digest`. For a comparison outside of the state
-//! machine, which does not know of it.
+//! Asking the server what it has: `GET /v1/digest`. In hashes for a comparison outside of the state
+//! machine, which does not know of it; single entities also for what the machine is about to send.
 
 use crate::HttpRemote;
 use crate::request::Request;
-use syncline_core::RemoteError;
+use syncline_core::{Fetched, PageChange, RemoteError, Wanted};
 use syncline_protocol::{
     ClientId, DigestChanges, DigestEntities, DigestRanges, EntityId, EntityType, Hello, Scope,
 };
@@ -56,5 +56,28 @@ impl HttpRemote {
     ) -> Result<DigestChanges, RemoteError> {
         let request = Request::digest_changes(&self.base, of, ids);
         self.ask(of.client, request).await
+    }
+
+    /// What the state machine wants to know of entities before it sends mutations of them.
+    pub(crate) async fn fetch(
+        &self,
+        client: &ClientId,
+        scope: &Scope,
+        wanted: &Wanted,
+    ) -> Result<Fetched, RemoteError> {
+        let of = DigestOf {
+            client,
+            scope,
+            entity_type: &wanted.entity_type,
+            fields: &[],
+        };
+        let request = Request::digest_changes(&self.base, of, &wanted.ids);
+        let (digest, bytes): (DigestChanges, _) = self.ask_counted(client, request).await?;
+        Ok(Fetched {
+            epoch: digest.epoch,
+            position: digest.position,
+            changes: digest.changes.into_iter().map(PageChange::Valid).collect(),
+            bytes,
+        })
     }
 }

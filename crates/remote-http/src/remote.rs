@@ -75,6 +75,11 @@ impl Remote for HttpRemote {
                     let answer = self.ask::<IgnoredAny>(&client, request).await;
                     RemoteAnswer::Register(answer.map(|_| ()))
                 }
+                RemoteRequest::Fetch {
+                    client,
+                    scope,
+                    wanted,
+                } => RemoteAnswer::Fetch(self.fetch(&client, &scope, &wanted).await),
                 RemoteRequest::Pull {
                     client,
                     scope,
@@ -140,6 +145,15 @@ impl HttpRemote {
         client: &ClientId,
         request: Request,
     ) -> Result<T, RemoteError> {
+        Ok(self.ask_counted(client, request).await?.0)
+    }
+
+    /// The same, and how many bytes the answer had.
+    pub(crate) async fn ask_counted<T: DeserializeOwned>(
+        &self,
+        client: &ClientId,
+        request: Request,
+    ) -> Result<(T, u64), RemoteError> {
         let call = self.begin(&request);
         self.exchange(call, client, request).await
     }
@@ -155,6 +169,7 @@ impl HttpRemote {
         let (id, span) = (call.id.clone(), call.span.clone());
         span.in_scope(|| followed.sent(client, &id, call.trace.trace_id()));
         let answer = self.exchange(call, client, request).await;
+        let answer = answer.map(|(answer, _)| answer);
         span.in_scope(|| match &answer {
             Ok(response) => followed.answered(&id, response),
             Err(error) => followed.not_answered(&id, error.word()),
@@ -167,12 +182,13 @@ impl HttpRemote {
         mut call: Call,
         client: &ClientId,
         request: Request,
-    ) -> Result<T, RemoteError> {
+    ) -> Result<(T, u64), RemoteError> {
         let result = async {
             let mut body = self.open(&mut call, client, request).await?;
             let bytes = body.rest().await.map_err(|fault| call.fault(fault))?;
-            serde_json::from_slice(&bytes)
-                .map_err(|error| garbled(call.status, "the answer", &error))
+            let answer = serde_json::from_slice(&bytes)
+                .map_err(|error| garbled(call.status, "the answer", &error))?;
+            Ok((answer, bytes.len() as u64))
         }
         .await;
         self.end(call, result).await

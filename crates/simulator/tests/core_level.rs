@@ -89,6 +89,10 @@ fn ways() -> Vec<(Setup, Vec<Step>)> {
             Setup { orders: 1, ..PLAIN },
             vec![WRITE, Trigger(0, 4), D, D, D, D],
         ),
+        (
+            Setup { orders: 1, ..PLAIN },
+            vec![Trigger(0, 4), D, D, D, WRITE, ELSEWHERE, Trigger(0, 4)],
+        ),
         (MANUAL, with(&manual, &[Live(0, true)])),
         (MANUAL, manual),
         (

@@ -4,7 +4,7 @@
 //! ran where the change was made, and its effect arrives as data. Run again here it would change
 //! rows behind capture's back, so it is held off: dropped and created again within the same
 //! transaction. Triggers that write other tables (a search index) fire as always. Only what stands
-//! directly in a trigger is seen, not what its writes set off in turn.
+//! directly in a trigger is seen, not what its writes set off in turn. [`guarded`] is the one way to write rows.
 
 use crate::capture;
 use crate::error::StoreError;
@@ -155,6 +155,21 @@ fn words(sql: &str) -> Vec<String> {
         }
     }
     words
+}
+
+/// Runs work during which the capture triggers record nothing (P3) and the app's triggers do not
+/// repeat what arrives as data.
+pub(crate) fn guarded<T>(
+    tx: &Transaction<'_>,
+    types: &EntityTypes,
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let held = hold(tx, types)?;
+    tx.execute("INSERT INTO syncline_guard (held) VALUES (1)", [])?;
+    let done = work()?;
+    tx.execute("DELETE FROM syncline_guard", [])?;
+    restore(tx, types, &held)?;
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -527,7 +527,7 @@ fn book_conflict(
 
 /// In checkpoint mode what others wrote shows with everything that belongs to it: a state beyond the
 /// applied position waits in the inbox for the head, where the resolver meets it.
-fn hold_back(
+pub(crate) fn hold_back(
     applier: &Applier<'_>,
     entity: &EntityRef,
     remote: Option<&RemoteState>,

@@ -19,6 +19,7 @@ use crate::stage;
 use crate::state;
 use crate::store::EntityTypes;
 use crate::type_options::IdMode;
+pub(crate) use depend::parents;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{

@@ -52,6 +52,7 @@ mod steady;
 mod store;
 mod sweep;
 pub mod table;
+mod target;
 mod trail;
 mod type_options;
 mod unknown;

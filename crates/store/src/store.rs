@@ -1,6 +1,7 @@
 //! The store: one SQLite file, seen by the engine. Every unit of work is one transaction that
 //! checks the fencing token first (S2) and is rolled back as a whole on any error (A5).
 
+use crate::app_triggers::guarded;
 use crate::apply::Applier;
 use crate::claim::Claimer;
 use crate::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter, Resolvers};
@@ -23,13 +24,13 @@ use crate::stage::Checkpoint;
 use crate::steady::{Steady, Times};
 use crate::trail::{self, Trail};
 use crate::unknown;
-use crate::{app_triggers, book, held, identity, outbox, page, remedy, row, status};
+use crate::{book, held, identity, outbox, page, remedy, row, status, target};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use syncline_core::{Dice, Now, Resolver, StoreAnswer, StoreWork};
+use syncline_core::{Dice, Fetched, MeetSummary, Now, Resolver, StoreAnswer, StoreWork, Wanted};
 use syncline_protocol::{ClientId, ExchangeToken, Fields, Hello, Principal};
 
 /// Moments of a unit of work, for those who watch (crash tests above all).
@@ -463,6 +464,13 @@ impl Session<'_> {
                 let claimer = Claimer::new(tx, types, limits, self.dice, now, token)?;
                 StoreAnswer::Claimed(claimer.claim()?)
             }
+            StoreWork::Targets { after, most } => {
+                let due_ms = self.times.due_ms;
+                StoreAnswer::Targets(target::targets(tx, types, (*after, *most), (now, due_ms))?)
+            }
+            StoreWork::Meet {
+                wanted, fetched, ..
+            } => StoreAnswer::Met(self.meet(wanted, fetched)?),
             StoreWork::NoteRegistered => {
                 definitions::note_registered(tx)?;
                 StoreAnswer::RegisteredNoted
@@ -471,9 +479,7 @@ impl Session<'_> {
                 client: identity::remint(tx, self.dice)?,
             },
             StoreWork::Book { bookings, token } => {
-                let mut applier = Applier::new(tx, types, now);
-                applier.times = self.times;
-                applier.holds_back = self.options.checkpoint.is_some();
+                let mut applier = self.applier();
                 let booked = guarded(tx, types, || book::book(&mut applier, bookings))?;
                 if let Some(token) = token {
                     meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
@@ -500,6 +506,22 @@ impl Session<'_> {
         })
     }
 
+    /// For what answers to pushes and fetched states bring.
+    fn applier(&self) -> Applier<'_> {
+        let mut applier = Applier::new(self.tx, self.types, self.now);
+        applier.times = self.times;
+        applier.holds_back = self.options.checkpoint.is_some();
+        applier
+    }
+
+    fn meet(&self, wanted: &Wanted, fetched: &Fetched) -> Result<MeetSummary, StoreError> {
+        let mut applier = self.applier();
+        let meet = || target::meet(&mut applier, wanted, fetched);
+        let met = guarded(self.tx, self.types, meet)?;
+        conflict::trim(self.tx, self.options.conflicts, self.times.age_ms)?;
+        Ok(met)
+    }
+
     fn acquire(&mut self) -> Result<StoreAnswer, StoreError> {
         let options = self.options;
         Ok(
@@ -520,21 +542,6 @@ impl Session<'_> {
             },
         )
     }
-}
-
-/// Runs work during which the capture triggers record nothing (P3) and the app's triggers do not
-/// repeat what arrives as data.
-fn guarded<T>(
-    tx: &Transaction<'_>,
-    types: &EntityTypes,
-    work: impl FnOnce() -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let held = app_triggers::hold(tx, types)?;
-    tx.execute("INSERT INTO syncline_guard (held) VALUES (1)", [])?;
-    let done = work()?;
-    tx.execute("DELETE FROM syncline_guard", [])?;
-    app_triggers::restore(tx, types, &held)?;
-    Ok(done)
 }
 
 fn greet(

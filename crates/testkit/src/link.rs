@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 use std::time::Duration;
-use syncline_core::{BatchEntry, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_core::{
+    BatchEntry, Fetched, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest,
+};
 use syncline_protocol::{
-    HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION, Problem, PullLine,
+    DigestChanges, HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION, Problem,
+    PullLine,
 };
 use syncline_server::{MemoryStorage, Now, Request, Response, Service};
 
@@ -53,6 +56,10 @@ pub(crate) struct Link {
     pub(crate) hang: Option<String>,
     /// Every push: operation and entity of each of its mutations.
     pub(crate) batches: Vec<Vec<String>>,
+    /// Every request, by its word.
+    pub(crate) requests: Vec<&'static str>,
+    /// Requests that the server answers as if it had no such service.
+    pub(crate) without: Option<&'static str>,
     /// Pushes are held back on the way.
     pub(crate) hold_pushes: bool,
     /// The network goes away after this many more requests.
@@ -76,6 +83,7 @@ impl Link {
     ) -> Delivery {
         self.traffic.requests += 1;
         self.traffic.greetings += u64::from(matches!(request, RemoteRequest::Hello { .. }));
+        self.requests.push(request.word());
         if let RemoteRequest::Push { batch, .. } = request {
             self.traffic.pushes += 1;
             self.traffic.mutations += batch.entries.len() as u64;
@@ -96,6 +104,9 @@ impl Link {
         }
         if !self.online {
             return failed(unreachable("offline"));
+        }
+        if self.without == Some(request.word()) {
+            return failed(status_error(404, None, "not-found"));
         }
         if mentions(request, self.hang.as_deref()) {
             return failed(unreachable("timed out"));
@@ -164,6 +175,16 @@ impl Link {
                 let body = serde_json::to_vec(types).expect("types are JSON");
                 (client, Request::new("PUT", "/v1/types").json(body))
             }
+            RemoteRequest::Fetch {
+                client,
+                scope,
+                wanted,
+            } => {
+                let ids = serde_json::to_string(&wanted.ids).expect("ids are JSON");
+                let (kind, ids) = (encoded(wanted.entity_type.as_str()), encoded(&ids));
+                let target = format!("/v1/digest?scope={scope}&type={kind}&ids={ids}");
+                (client, Request::new("GET", &target))
+            }
             RemoteRequest::Pull {
                 client,
                 scope,
@@ -184,6 +205,16 @@ impl Link {
             .header(HEADER_REQUEST, self.traffic.requests.to_string())
             .header("authorization", format!("Bearer {}", self.token))
     }
+}
+
+/// As the value of a query.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    let bytes = text.bytes().map(|byte| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    bytes.collect()
 }
 
 fn mentions(request: &RemoteRequest, text: Option<&str>) -> bool {
@@ -218,7 +249,18 @@ fn read(request: &RemoteRequest, response: &Response) -> RemoteAnswer {
             RemoteAnswer::Cancel(Ok(serde_json::from_str(body).expect("what became of a key")))
         }
         RemoteRequest::Register { .. } => RemoteAnswer::Register(Ok(())),
+        RemoteRequest::Fetch { .. } => RemoteAnswer::Fetch(Ok(fetched(body))),
         RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Ok(page(body))),
+    }
+}
+
+fn fetched(body: &str) -> Fetched {
+    let digest: DigestChanges = serde_json::from_str(body).expect("entities in full");
+    Fetched {
+        epoch: digest.epoch,
+        position: digest.position,
+        changes: digest.changes.into_iter().map(PageChange::Valid).collect(),
+        bytes: body.len() as u64,
     }
 }
 
@@ -248,6 +290,7 @@ pub(crate) fn failure(request: &RemoteRequest, error: RemoteError) -> RemoteAnsw
         RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
         RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Err(error)),
         RemoteRequest::Register { .. } => RemoteAnswer::Register(Err(error)),
+        RemoteRequest::Fetch { .. } => RemoteAnswer::Fetch(Err(error)),
         RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
     }
 }

@@ -251,6 +251,16 @@ impl World {
         self.get(name).link.hang = Some(text.to_owned());
     }
 
+    /// What a device asked of the server since the last call, each request by its word.
+    pub fn requests(&mut self, name: &str) -> Vec<&'static str> {
+        std::mem::take(&mut self.get(name).link.requests)
+    }
+
+    /// A device's server does not offer this request, as one that is older does not.
+    pub fn without(&mut self, name: &str, request: &'static str) {
+        self.get(name).link.without = Some(request);
+    }
+
     /// Every push of a device so far: operation and entity of each of its mutations.
     pub fn batches(&mut self, name: &str) -> Vec<Vec<String>> {
         self.get(name).link.batches.clone()

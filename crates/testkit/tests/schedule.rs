@@ -24,22 +24,6 @@ fn titles(world: &mut World, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn pull_then_push_meets_a_conflict_here_rather_than_at_the_server() {
-    let mut world = world(SyncOrder::PullThenPush);
-    world.offline("Alice");
-    world.sql("Alice", "UPDATE task SET title = 'oat milk'");
-    world.sql("Bob", "UPDATE task SET title = 'tea'");
-    world.sync("Bob");
-    let before = world.batches("Alice").len();
-    world.online("Alice");
-    let after = world.batches("Alice").len();
-    assert_eq!(after - before, 1, "one push, and it went through");
-    world.run_until_quiet();
-    assert_eq!(titles(&mut world, "Bob"), ["1oat milk"]);
-    world.assert_converged();
-}
-
-#[test]
 fn pull_only_keeps_writes_and_push_only_takes_nothing() {
     for (policy, alice, bob) in [
         (

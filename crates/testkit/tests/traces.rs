@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use syncline::trace::{Recorder, Redactor, Trace};
-use syncline::{Constraints, Input, Policy, Reason};
+use syncline::{Constraints, Input, Policy, Reason, SyncOrder};
 use syncline_fault_vfs::{seed_randomness, set_clock};
 use syncline_testkit::{Fault, World};
 
@@ -63,6 +63,26 @@ fn conflicts() -> Vec<String> {
     world.sql("Alice", "UPDATE task SET title = 'soy milk' WHERE id = '1'; UPDATE task SET done = 1 WHERE id = '2'");
     world.sync("Alice");
     world.sql("Alice", "INSERT INTO task VALUES ('3', 'butter', 0)");
+    world.run_until_quiet();
+    story.end("Alice")
+}
+
+/// What is about to be sent is looked at first; another device was quicker.
+fn looking_first() -> Vec<String> {
+    let mut story = Story::begin();
+    let world = &mut story.world;
+    world.device("Bob");
+    world.configure(|config| config.order = SyncOrder::PullThenPush);
+    world.device("Alice");
+    world.sql(
+        "Bob",
+        "INSERT INTO task VALUES ('1', 'milk', 0), ('2', 'bread', 0)",
+    );
+    world.run_until_quiet();
+    world.sql("Alice", "UPDATE task SET title = 'oat milk' WHERE id = '1'; UPDATE task SET done = 1 WHERE id = '2'");
+    world.sql("Bob", "UPDATE task SET title = 'soy milk', done = 1 WHERE id = '1'; DELETE FROM task WHERE id = '2'");
+    world.sync("Bob");
+    world.sync("Alice");
     world.run_until_quiet();
     story.end("Alice")
 }
@@ -187,7 +207,8 @@ fn schedule() -> Vec<String> {
 
 type Tale = fn() -> Vec<String>;
 
-const STORIES: [(&str, Tale); 5] = [
+const STORIES: [(&str, Tale); 6] = [
+    ("looking-first", looking_first),
     ("conflicts", conflicts),
     ("credentials", credentials),
     ("bad-network", bad_network),

@@ -69,6 +69,7 @@ impl Machine {
     fn greeted(&mut self, now: Now, out: &mut Effects) {
         self.session = self.greeting.take();
         self.greeted_ms = now.monotonic_ms;
+        self.fetches_nothing = false;
         self.begin_round(now, out);
     }
 

@@ -1,6 +1,6 @@
 //! The border of the state machine: everything that can happen, and everything it may ask for.
 
-use crate::{Batch, Page, RemoteAnswer, RemoteRequest, Verdict};
+use crate::{Batch, Fetched, Page, RemoteAnswer, RemoteRequest, Verdict, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use syncline_protocol::{
@@ -112,6 +112,24 @@ pub enum StoreWork {
     Greet(Hello),
     /// Choose a batch, freeze its bytes, mark it in flight.
     Claim(ClaimLimits),
+    /// What can be claimed behind this place in the outbox and has a state at the server that a
+    /// conflict could come of, and what that refers to.
+    Targets {
+        /// Everything up to this place was looked at.
+        after: i64,
+        /// Entries at most.
+        most: usize,
+    },
+    /// What these entities are at the server meets the mutations that wait here, as the state that
+    /// comes with a refused push does. Nothing that may have been sent is touched (E5).
+    Meet {
+        /// The scope in which they were seen.
+        scope: Scope,
+        /// What was asked for.
+        wanted: Wanted,
+        /// What came.
+        fetched: Fetched,
+    },
     /// The remote knows the synced tables now.
     NoteRegistered,
     /// This file is a copy of another that syncs as the same installation: take a new identity,
@@ -149,6 +167,8 @@ impl StoreWork {
             StoreWork::Renew => "renew",
             StoreWork::Greet(_) => "greet",
             StoreWork::Claim(_) => "claim",
+            StoreWork::Targets { .. } => "targets",
+            StoreWork::Meet { .. } => "meet",
             StoreWork::NoteRegistered => "note-registered",
             StoreWork::Remint => "remint",
             StoreWork::Book { .. } => "book",
@@ -193,6 +213,32 @@ pub struct Claimed {
     pub more: bool,
     /// A key that is to be cancelled at the server.
     pub cancel: Option<Cancel>,
+    /// Things the app is to be told (C4).
+    pub notices: Vec<super::Notice>,
+}
+
+/// What is fetched before a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Targets {
+    /// Request by request.
+    pub wanted: Vec<Wanted>,
+    /// The place in the outbox up to which was looked.
+    pub last: i64,
+    /// There is nothing yet that could be compared: a snapshot has to be read first.
+    pub unread: bool,
+}
+
+/// What meeting fetched states did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeetSummary {
+    /// Entities that a resolver merged.
+    pub merged: u64,
+    /// States that wait in the inbox.
+    pub parked: u64,
+    /// What was seen needs the feed: it is to be read before anything is sent.
+    pub pull_first: bool,
     /// Things the app is to be told (C4).
     pub notices: Vec<super::Notice>,
 }
@@ -255,6 +301,10 @@ pub enum StoreAnswer {
     },
     /// To `Claim`.
     Claimed(Claimed),
+    /// To `Targets`.
+    Targets(Targets),
+    /// To `Meet`.
+    Met(MeetSummary),
     /// To `Book`.
     Booked(BookSummary),
     /// To `ReadCursor`.

@@ -14,12 +14,14 @@ mod push;
 mod schedule;
 mod snapshot;
 mod suspect;
+mod target;
 mod wait;
 
 pub use blocked::{Blocked, BlockedBecause};
 pub use input::{
     BookSummary, Booking, Cancel, ClaimLimits, Claimed, Effect, FaultKind, Input, Live,
-    PageSummary, Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
+    MeetSummary, PageSummary, Reason, RequestId, StoreAnswer, StoreFault, StoreWork, Survey,
+    Targets,
 };
 pub use notice::{CycleEnd, Notice};
 pub use pass::Allowance;
@@ -112,6 +114,9 @@ pub struct Machine {
     constraints: Constraints,
     /// The host wants rest.
     paused: bool,
+    /// The remote does not give single entities.
+    #[serde(default)]
+    fetches_nothing: bool,
     /// What the bounded pass under way may still use.
     pass: Option<Allowance>,
     cycle: pull::Cycle,
@@ -127,6 +132,7 @@ enum Kind {
     Register,
     Push,
     Cancel,
+    Fetch,
     Pull,
 }
 
@@ -137,6 +143,7 @@ impl Kind {
             RemoteRequest::Register { .. } => Kind::Register,
             RemoteRequest::Push { .. } => Kind::Push,
             RemoteRequest::Cancel { .. } => Kind::Cancel,
+            RemoteRequest::Fetch { .. } => Kind::Fetch,
             RemoteRequest::Pull { .. } => Kind::Pull,
         }
     }
@@ -147,6 +154,7 @@ impl Kind {
             RemoteAnswer::Register(_) => Kind::Register,
             RemoteAnswer::Push(_) => Kind::Push,
             RemoteAnswer::Cancel(_) => Kind::Cancel,
+            RemoteAnswer::Fetch(_) => Kind::Fetch,
             RemoteAnswer::Pull(_) => Kind::Pull,
         }
     }
@@ -185,6 +193,7 @@ impl Machine {
             wanted: BTreeSet::new(),
             constraints: Constraints::default(),
             paused: false,
+            fetches_nothing: false,
             pass: None,
             cycle: pull::Cycle::default(),
             waiting: wait::Waiting::default(),
@@ -239,12 +248,8 @@ impl Machine {
             }
 
             (State::Pushing, Input::Store(answer)) => self.pushing_store(answer, now, &mut out),
-            (State::Pushing, Input::Remote(_, RemoteAnswer::Push(answer))) => {
-                self.pushing_answer(answer, now, &mut out);
-            }
-
-            (State::Pushing, Input::Remote(_, RemoteAnswer::Cancel(answer))) => {
-                self.pushing_cancelled(answer, now, &mut out);
+            (State::Pushing, Input::Remote(_, answer)) => {
+                self.pushing_remote(answer, now, &mut out);
             }
 
             (State::Pulling, Input::Store(answer)) => self.pulling_store(answer, now, &mut out),
@@ -257,7 +262,7 @@ impl Machine {
             }
 
             // One that nobody waits for any more.
-            (State::Connecting | State::Pushing | State::Pulling, Input::Remote(..))
+            (State::Connecting | State::Pulling, Input::Remote(..))
             | (_, Input::Credentials(_))
             | (
                 State::Idle

@@ -6,7 +6,7 @@
 
 use super::push::Then;
 use super::{CycleEnd, Effects, Machine, Reason, State};
-use crate::{Now, Page, RemoteRequest};
+use crate::{Now, RemoteRequest};
 use serde::{Deserialize, Serialize};
 
 /// What one pass may use of the network.
@@ -73,10 +73,10 @@ impl Machine {
         }
     }
 
-    /// A page has come.
-    pub(super) fn received(&mut self, page: &Page) {
+    /// So many bytes of changes have come.
+    pub(super) fn received(&mut self, bytes: u64) {
         if let Some(left) = &mut self.pass {
-            left.bytes = left.bytes.saturating_sub(page.bytes);
+            left.bytes = left.bytes.saturating_sub(bytes);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Pulling: page by page and scope by scope to the head, then a look at what is left.
 
+use super::target::Targeting;
 use super::{
     CycleEnd, Effects, Machine, Notice, PageSummary, State, StoreAnswer, StoreWork, Survey,
 };
@@ -13,7 +14,7 @@ pub(super) struct Cycle {
     /// Rounds of push and pull so far.
     rounds: u32,
     /// Which of the granted scopes is being read.
-    scope: usize,
+    pub(super) scope: usize,
     /// The cursor that the page under way was asked with.
     pub(super) from: Option<String>,
     /// The page that is being applied reached the head.
@@ -24,6 +25,8 @@ pub(super) struct Cycle {
     pub(super) sparing: bool,
     /// The cursor was already dropped once in this cycle.
     forgotten: bool,
+    #[serde(default)]
+    pub(super) targeting: Targeting,
     /// How many changes the page under way may have.
     limit: usize,
     pub(super) guard: Guard,
@@ -78,7 +81,7 @@ impl Machine {
         self.read_scope(now, out);
     }
 
-    fn scope(&self) -> Option<Scope> {
+    pub(super) fn scope(&self) -> Option<Scope> {
         let hello = self.session.as_ref()?;
         hello
             .scopes
@@ -189,7 +192,7 @@ impl Machine {
                     };
                     return self.remote_failed(error, now, out);
                 }
-                self.received(&page);
+                self.received(page.bytes);
                 self.cycle.at_head = page.end.at_head;
                 out.store(StoreWork::ApplyPage { scope, from, page });
             }

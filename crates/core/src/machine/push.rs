@@ -7,7 +7,8 @@ use super::{
     Booking, Cancel, ClaimLimits, Claimed, Effects, Machine, Notice, State, StoreAnswer, StoreWork,
 };
 use crate::{
-    Batch, Config, Counted, MutationError, Now, RemoteError, RemoteRequest, Verdict, judge,
+    Batch, Config, Counted, MutationError, Now, RemoteAnswer, RemoteError, RemoteRequest, Verdict,
+    judge,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,16 +113,26 @@ impl Machine {
         self.claim(now, out);
     }
 
-    fn claim(&mut self, now: Now, out: &mut Effects) {
+    /// How many mutations a batch may have, for now.
+    pub(super) fn batch_size(&self) -> usize {
+        let server = self.session.as_ref().map(|hello| hello.limits);
+        let most = server.unwrap_or_default().push_mutations;
+        self.pusher.limit.min(most).max(1)
+    }
+
+    pub(super) fn claim(&mut self, now: Now, out: &mut Effects) {
         if !self.may_ask(0) {
             return self.used_up(now, out);
+        }
+        if self.looks_first() {
+            return self.look(out);
         }
         let server = self
             .session
             .as_ref()
             .map(|hello| hello.limits)
             .unwrap_or_default();
-        let mutations = self.pusher.limit.min(server.push_mutations).max(1);
+        let mutations = self.batch_size();
         self.pusher.claims += 1;
         out.store(StoreWork::Claim(ClaimLimits {
             mutations,
@@ -146,6 +157,8 @@ impl Machine {
     pub(super) fn pushing_store(&mut self, answer: StoreAnswer, now: Now, out: &mut Effects) {
         match answer {
             StoreAnswer::Claimed(claimed) => self.on_claimed(claimed, now, out),
+            StoreAnswer::Targets(targets) => self.on_targets(targets, now, out),
+            StoreAnswer::Met(summary) => self.on_met(summary, now, out),
             StoreAnswer::Booked(summary) => {
                 if summary.applied > 0 {
                     let (applied, duplicates) = (summary.applied, summary.duplicates);
@@ -223,8 +236,9 @@ impl Machine {
 
     /// Prepares what follows the batch under way, unless it is being found out what spoils one.
     fn prepare(&mut self, now: Now, out: &mut Effects) {
-        let calm =
-            self.pusher.limit == self.config.push_mutations && self.pusher.suspects.is_empty();
+        let calm = self.pusher.limit == self.config.push_mutations
+            && self.pusher.suspects.is_empty()
+            && !self.targets();
         if calm && self.pusher.more && self.may_ask(0) {
             self.claim(now, out);
         }
@@ -260,7 +274,17 @@ impl Machine {
         }
     }
 
-    pub(super) fn pushing_answer(
+    pub(super) fn pushing_remote(&mut self, answer: RemoteAnswer, now: Now, out: &mut Effects) {
+        match answer {
+            RemoteAnswer::Push(answer) => self.pushing_answer(answer, now, out),
+            RemoteAnswer::Cancel(answer) => self.pushing_cancelled(answer, now, out),
+            RemoteAnswer::Fetch(answer) => self.pushing_fetched(answer, now, out),
+            // Nothing else is asked for.
+            RemoteAnswer::Hello(_) | RemoteAnswer::Register(_) | RemoteAnswer::Pull(_) => {}
+        }
+    }
+
+    fn pushing_answer(
         &mut self,
         answer: Result<PushResponse, RemoteError>,
         now: Now,
@@ -297,7 +321,7 @@ impl Machine {
         out.store(StoreWork::Book { bookings, token });
     }
 
-    pub(super) fn pushing_cancelled(
+    fn pushing_cancelled(
         &mut self,
         answer: Result<KeyOutcome, RemoteError>,
         now: Now,

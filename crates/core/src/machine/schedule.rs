@@ -14,8 +14,9 @@ pub enum SyncOrder {
     /// Local writes first, then everything new; a second push if that left work. The default.
     #[default]
     PushThenPull,
-    /// Everything new first, so that a mutation meets the newest remote state here rather than at
-    /// the server.
+    /// What is about to be sent is fetched first, so that a mutation meets the newest remote state here
+    /// rather than at the server; then local writes, then everything new. From a remote that gives no
+    /// single entities, everything new first, then local writes.
     PullThenPush,
     /// Only what is new: local writes are recorded and stay in the outbox.
     PullOnly,
@@ -66,17 +67,27 @@ impl Machine {
     /// A round of push and pull begins.
     pub(super) fn begin_round(&mut self, now: Now, out: &mut Effects) {
         self.cycle.progress = false;
+        self.cycle.targeting.pull_first |= self.gives_nothing();
         match self.config.order {
             _ if self.cycle.sparing => self.start_pushing(now, out),
-            SyncOrder::PushThenPull | SyncOrder::PushOnly => self.start_pushing(now, out),
-            SyncOrder::PullThenPush | SyncOrder::PullOnly => self.start_pulling(now, out),
+            SyncOrder::PullThenPush if self.cycle.targeting.pull_first => {
+                self.start_pulling(now, out);
+            }
+            SyncOrder::PushThenPull | SyncOrder::PullThenPush | SyncOrder::PushOnly => {
+                self.start_pushing(now, out);
+            }
+            SyncOrder::PullOnly => self.start_pulling(now, out),
         }
     }
 
     /// Nothing more can be pushed in this round.
     pub(super) fn pushed(&mut self, now: Now, out: &mut Effects) {
         match self.config.order {
-            SyncOrder::PushThenPull if !self.cycle.sparing => self.start_pulling(now, out),
+            _ if self.cycle.sparing => Self::survey(out),
+            SyncOrder::PushThenPull => self.start_pulling(now, out),
+            SyncOrder::PullThenPush if !self.cycle.targeting.pull_first => {
+                self.start_pulling(now, out);
+            }
             _ => Self::survey(out),
         }
     }
@@ -84,7 +95,9 @@ impl Machine {
     /// Every scope was read to its head.
     pub(super) fn pulled(&mut self, now: Now, out: &mut Effects) {
         match self.config.order {
-            SyncOrder::PullThenPush => self.start_pushing(now, out),
+            SyncOrder::PullThenPush if self.cycle.targeting.pull_first => {
+                self.start_pushing(now, out);
+            }
             _ => Self::survey(out),
         }
     }

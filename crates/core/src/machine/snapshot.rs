@@ -36,6 +36,7 @@ impl Redact for Cycle {
         for cursor in [&mut cycle.from, &mut cycle.guard.remembered] {
             *cursor = cursor.as_ref().map(|cursor| by.cursor(cursor));
         }
+        cycle.targeting = self.targeting.redacted(by);
         cycle
     }
 }

@@ -26,6 +26,10 @@ fn of_work(work: &StoreWork) -> String {
             let (most, alone) = (limits.mutations, limits.alone.len());
             format!("claim {most}{urgent}{order} alone={alone}")
         }
+        StoreWork::Targets { most, .. } => format!("targets {most}"),
+        StoreWork::Meet {
+            wanted, fetched, ..
+        } => format!("meet {} of {}", fetched.changes.len(), wanted.ids.len()),
         StoreWork::NoteRegistered => "note-registered".to_owned(),
         StoreWork::Remint => "remint".to_owned(),
         StoreWork::Book { bookings, token: _ } => format!("book {}", of_bookings(bookings)),
@@ -78,6 +82,7 @@ fn of_request(request: &RemoteRequest) -> String {
         RemoteRequest::Push { batch, .. } => format!("push {}", batch.entries.len()),
         RemoteRequest::Cancel { .. } => "cancel".to_owned(),
         RemoteRequest::Register { types, .. } => format!("register {}", types.types.len()),
+        RemoteRequest::Fetch { wanted, .. } => format!("fetch {}", wanted.ids.len()),
         RemoteRequest::Pull { cursor, limit, .. } => match cursor {
             Some(_) => format!("pull {limit}"),
             None => format!("pull {limit} first"),

@@ -10,8 +10,9 @@ use std::fmt::Write;
 use std::path::Path;
 use syncline_core::{
     Allowance, Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, CycleEnd,
-    Effect, EntityRef, Input, Machine, Notice, Now, Page, PageSummary, Reason, RemoteAnswer,
-    RemoteError, RemoteRequest, RequestId, StoreAnswer, StoreFault, StoreWork, Survey, SyncOrder,
+    Effect, EntityRef, Fetched, Input, Machine, MeetSummary, Notice, Now, Page, PageSummary,
+    Reason, RemoteAnswer, RemoteError, RemoteRequest, RequestId, StoreAnswer, StoreFault,
+    StoreWork, Survey, SyncOrder, Targets, Wanted,
 };
 use syncline_protocol::{
     Access, ClientId, ConflictReason, EntityId, EntityType, Epoch, Grant, Hello, IdempotencyKey,
@@ -113,6 +114,11 @@ impl Script {
             token: None,
             register: None,
         });
+    }
+
+    /// Acquires the lease in a session that goes on.
+    pub(crate) fn acquired(&mut self) {
+        self.answer(StoreAnswer::Acquired);
     }
 
     /// The remote's greeting arrives, and the store cannot take it in.
@@ -217,8 +223,51 @@ impl Script {
             RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
             RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Err(error)),
             RemoteRequest::Register { .. } => RemoteAnswer::Register(Err(error)),
+            RemoteRequest::Fetch { .. } => RemoteAnswer::Fetch(Err(error)),
             RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
         });
+    }
+
+    /// These entities are to be looked at before anything is claimed.
+    pub(crate) fn targets(&mut self, ids: &[&str], last: i64) {
+        let id = |id: &&str| EntityId::parse((*id).to_owned()).unwrap();
+        let wanted = ids.chunks(2).map(|ids| Wanted {
+            entity_type: EntityType::new("task"),
+            ids: ids.iter().map(id).collect(),
+        });
+        self.answer(StoreAnswer::Targets(Targets {
+            wanted: wanted.collect(),
+            last,
+            unread: false,
+        }));
+    }
+
+    /// Nothing was pulled yet.
+    pub(crate) fn unread(&mut self) {
+        self.answer(StoreAnswer::Targets(Targets {
+            unread: true,
+            ..Targets::default()
+        }));
+    }
+
+    pub(crate) fn fetched(&mut self, epoch: &str) {
+        let epoch = Epoch::new(epoch);
+        self.remote("fetched", |_| {
+            RemoteAnswer::Fetch(Ok(Fetched {
+                epoch,
+                position: 9,
+                changes: Vec::new(),
+                bytes: 0,
+            }))
+        });
+    }
+
+    pub(crate) fn met(&mut self, merged: u64, pull_first: bool) {
+        self.answer(StoreAnswer::Met(MeetSummary {
+            merged,
+            pull_first,
+            ..MeetSummary::default()
+        }));
     }
 
     pub(crate) fn booked(&mut self) {
@@ -327,6 +376,7 @@ fn say(effect: &Effect) -> String {
             }
             StoreWork::ApplyPage { from, .. } => format!("store apply page after {from:?}"),
             StoreWork::Greet(_) => "store greet".to_owned(),
+            StoreWork::Meet { wanted, .. } => format!("store meet {}", wanted.ids.len()),
             other => format!("store {other:?}"),
         },
         Effect::Remote(id, request) => match request {
@@ -337,6 +387,10 @@ fn say(effect: &Effect) -> String {
             }
             RemoteRequest::Cancel { key, .. } => format!("remote #{} cancel {key}", id.0),
             RemoteRequest::Register { .. } => format!("remote #{} register types", id.0),
+            RemoteRequest::Fetch { wanted, .. } => {
+                let ids: Vec<&str> = wanted.ids.iter().map(EntityId::as_str).collect();
+                format!("remote #{} fetch {} {ids:?}", id.0, wanted.entity_type)
+            }
             RemoteRequest::Pull { cursor, .. } => format!("remote #{} pull after {cursor:?}", id.0),
         },
         Effect::RefreshCredentials => "refresh credentials".to_owned(),

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use syncline_core::trace::Recorder;
 use syncline_core::{
     Allowance, Batch, BatchEntry, BookSummary, Cancel, Claimed, Config, Constraints, Dice, Effect,
-    EntityRef, FaultKind, Input, Live, Machine, MutationError, Notice, Now, Page, PageChange,
-    PageSummary, Reason, RemoteAnswer, RemoteError, RemoteRequest, StoreAnswer, StoreFault,
-    StoreWork, Survey,
+    EntityRef, FaultKind, Fetched, Input, Live, Machine, MeetSummary, MutationError, Notice, Now,
+    Page, PageChange, PageSummary, Reason, RemoteAnswer, RemoteError, RemoteRequest, StoreAnswer,
+    StoreFault, StoreWork, Survey, SyncOrder, Targets, Wanted,
 };
 use syncline_protocol::{
     Access, Change, ChangeKind, ClientId, ColumnDefinition, ConflictReason, EntityId, EntityType,
@@ -31,6 +31,9 @@ impl Rig {
         let mut config = Config::default();
         config.push_mutations = 4;
         config.max_attempts = 3;
+        if seed.is_multiple_of(2) {
+            config.order = SyncOrder::PullThenPush;
+        }
         Self {
             machine: Machine::new(config, ClientId::new("client"), seed),
             now: Now {
@@ -179,6 +182,17 @@ impl Rig {
                 ..PageSummary::default()
             }),
             StoreWork::ForgetCursor(_) => StoreAnswer::CursorForgotten,
+            StoreWork::Targets { .. } => StoreAnswer::Targets(Targets {
+                wanted: (0..self.one_of(3)).map(|_| wanted()).collect(),
+                last: self.seqs,
+                unread: self.one_of(9) == 0,
+            }),
+            StoreWork::Meet { .. } => StoreAnswer::Met(MeetSummary {
+                merged: self.one_of(3),
+                parked: self.one_of(2),
+                pull_first: self.one_of(9) == 0,
+                notices: notices(),
+            }),
             StoreWork::Survey => StoreAnswer::Surveyed(Survey {
                 claimable: self.one_of(2) == 0,
                 unsettled: self.one_of(3),
@@ -261,6 +275,17 @@ impl Rig {
             (RemoteRequest::Cancel { .. }, Some(error)) => RemoteAnswer::Cancel(Err(error)),
             (RemoteRequest::Register { .. }, None) => RemoteAnswer::Register(Ok(())),
             (RemoteRequest::Register { .. }, Some(error)) => RemoteAnswer::Register(Err(error)),
+            (RemoteRequest::Fetch { .. }, None) => RemoteAnswer::Fetch(Ok(Fetched {
+                epoch: Epoch::new(if self.one_of(9) == 0 {
+                    "other"
+                } else {
+                    "epoch"
+                }),
+                position: 9,
+                changes: self.page(4).changes,
+                bytes: 40,
+            })),
+            (RemoteRequest::Fetch { .. }, Some(error)) => RemoteAnswer::Fetch(Err(error)),
             (RemoteRequest::Pull { limit, .. }, None) => RemoteAnswer::Pull(Ok(self.page(*limit))),
             (RemoteRequest::Pull { .. }, Some(error)) => RemoteAnswer::Pull(Err(error)),
         }
@@ -374,6 +399,13 @@ fn principal() -> Principal {
     Principal {
         tenant: text("tenant"),
         subject: text("subject"),
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        entity_type: EntityType::new("task"),
+        ids: vec![entity().id],
     }
 }
 

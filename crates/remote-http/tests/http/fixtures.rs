@@ -3,7 +3,8 @@
 use crate::server::{Received, Reply, Server};
 use std::time::Duration;
 use syncline_core::{
-    Batch, BatchEntry, EntityRef, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest,
+    Batch, BatchEntry, EntityRef, Fetched, Page, Remote, RemoteAnswer, RemoteError, RemoteRequest,
+    Wanted,
 };
 use syncline_protocol::{ClientId, EntityId, Hello, Operation, PushResponse, Scope};
 use syncline_remote_http::{HttpRemote, HttpRemoteBuilder};
@@ -15,6 +16,7 @@ pub(crate) const PROBLEM: &str = "application/problem+json";
 pub(crate) const HELLO: &str = r#"{"protocol_versions":["2026-11-01"],"server":"test","epoch":"e","server_time_ms":1,"principal":{"tenant":"t","subject":"s"},"scopes":[],"limits":{"push_mutations":1,"push_bytes":1,"mutation_bytes":1,"page_changes":1},"key_retention_ms":1}"#;
 pub(crate) const PUSHED: &str =
     r#"{"epoch":"e","results":[{"key":"k1","outcome":"applied","version":"1","position":4}]}"#;
+pub(crate) const FETCHED: &str = r#"{"epoch":"e","position":7,"changes":[{"type":"task","id":"1","op":"delete","version":"6","position":6}]}"#;
 pub(crate) const CHANGE: &str = r#"{"change":{"type":"task","id":"a","op":"upsert","version":"1","position":4,"fields":{"title":"milk"}}}"#;
 pub(crate) const END: &str =
     r#"{"page":{"cursor":"c","position":4,"count":1,"phase":"feed","at_head":true}}"#;
@@ -82,12 +84,28 @@ pub(crate) async fn pull(remote: &HttpRemote, cursor: Option<&str>) -> Result<Pa
     }
 }
 
+pub(crate) async fn fetch(remote: &HttpRemote) -> Result<Fetched, RemoteError> {
+    let request = RemoteRequest::Fetch {
+        client: client(),
+        scope: Scope::new("s"),
+        wanted: Wanted {
+            entity_type: "task".into(),
+            ids: vec![EntityId::from(1), EntityId::parse("\"2\"").unwrap()],
+        },
+    };
+    match remote.send(request).await {
+        RemoteAnswer::Fetch(result) => result,
+        other => panic!("an answer of another kind: {other:?}"),
+    }
+}
+
 /// The answer that a good server gives.
 pub(crate) fn good(request: &Received) -> Reply {
     let path = request.target.split('?').next().unwrap();
     match path.rsplit('/').next().unwrap() {
         "hello" => Reply::marked(request, 200, JSON, HELLO),
         "push" => Reply::marked(request, 200, JSON, PUSHED),
+        "digest" => Reply::marked(request, 200, JSON, FETCHED),
         "pull" => Reply::marked(request, 200, NDJSON, format!("{CHANGE}\n{END}\n")),
         _ => Reply::bare(404, ""),
     }

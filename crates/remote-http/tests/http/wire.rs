@@ -1,6 +1,8 @@
 //! What goes over the wire: paths, headers, and frozen bytes as they are.
 
-use crate::fixtures::{HELLO, JSON, always, builder, client, good, hello, pull, push};
+use crate::fixtures::{
+    FETCHED, HELLO, JSON, always, bucket, builder, client, fetch, good, hello, pull, push,
+};
 use crate::server::{Reply, Server, Step};
 use std::collections::BTreeSet;
 use syncline_core::{Remote, RemoteAnswer, RemoteError, RemoteRequest};
@@ -53,6 +55,26 @@ async fn each_call_has_its_path_and_headers() {
         .map(|request| request.header("syncline-request").unwrap())
         .collect();
     assert_eq!(ids.len(), received.len(), "a request id was used twice");
+}
+
+#[tokio::test]
+async fn entities_are_fetched_by_their_ids() {
+    let server = always(good);
+    let fetched = fetch(&builder(&server).build().unwrap()).await.unwrap();
+    assert_eq!((fetched.epoch.as_str(), fetched.position), ("e", 7));
+    assert_eq!(
+        (fetched.changes.len(), fetched.bytes),
+        (1, FETCHED.len() as u64)
+    );
+    let target = "/v1/digest?scope=s&type=task&ids=%5B%221%22%2C%22%5C%222%5C%22%22%5D";
+    assert_eq!(server.received()[0].target, target);
+    let older = always(|request| Reply::marked(request, 404, "application/problem+json", "{}"));
+    let refused = fetch(&builder(&older).build().unwrap()).await.unwrap_err();
+    assert_eq!(
+        bucket(&refused),
+        "misconfigured",
+        "the feed is read instead"
+    );
 }
 
 #[tokio::test]

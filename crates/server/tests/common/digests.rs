@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::BTreeMap;
 use syncline_protocol::{
-    ChangeKind, ContentHash, DigestChanges, DigestEntities, DigestRanges, Fields, Operation,
-    RangeHasher,
+    ChangeKind, ContentHash, DIGEST_IDS, DigestChanges, DigestEntities, DigestRanges, Fields,
+    Operation, RangeHasher,
 };
 use syncline_server::{Request, Storage};
 
@@ -161,7 +161,7 @@ pub fn only_who_may_pull_may_ask<S: Storage>(server: &Server<S>) {
 
     let get = |query: &str| server.get(&ann(), &format!("/v1/digest?{query}"));
     expect(&get("type=task&scope=all"), 403, "scope-forbidden");
-    let many: Vec<String> = (0..17).map(|nth| format!("id{nth}")).collect();
+    let many: Vec<String> = (0..=DIGEST_IDS).map(|nth| format!("id{nth}")).collect();
     let many = encoded(&[("ids", &serde_json::to_string(&many).unwrap())]);
     for query in [
         "",

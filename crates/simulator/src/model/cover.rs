@@ -20,7 +20,7 @@ pub const STATES: [&str; 9] = [
 ];
 
 /// The kinds of inputs.
-pub const KINDS: [&str; 81] = [
+pub const KINDS: [&str; 89] = [
     "trigger app-start",
     "trigger foreground",
     "trigger network-available",
@@ -102,6 +102,14 @@ pub const KINDS: [&str; 81] = [
     "answer that nobody waits for",
     "pass begun",
     "pass ended",
+    "store targets",
+    "store met",
+    "fetch answered",
+    "fetch unreachable",
+    "fetch transient",
+    "fetch overloaded",
+    "fetch auth",
+    "fetch refused",
 ];
 
 /// Visits by cell.
@@ -198,6 +206,8 @@ fn store_index(answer: &StoreAnswer) -> usize {
         StoreAnswer::PageApplied(_) => 37,
         StoreAnswer::CursorForgotten => 38,
         StoreAnswer::Surveyed(_) => 39,
+        StoreAnswer::Targets(_) => 81,
+        StoreAnswer::Met(_) => 82,
         StoreAnswer::Failed(fault) => match fault.kind {
             FaultKind::Fenced => 40,
             FaultKind::Busy => 41,
@@ -218,15 +228,20 @@ fn remote_index(answer: &RemoteAnswer) -> usize {
         RemoteAnswer::Push(answer) => (2, answer.as_ref().err()),
         RemoteAnswer::Cancel(answer) => (3, answer.as_ref().err()),
         RemoteAnswer::Pull(answer) => (4, answer.as_ref().err()),
+        RemoteAnswer::Fetch(answer) => (5, answer.as_ref().err()),
+    };
+    let (answered, failed) = match place {
+        5 => (83, 84),
+        place => (48 + place, 53 + place * 5),
     };
     let bucket = match error {
-        None => return 48 + place,
+        None => return answered,
         Some(RemoteError::Unreachable { .. }) => 0,
         Some(RemoteError::Transient { overloaded, .. }) => 1 + usize::from(*overloaded),
         Some(RemoteError::Auth { .. }) => 3,
         Some(_) => 4,
     };
-    53 + place * 5 + bucket
+    failed + bucket
 }
 
 /// The list of cells that cannot be reached.

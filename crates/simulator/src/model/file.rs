@@ -217,6 +217,12 @@ impl File {
             }
             StoreWork::Greet(hello) => self.greet(hello),
             StoreWork::Claim(limits) => StoreAnswer::Claimed(self.claim(limits, desk)),
+            StoreWork::Targets { after, most } => {
+                StoreAnswer::Targets(self.targets(*after, *most, desk.now))
+            }
+            StoreWork::Meet {
+                wanted, fetched, ..
+            } => StoreAnswer::Met(self.meet(wanted, fetched, desk)),
             StoreWork::NoteRegistered => {
                 self.registered = true;
                 StoreAnswer::RegisteredNoted

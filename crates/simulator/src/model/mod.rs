@@ -7,7 +7,7 @@
 //! | `world.rs`, `steps.rs` | the world, and taking a step in it |
 //! | `network.rs` | serves requests; bends, loses, doubles, delays |
 //! | `calm.rs` | the calm phase in which liveness is owed |
-//! | `file.rs`, `claim.rs`, `book.rs`, `apply.rs` | the model store |
+//! | `file.rs`, `claim.rs`, `target.rs`, `book.rs`, `apply.rs` | the model store |
 //! | `server.rs`, `feed.rs`, `ledger.rs` | the reference: imports nothing of core |
 //! | `watch.rs` | what every machine is held to, input by input |
 //! | `cover.rs`, `impossible.txt` | the cells of the machine's table |
@@ -28,6 +28,7 @@ pub mod plan;
 mod server;
 mod shrink;
 mod steps;
+mod target;
 mod watch;
 mod world;
 

@@ -5,7 +5,9 @@ use super::server::{Push, Refused, Sent};
 use super::world::{Asked, World, remember};
 use crate::level::Broken;
 use std::time::Duration;
-use syncline_core::{Batch, Input, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_core::{
+    Batch, Fetched, Input, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest,
+};
 use syncline_protocol::{
     Access, Epoch, Grant, Hello, IdempotencyKey, KeyOutcome, Limits, Outcome, PagePhase, Principal,
     PushResponse, PushResult, Scope,
@@ -93,6 +95,9 @@ impl World {
         Ok(match request {
             RemoteRequest::Hello { .. } => RemoteAnswer::Hello(Ok(self.hello(subject))),
             RemoteRequest::Register { .. } => RemoteAnswer::Register(Ok(())),
+            RemoteRequest::Fetch { wanted, .. } => {
+                RemoteAnswer::Fetch(Ok(self.server.fetch(&wanted.ids)))
+            }
             RemoteRequest::Push {
                 client,
                 batch,
@@ -220,6 +225,7 @@ fn refuse(request: &RemoteRequest, error: RemoteError) -> RemoteAnswer {
     match request {
         RemoteRequest::Hello { .. } => RemoteAnswer::Hello(Err(error)),
         RemoteRequest::Register { .. } => RemoteAnswer::Register(Err(error)),
+        RemoteRequest::Fetch { .. } => RemoteAnswer::Fetch(Err(error)),
         RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
         RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Err(error)),
         RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
@@ -231,9 +237,9 @@ fn other_kind(request: &RemoteRequest) -> RemoteAnswer {
         RemoteRequest::Hello { .. } => RemoteAnswer::Register(Ok(())),
         RemoteRequest::Push { .. } => RemoteAnswer::Pull(Err(unreachable())),
         RemoteRequest::Pull { .. } => RemoteAnswer::Push(Err(unreachable())),
-        RemoteRequest::Register { .. } | RemoteRequest::Cancel { .. } => {
-            RemoteAnswer::Hello(Err(unreachable()))
-        }
+        RemoteRequest::Register { .. }
+        | RemoteRequest::Cancel { .. }
+        | RemoteRequest::Fetch { .. } => RemoteAnswer::Hello(Err(unreachable())),
     }
 }
 
@@ -254,6 +260,10 @@ fn bend(request: &RemoteRequest, answer: RemoteAnswer, how: u8) -> RemoteAnswer 
                 bend_page(&mut page, cursor.as_deref(), *limit, how);
             }
             RemoteAnswer::Pull(Ok(page))
+        }
+        RemoteAnswer::Fetch(Ok(mut fetched)) => {
+            bend_fetched(&mut fetched, how);
+            RemoteAnswer::Fetch(Ok(fetched))
         }
         RemoteAnswer::Cancel(Ok(_)) => RemoteAnswer::Cancel(Ok(KeyOutcome::Unknown)),
         other => other,
@@ -289,6 +299,18 @@ fn bend_push(response: &mut PushResponse, how: u8) {
             let last = results.last().cloned();
             results.extend(last);
         }
+    }
+}
+
+fn bend_fetched(fetched: &mut Fetched, how: u8) {
+    match how % 4 {
+        0 => fetched.epoch = Epoch::new("another"),
+        1 => fetched.position = -1,
+        2 => fetched.changes.clear(),
+        _ => fetched.changes.push(PageChange::Invalid {
+            raw: "{".to_owned(),
+            detail: String::new(),
+        }),
     }
 }
 

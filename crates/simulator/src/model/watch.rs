@@ -210,7 +210,9 @@ impl Watch {
                     RemoteRequest::Hello { .. } | RemoteRequest::Register { .. } => {
                         State::Connecting
                     }
-                    RemoteRequest::Push { .. } | RemoteRequest::Cancel { .. } => State::Pushing,
+                    RemoteRequest::Push { .. }
+                    | RemoteRequest::Cancel { .. }
+                    | RemoteRequest::Fetch { .. } => State::Pushing,
                     RemoteRequest::Pull { .. } => State::Pulling,
                 };
                 if machine.state() != wanted {
@@ -351,6 +353,7 @@ fn heard(input: &Input) -> Heard {
         Input::Remote(_, RemoteAnswer::Register(Err(error))) => error,
         Input::Remote(_, RemoteAnswer::Push(Err(error))) => error,
         Input::Remote(_, RemoteAnswer::Cancel(Err(error))) => error,
+        Input::Remote(_, RemoteAnswer::Fetch(Err(error))) => error,
         Input::Remote(_, RemoteAnswer::Pull(Err(error))) => error,
         _ => return Heard::Nothing,
     };
@@ -374,6 +377,7 @@ pub(crate) fn fits(request: &RemoteRequest, answer: &RemoteAnswer) -> bool {
             | (RemoteRequest::Register { .. }, RemoteAnswer::Register(_))
             | (RemoteRequest::Push { .. }, RemoteAnswer::Push(_))
             | (RemoteRequest::Cancel { .. }, RemoteAnswer::Cancel(_))
+            | (RemoteRequest::Fetch { .. }, RemoteAnswer::Fetch(_))
             | (RemoteRequest::Pull { .. }, RemoteAnswer::Pull(_))
     )
 }

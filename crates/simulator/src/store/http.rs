@@ -4,10 +4,10 @@
 
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use syncline_core::{Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_core::{Fetched, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
 use syncline_protocol::{
-    CONTENT_TYPE_PROBLEM, HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST, PROTOCOL_VERSION,
-    Problem, PullLine,
+    CONTENT_TYPE_PROBLEM, DigestChanges, HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST,
+    PROTOCOL_VERSION, Problem, PullLine,
 };
 use syncline_server::{Request, Response};
 
@@ -31,6 +31,16 @@ pub(crate) fn request(request: &RemoteRequest, id: u64, token: &str) -> Request 
             let body = serde_json::to_vec(types).unwrap_or_default();
             (client, Request::new("PUT", "/v1/types").json(body))
         }
+        RemoteRequest::Fetch {
+            client,
+            scope,
+            wanted,
+        } => {
+            let ids = serde_json::to_string(&wanted.ids).unwrap_or_default();
+            let (kind, ids) = (encoded(wanted.entity_type.as_str()), encoded(&ids));
+            let target = format!("/v1/digest?scope={scope}&type={kind}&ids={ids}");
+            (client, Request::new("GET", &target))
+        }
         RemoteRequest::Pull {
             client,
             scope,
@@ -52,6 +62,16 @@ pub(crate) fn request(request: &RemoteRequest, id: u64, token: &str) -> Request 
         .header("authorization", format!("Bearer {token}"))
 }
 
+/// As the value of a query.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    let bytes = text.bytes().map(|byte| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    bytes.collect()
+}
+
 /// The kind of a request, for the report.
 pub(crate) fn kind(request: &RemoteRequest) -> &'static str {
     match request {
@@ -59,6 +79,7 @@ pub(crate) fn kind(request: &RemoteRequest) -> &'static str {
         RemoteRequest::Push { .. } => "push",
         RemoteRequest::Cancel { .. } => "cancel",
         RemoteRequest::Register { .. } => "register",
+        RemoteRequest::Fetch { .. } => "fetch",
         RemoteRequest::Pull { .. } => "pull",
     }
 }
@@ -70,6 +91,7 @@ pub(crate) fn failure(request: &RemoteRequest, error: RemoteError) -> RemoteAnsw
         RemoteRequest::Push { .. } => RemoteAnswer::Push(Err(error)),
         RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Err(error)),
         RemoteRequest::Register { .. } => RemoteAnswer::Register(Err(error)),
+        RemoteRequest::Fetch { .. } => RemoteAnswer::Fetch(Err(error)),
         RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Err(error)),
     }
 }
@@ -82,6 +104,7 @@ pub(crate) fn is_error(answer: &RemoteAnswer) -> bool {
             | RemoteAnswer::Push(Err(_))
             | RemoteAnswer::Cancel(Err(_))
             | RemoteAnswer::Register(Err(_))
+            | RemoteAnswer::Fetch(Err(_))
             | RemoteAnswer::Pull(Err(_))
     )
 }
@@ -121,7 +144,18 @@ fn body(request: &RemoteRequest, response: &Response) -> Result<RemoteAnswer, St
         RemoteRequest::Push { .. } => RemoteAnswer::Push(Ok(json(&response.body)?)),
         RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Ok(json(&response.body)?)),
         RemoteRequest::Register { .. } => RemoteAnswer::Register(Ok(())),
+        RemoteRequest::Fetch { .. } => RemoteAnswer::Fetch(Ok(fetched(&response.body)?)),
         RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Ok(page(&response.body)?)),
+    })
+}
+
+fn fetched(body: &[u8]) -> Result<Fetched, String> {
+    let digest: DigestChanges = json(body)?;
+    Ok(Fetched {
+        epoch: digest.epoch,
+        position: digest.position,
+        changes: digest.changes.into_iter().map(PageChange::Valid).collect(),
+        bytes: body.len() as u64,
     })
 }
 

@@ -42,6 +42,8 @@ fn remote_kind(answer: &RemoteAnswer) -> &'static str {
         RemoteAnswer::Cancel(Err(_)) => "cancel failed",
         RemoteAnswer::Register(Ok(())) => "registered",
         RemoteAnswer::Register(Err(_)) => "register failed",
+        RemoteAnswer::Fetch(Ok(_)) => "fetched",
+        RemoteAnswer::Fetch(Err(_)) => "fetch failed",
         RemoteAnswer::Pull(Ok(_)) => "page",
         RemoteAnswer::Pull(Err(_)) => "pull failed",
     }

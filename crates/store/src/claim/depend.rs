@@ -6,6 +6,8 @@ use crate::captured::{self, BaseState};
 use crate::error::StoreError;
 use crate::outbox::{self, Entry};
 use crate::row;
+use crate::store::{EntityTypes, RegisteredType};
+use crate::table::Reference;
 use std::collections::BTreeSet;
 use syncline_core::EntityRef;
 use syncline_protocol::{EntityId, EntityType, Fields, Operation};
@@ -112,19 +114,10 @@ impl Claimer<'_> {
     }
 
     pub(super) fn parents(&self, entity: &EntityRef, fields: &Fields) -> Vec<EntityRef> {
-        let Some(own) = self.types.get(entity.entity_type.as_str()) else {
-            return Vec::new();
-        };
-        let parent = |reference: &crate::table::Reference| {
-            let values = row::reference_values(&own.table, reference, &entity.id, fields)?;
-            let parent = self.types.of_table(&reference.table)?;
-            let id = row::parent_id(&parent.table, reference, &values)?;
-            Some(EntityRef {
-                entity_type: parent.entity_type(),
-                id,
-            })
-        };
-        own.table.references.iter().filter_map(parent).collect()
+        match self.types.get(entity.entity_type.as_str()) {
+            Some(own) => parents(self.types, own, entity, fields),
+            None => Vec::new(),
+        }
     }
 
     /// Remembers what an entry that stays unsettled references, before and after it.
@@ -156,11 +149,29 @@ impl Claimer<'_> {
         let Some(own) = self.types.get(entity_type) else {
             return false;
         };
-        let points_here = |reference: &crate::table::Reference| {
-            reference.table.eq_ignore_ascii_case(&own.table.name)
-        };
+        let points_here =
+            |reference: &Reference| reference.table.eq_ignore_ascii_case(&own.table.name);
         self.types
             .iter()
             .any(|other| other.table.references.iter().any(points_here))
     }
+}
+
+/// The rows that a row with these fields references.
+pub(crate) fn parents(
+    types: &EntityTypes,
+    own: &RegisteredType,
+    entity: &EntityRef,
+    fields: &Fields,
+) -> Vec<EntityRef> {
+    let parent = |reference: &Reference| {
+        let values = row::reference_values(&own.table, reference, &entity.id, fields)?;
+        let parent = types.of_table(&reference.table)?;
+        let id = row::parent_id(&parent.table, reference, &values)?;
+        Some(EntityRef {
+            entity_type: parent.entity_type(),
+            id,
+        })
+    };
+    own.table.references.iter().filter_map(parent).collect()
 }

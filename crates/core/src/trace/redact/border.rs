@@ -2,9 +2,9 @@
 
 use super::{Redact, Redactor};
 use crate::{
-    Batch, BatchEntry, BookSummary, Booking, Cancel, Claimed, Effect, EntityRef, Input,
-    MutationError, Page, PageChange, PageSummary, RemoteAnswer, RemoteError, RemoteRequest,
-    StoreAnswer, StoreFault, StoreWork, Verdict,
+    Batch, BatchEntry, BookSummary, Booking, Cancel, Claimed, Effect, EntityRef, Fetched, Input,
+    MeetSummary, MutationError, Page, PageChange, PageSummary, RemoteAnswer, RemoteError,
+    RemoteRequest, StoreAnswer, StoreFault, StoreWork, Targets, Verdict, Wanted,
 };
 
 impl Redact for Input {
@@ -47,6 +47,8 @@ impl Redact for StoreAnswer {
             StoreAnswer::Cursor(cursor) => {
                 StoreAnswer::Cursor(cursor.as_ref().map(|cursor| by.cursor(cursor)))
             }
+            StoreAnswer::Targets(targets) => StoreAnswer::Targets(targets.redacted(by)),
+            StoreAnswer::Met(summary) => StoreAnswer::Met(summary.redacted(by)),
             StoreAnswer::PageApplied(summary) => StoreAnswer::PageApplied(summary.redacted(by)),
             StoreAnswer::Failed(fault) => StoreAnswer::Failed(fault.redacted(by)),
             StoreAnswer::Acquired
@@ -210,6 +212,7 @@ impl Redact for RemoteAnswer {
             RemoteAnswer::Push(answer) => RemoteAnswer::Push(answer.redacted(by)),
             RemoteAnswer::Cancel(answer) => RemoteAnswer::Cancel(answer.redacted(by)),
             RemoteAnswer::Register(answer) => RemoteAnswer::Register(answer.redacted(by)),
+            RemoteAnswer::Fetch(answer) => RemoteAnswer::Fetch(answer.redacted(by)),
             RemoteAnswer::Pull(answer) => RemoteAnswer::Pull(answer.redacted(by)),
         }
     }
@@ -238,22 +241,82 @@ impl Redact for Page {
             end,
             bytes,
         } = self;
-        let changes = match by.values {
-            true => changes.redacted(by),
-            // What changed is not looked at: as many stand-ins that together say which page it was.
-            false => {
-                let content = serde_json::to_string(changes).unwrap_or_default();
-                let stand_in = PageChange::Invalid {
-                    raw: by.text(&content),
-                    detail: String::new(),
-                };
-                vec![stand_in; changes.len()]
-            }
-        };
         Self {
-            changes,
+            changes: hidden(changes, by),
             end: end.redacted(by),
             bytes: *bytes,
+        }
+    }
+}
+
+/// What changed is not looked at by the machine: as many stand-ins that together say which page it was.
+fn hidden(changes: &Vec<PageChange>, by: &Redactor) -> Vec<PageChange> {
+    if by.values {
+        return changes.redacted(by);
+    }
+    let content = serde_json::to_string(changes).unwrap_or_default();
+    let stand_in = PageChange::Invalid {
+        raw: by.text(&content),
+        detail: String::new(),
+    };
+    vec![stand_in; changes.len()]
+}
+
+impl Redact for Fetched {
+    fn redacted(&self, by: &Redactor) -> Self {
+        let Self {
+            epoch,
+            position,
+            changes,
+            bytes,
+        } = self;
+        Self {
+            epoch: epoch.clone(),
+            position: *position,
+            changes: hidden(changes, by),
+            bytes: *bytes,
+        }
+    }
+}
+
+impl Redact for Wanted {
+    fn redacted(&self, by: &Redactor) -> Self {
+        let Self { entity_type, ids } = self;
+        Self {
+            entity_type: entity_type.clone(),
+            ids: ids.iter().map(|id| by.id(id)).collect(),
+        }
+    }
+}
+
+impl Redact for Targets {
+    fn redacted(&self, by: &Redactor) -> Self {
+        let Self {
+            wanted,
+            last,
+            unread,
+        } = self;
+        Self {
+            wanted: wanted.redacted(by),
+            last: *last,
+            unread: *unread,
+        }
+    }
+}
+
+impl Redact for MeetSummary {
+    fn redacted(&self, by: &Redactor) -> Self {
+        let Self {
+            merged,
+            parked,
+            pull_first,
+            notices,
+        } = self;
+        Self {
+            merged: *merged,
+            parked: *parked,
+            pull_first: *pull_first,
+            notices: notices.redacted(by),
         }
     }
 }
@@ -296,9 +359,19 @@ impl Redact for StoreWork {
                 page: page.redacted(by),
             },
             StoreWork::ForgetCursor(scope) => StoreWork::ForgetCursor(scope.redacted(by)),
+            StoreWork::Meet {
+                scope,
+                wanted,
+                fetched,
+            } => StoreWork::Meet {
+                scope: scope.redacted(by),
+                wanted: wanted.redacted(by),
+                fetched: fetched.redacted(by),
+            },
             StoreWork::Acquire
             | StoreWork::Renew
             | StoreWork::Claim(_)
+            | StoreWork::Targets { after: _, most: _ }
             | StoreWork::NoteRegistered
             | StoreWork::Remint
             | StoreWork::Survey => self.clone(),
@@ -384,6 +457,15 @@ impl Redact for RemoteRequest {
                 cursor: cursor.as_ref().map(|cursor| by.cursor(cursor)),
                 limit: *limit,
                 bytes: *bytes,
+            },
+            RemoteRequest::Fetch {
+                client,
+                scope,
+                wanted,
+            } => RemoteRequest::Fetch {
+                client: client.clone(),
+                scope: scope.redacted(by),
+                wanted: wanted.redacted(by),
             },
             RemoteRequest::Hello { client: _ } | RemoteRequest::Cancel { client: _, key: _ } => {
                 self.clone()
