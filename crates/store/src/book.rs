@@ -144,7 +144,7 @@ fn book_dead(
 /// be executed either, whatever request still carries it: it does not count as sent any more. This
 /// comes before the other one is resolved, since that may rewrite this one (E5).
 fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), StoreError> {
-    let mut refused = BTreeSet::new();
+    let mut spent = BTreeSet::new();
     for booking in bookings {
         let finally_not = matches!(
             booking.verdict,
@@ -154,12 +154,12 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
                 | Verdict::OtherHistory(_)
         );
         if finally_not && let Some(entry) = outbox::get(applier.tx, booking.seq)? {
-            refused.extend(entry.key);
+            spent.extend(entry.key);
         }
     }
     for booking in bookings {
         if let Verdict::Skipped { because } = &booking.verdict
-            && refused.contains(because.as_str())
+            && spent.contains(because.as_str())
         {
             applier
                 .tx
@@ -170,6 +170,10 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
                       WHERE seq = ?1",
                 )?
                 .execute([booking.seq])?;
+            // What follows it may have been sent with it before, and had no effect either.
+            if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
+                refused(applier, &entry)?;
+            }
         }
     }
     Ok(())

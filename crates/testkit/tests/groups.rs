@@ -171,6 +171,27 @@ fn a_change_that_waited_for_a_group_that_came_to_nothing_is_taken() {
     );
 }
 
+/// What follows a member that was skipped for good was sent as well, in a push that failed as a whole.
+/// It had no effect either, so that nothing waits for its answer.
+#[test]
+fn what_follows_a_group_that_came_to_nothing_is_written_anew_with_it() {
+    let mut world = bank();
+    world.poison("Alice", "first");
+    transfer(&mut world, "first", 1);
+    transfer(&mut world, "later", 2);
+    world.sync("Alice");
+    world.sql("Bob", "UPDATE account SET balance = balance + 1");
+    world.sync("Bob");
+    world.sync("Alice");
+    let waiting = "SELECT count(*) FROM syncline_inbox WHERE waits_for = 'answer'";
+    assert_eq!(world.rows("Alice", waiting), ["2"]);
+    world.heal("Alice");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.on_server("transfer").len(), 2);
+    assert_eq!(world.rows("Alice", waiting), ["0"]);
+}
+
 /// Two creates of one id are nobody's to merge: the group waits for a person, and the server is not asked
 /// again and again.
 #[test]
