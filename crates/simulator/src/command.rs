@@ -3,6 +3,7 @@
 use crate::level::Level;
 use crate::model::CoreLevel;
 use crate::runner::{Run, run as run_seeds};
+#[cfg(feature = "store")]
 use crate::store::StoreLevel;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
@@ -23,14 +24,14 @@ pub struct Arguments {
     #[arg(long)]
     minutes: Option<f64>,
     /// Which level: the real store on SQLite, or the machine alone.
-    #[arg(long, value_enum, default_value_t = Which::Store)]
+    #[arg(long, value_enum, default_value_t = Which::USUAL)]
     level: Which,
     /// Threads; as many as there are processors unless told.
     #[arg(long)]
     jobs: Option<usize>,
-    /// Ends after so many failures.
-    #[arg(long, default_value_t = 5)]
-    failures: usize,
+    /// Ends after so many failures; otherwise they are counted to the end.
+    #[arg(long)]
+    failures: Option<usize>,
     /// Prints everything that happens to standard error.
     #[arg(long)]
     verbose: bool,
@@ -45,13 +46,23 @@ pub struct Arguments {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Which {
     /// The real engine on real SQLite, against the real server.
+    #[cfg(feature = "store")]
     Store,
     /// The machine alone, against models of store and server.
     Core,
 }
 
+impl Which {
+    #[cfg(feature = "store")]
+    const USUAL: Self = Self::Store;
+    #[cfg(not(feature = "store"))]
+    const USUAL: Self = Self::Core;
+}
+
+#[cfg_attr(not(feature = "store"), allow(unused_variables))]
 fn level(which: Which, verbose: bool) -> Box<dyn Level> {
     match which {
+        #[cfg(feature = "store")]
         Which::Store => {
             let mut level = StoreLevel::new();
             level.verbose = verbose;
@@ -78,7 +89,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             jobs: arguments.jobs.unwrap_or_else(|| {
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
             }),
-            failures: arguments.failures,
+            failures: arguments.failures.unwrap_or(usize::MAX),
             shrink: !arguments.no_shrink,
         },
     );

@@ -7,12 +7,16 @@
 //! common is here: where randomness comes from ([`rng`]), what a level must offer ([`level`]), what is
 //! counted ([`report`]), and how seeds are run ([`runner`]). Nothing here reads a clock that could
 //! change what a seed does, and nothing is kept in global state.
+//!
+//! Without the feature `store` there is only the core level, and little to build.
 
 pub mod command;
 pub mod level;
 pub mod model;
+#[cfg(feature = "store")]
 pub mod reference;
 pub mod report;
 pub mod rng;
 pub mod runner;
+#[cfg(feature = "store")]
 pub mod store;

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// One seed in so many is played twice (F:S24).
 const TWICE_IN: u64 = 16;
 
+/// So many failures are shrunk at most: each plays its seed hundreds of times.
+const MOST_SHRUNK: usize = 5;
+
 /// Which seeds to play, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
@@ -25,7 +28,7 @@ pub struct Run {
     pub jobs: usize,
     /// No new seed is begun after so many failures.
     pub failures: usize,
-    /// Whether failures are shrunk.
+    /// Whether failures are shrunk; of many, the first few.
     pub shrink: bool,
 }
 
@@ -67,7 +70,8 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
         .unwrap_or_else(PoisonError::into_inner);
     let mut report = gathered.into_report();
     report.wall_s = begun.elapsed().as_secs_f64();
-    for failure in report.failures.iter_mut().filter(|_| run.shrink) {
+    let shrunk = if run.shrink { MOST_SHRUNK } else { 0 };
+    for failure in report.failures.iter_mut().take(shrunk) {
         let shrunk = catch_unwind(AssertUnwindSafe(|| level.shrink(failure.seed)));
         failure.scenario = shrunk.unwrap_or_default();
     }
