@@ -26,7 +26,7 @@ cargo xtask <task>
          bundled SQLite and rustls only (needs the registry)
   idle   measure what an engine costs while nothing happens: CPU and requests
          (Linux; a number of seconds may follow)
-  torture [--minutes M] [--only PART,…] [--seed S] [--profile P] [--no-report]
+  torture [--minutes M] [--seeds N] [--only PART,…] [--seed S] [--profile P] [--no-report]
          simulate, kill, fail and fuzz for longer than tests may, and write the
          figures to docs/proof.md
   bugs [NAME…] [--minutes M] [--profile P] [--target DIR] [--no-report]

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     let seed = value("--seed").map_or(1, |seed| seed as u64);
     // What each case does when all is well is nobody's concern, and a panic is told with its case.
     std::panic::set_hook(Box::new(|_| {}));
-    let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
+    let begun = Instant::now();
+    let until = begun + Duration::from_secs_f64(minutes * 60.0);
     let all: Vec<(Script, Vec<Case>)> = scripts()
         .into_iter()
         .map(|script| {
@@ -66,8 +67,16 @@ fn main() -> ExitCode {
         }
     });
     let (figures, played) = (figures.into_inner().unwrap(), played.into_inner().unwrap());
+    tell(&figures, (played, whole), begun.elapsed());
+    ExitCode::from(u8::from(!figures.failures.is_empty()))
+}
+
+/// Prints the figures, and what went wrong.
+fn tell(figures: &Figures, (played, whole): (usize, usize), took: Duration) {
+    let rate = figures.cases as f64 / took.as_secs_f64();
     println!("figure: single cases = {played} of {whole}");
     println!("figure: cases in which a fault struck = {}", figures.cases);
+    println!("figure: cases in a second = {rate:.1}");
     for (kind, count) in &figures.kinds {
         println!("figure: {kind} = {count}");
     }
@@ -75,7 +84,6 @@ fn main() -> ExitCode {
         println!("FAILED {failure}");
     }
     println!("figure: failures = {}", figures.failures.len());
-    ExitCode::from(u8::from(!figures.failures.is_empty()))
 }
 
 /// Two single faults at once.

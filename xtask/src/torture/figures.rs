@@ -2,6 +2,9 @@
 
 use crate::json::Json;
 
+/// So many failures are told in words; the rest is counted.
+const MOST_TOLD: usize = 20;
+
 /// The figures of one part.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Found {
@@ -64,7 +67,9 @@ pub(super) fn of_simulator(text: &str) -> Found {
             }
         }
     }
-    for failure in report.list("failures") {
+    let failures = report.list("failures");
+    found.add("failures", failures.len());
+    for failure in failures.iter().take(MOST_TOLD) {
         let text = |name| failure.text(name).unwrap_or("?").to_owned();
         let seed = failure.word("seed").unwrap_or("?");
         found.problems.push(format!(
@@ -72,6 +77,10 @@ pub(super) fn of_simulator(text: &str) -> Found {
             text("invariant"),
             text("detail")
         ));
+    }
+    if failures.len() > MOST_TOLD {
+        let more = failures.len() - MOST_TOLD;
+        found.problems.push(format!("and {more} more"));
     }
     found
 }
@@ -154,7 +163,12 @@ mod tests {
         assert_eq!(value("kinds of faults"), Some("2"));
         assert_eq!(value("lost answer"), Some("5"));
         assert_eq!(value("pushes"), Some("6"));
+        assert_eq!(value("failures"), Some("1"));
         assert_eq!(found.problems, ["seed 7 breaks E1: twice"]);
         assert_eq!(of_simulator("{").problems.len(), 1);
+        let many = vec![r#"{"seed": 7, "invariant": "E1", "detail": "twice"}"#; 30].join(",");
+        let found = of_simulator(&format!(r#"{{"failures": [{many}]}}"#));
+        assert_eq!(found.problems.len(), MOST_TOLD + 1);
+        assert_eq!(found.problems[MOST_TOLD], "and 10 more");
     }
 }

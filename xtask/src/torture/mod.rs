@@ -22,6 +22,8 @@ struct Wanted {
     minutes: f64,
     only: Vec<String>,
     seed: u64,
+    /// So many seeds of each level at most, however much time there is.
+    seeds: Option<u64>,
     /// Cargo's profile; `sim` is `release` built faster.
     profile: String,
     report: bool,
@@ -45,6 +47,7 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
             root,
             minutes,
             seed: wanted.seed,
+            seeds: wanted.seeds,
             profile: &wanted.profile,
         };
         let found = parts::play(part, setting);
@@ -73,6 +76,7 @@ fn wanted(words: &[&str]) -> Result<Wanted, Failure> {
         minutes: 30.0,
         only: Vec::new(),
         seed: 1,
+        seeds: None,
         profile: "sim".to_owned(),
         report: true,
     };
@@ -91,6 +95,10 @@ fn wanted(words: &[&str]) -> Result<Wanted, Failure> {
             }
             "--seed" => {
                 wanted.seed = (value()?.parse()).map_err(|_| wrong("--seed takes a number"))?;
+            }
+            "--seeds" => {
+                let seeds = value()?.parse().ok().filter(|seeds| *seeds > 0);
+                wanted.seeds = Some(seeds.ok_or_else(|| wrong("--seeds takes a number"))?);
             }
             "--only" => wanted.only = value()?.split(',').map(str::to_owned).collect(),
             "--profile" => wanted.profile = (*value()?).to_owned(),
@@ -119,10 +127,12 @@ mod tests {
         assert_eq!((read.minutes, read.seed), (2.5, 9));
         assert_eq!(read.only, ["kills", "fuzz"]);
         assert_eq!(wanted(&[]).unwrap().minutes, 30.0);
+        assert_eq!(wanted(&["--seeds", "12"]).unwrap().seeds, Some(12));
         for words in [
             &["--minutes"][..],
             &["--minutes", "soon"],
             &["--minutes", "-1"],
+            &["--seeds", "0"],
             &["--only", "nothing"],
             &["kills"],
         ] {

@@ -23,12 +23,13 @@ pub(super) struct Part {
     play: fn(&Run<'_>) -> Found,
 }
 
-/// Where, how long, from which seed, built how.
+/// Where, how long, from which seed, how many seeds at most, built how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting<'a> {
     pub(super) root: &'a Path,
     pub(super) minutes: f64,
     pub(super) seed: u64,
+    pub(super) seeds: Option<u64>,
     pub(super) profile: &'a str,
 }
 
@@ -38,6 +39,7 @@ struct Run<'a> {
     root: &'a Path,
     minutes: f64,
     seed: u64,
+    seeds: Option<u64>,
     profile: &'a str,
 }
 
@@ -122,6 +124,7 @@ pub(super) fn play(part: &Part, setting: Setting<'_>) -> Found {
         root,
         minutes,
         seed,
+        seeds,
         profile,
     } = setting;
     (part.play)(&Run {
@@ -129,6 +132,7 @@ pub(super) fn play(part: &Part, setting: Setting<'_>) -> Found {
         root,
         minutes,
         seed,
+        seeds,
         profile,
     })
 }
@@ -220,6 +224,9 @@ fn simulator(run: &Run<'_>, level: &str) -> Found {
         "--from",
         &run.seed.saturating_mul(1_000_000_000).to_string(),
     ]);
+    if let Some(seeds) = run.seeds {
+        command.args(["--seeds", &seeds.to_string()]);
+    }
     // Making a scenario smaller takes longer than there is; a seed can be played again at any time.
     command.arg("--no-shrink").arg("--json").arg(&report);
     let (_, problem) = run.finish(&mut command);

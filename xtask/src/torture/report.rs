@@ -246,6 +246,7 @@ mod tests {
             root: Path::new("."),
             minutes: 1.0,
             seed: 1,
+            seeds: None,
             profile: "release",
         };
         let mut proof = Proof::default();
