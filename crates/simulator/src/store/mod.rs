@@ -8,6 +8,7 @@
 mod acts;
 mod answer;
 mod app;
+mod blind;
 mod check;
 mod device;
 mod fault;

@@ -2,6 +2,7 @@
 
 use super::acts::{self, act_on_device, act_on_server};
 use super::app::App;
+use super::blind;
 use super::check;
 use super::scenario::{Scenario, Step, Write};
 use super::schema::Templates;
@@ -41,7 +42,7 @@ pub(crate) fn play(
         calm(&mut world);
     }
     if world.broken.is_none()
-        && let Err(broken) = check::judge(&mut world)
+        && let Err(broken) = check::judge(&mut world).and_then(|()| blind::writes(&world))
     {
         world.breaks(broken);
     }
