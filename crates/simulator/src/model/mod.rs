@@ -12,6 +12,7 @@
 //! | `watch.rs` | what every machine is held to, input by input |
 //! | `cover.rs`, `impossible.txt` | the cells of the machine's table |
 //! | `shrink.rs` | a small scenario, as a test |
+//! | `sabotage.rs` | a test: models that do wrong are found out |
 //!
 //! Playing reads no clock and keeps nothing between seeds.
 
@@ -25,6 +26,8 @@ mod file;
 mod ledger;
 mod network;
 pub mod plan;
+#[cfg(test)]
+mod sabotage;
 mod server;
 mod shrink;
 mod steps;
@@ -66,14 +69,22 @@ pub fn play(setup: Setup, steps: &[Step]) -> Option<String> {
 
 /// Plays a scenario.
 pub fn run(setup: Setup, steps: &[Step]) -> Played {
-    let mut world = World::new(setup);
-    let broken = chaos(&mut world, steps).and_then(|()| world.calm()).err();
-    world.finish(broken)
+    run_with(setup, steps, &mut |_| Ok(()))
 }
 
-fn chaos(world: &mut World, steps: &[Step]) -> Result<(), Broken> {
+/// Plays a scenario; something else is done to the world after each step.
+fn run_with(setup: Setup, steps: &[Step], also: &mut Also<'_>) -> Played {
+    let mut world = World::new(setup);
+    let broken = chaos(&mut world, steps, also).and_then(|()| world.calm());
+    world.finish(broken.err())
+}
+
+type Also<'a> = dyn FnMut(&mut World) -> Result<(), Broken> + 'a;
+
+fn chaos(world: &mut World, steps: &[Step], also: &mut Also<'_>) -> Result<(), Broken> {
     for step in steps {
         world.step(*step)?;
+        also(world)?;
         world.check()?;
     }
     Ok(())

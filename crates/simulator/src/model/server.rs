@@ -129,6 +129,13 @@ impl Server {
         self.horizon = self.horizon.max(newest.unwrap_or(0));
     }
 
+    /// What a server does that does not remember whom it has answered.
+    #[cfg(test)]
+    pub(crate) fn forget_keys(&mut self) {
+        self.keys.clear();
+        self.covered.clear();
+    }
+
     /// A write of somebody else's, past all devices.
     pub(crate) fn write(&mut self, entity: &EntityId, fields: Option<Fields>) {
         self.put(entity, fields, None);
