@@ -274,3 +274,43 @@ fn a_server_that_names_no_size_is_sent_one_at_a_time() {
     let steps = [WRITE, Trigger(0, 0), Deliver(0, Bent(0)), D];
     assert_eq!(play(PLAIN, &steps), None);
 }
+
+/// Seed 1000059928, F:L1: two processes of one file had one token between them in the model, so that one
+/// of them was never asked for new credentials and its push was refused to the end. Credentials are a
+/// process's own.
+#[test]
+fn new_credentials_of_one_process_are_not_those_of_another() {
+    let setup = Setup {
+        second: true,
+        orders: 4,
+        attempts: 2,
+        page: 3,
+        policy: 2,
+        ..PLAIN
+    };
+    let steps = [
+        Trigger(0, 0),
+        Trigger(1, 0),
+        StoreFault(0, 204),
+        Constraints(1, true),
+        Wake(1),
+        Deliver(1, Answered),
+        Crash(2, false),
+        Trigger(0, 0),
+        Deliver(1, Answered),
+        Account(0, false),
+        Start(0),
+        Write {
+            process: 1,
+            entity: 7,
+            pick: 5,
+        },
+        Write {
+            process: 2,
+            entity: 7,
+            pick: 212,
+        },
+        Deliver(1, Answered),
+    ];
+    assert_eq!(play(setup, &steps), None);
+}
