@@ -313,7 +313,7 @@ pub(super) fn nudge(database: &Database) -> Result<(), Failure> {
     let mut conn = database.write()?;
     let status = syncline_store::status::read(&conn, database::now())?;
     if status.engine != "stopped" {
-        ask::ask(&mut conn, database::now())?;
+        ask::ask(&mut conn, None, database::now())?;
     }
     Ok(())
 }

@@ -20,8 +20,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use syncline::{Notice, Reason, State, SyncEnd, Syncline};
-use syncline_store::ask;
+use syncline::{Budget, Notice, Reason, State, SyncEnd, Syncline};
+use syncline_store::ask::{self, Ask, Within};
 
 /// How long a sync that another process asked for may ride out failures.
 const ASKED_PATIENCE: Duration = Duration::from_secs(20);
@@ -206,9 +206,15 @@ impl<'a> Asks<'a> {
         }
         match ask::unanswered(&self.conn) {
             Ok(None) => {}
-            Ok(Some(number)) => {
-                tracing::info!("another process asks for a sync");
-                self.under_way = Some((number, Box::pin(engine.sync(ASKED_PATIENCE))));
+            Ok(Some(Ask { number, within })) => {
+                tracing::info!(?within, "another process asks for a sync");
+                let sync: Sync<'a> = match within {
+                    None => Box::pin(engine.sync(ASKED_PATIENCE)),
+                    Some(within) => {
+                        Box::pin(async move { engine.run_for(budget(within)).await.end })
+                    }
+                };
+                self.under_way = Some((number, sync));
             }
             // Whatever is wrong with the file, the engine says so; asks are not worth an end.
             Err(error) => tracing::debug!(%error, "asks cannot be read"),
@@ -234,6 +240,17 @@ impl<'a> Asks<'a> {
             tracing::warn!(%error, "a process that asked for a sync gets no answer");
         }
     }
+}
+
+fn budget(within: Within) -> Budget {
+    let mut budget = Budget::time(Duration::from_millis(within.time_ms));
+    if let Some(requests) = within.requests {
+        budget = budget.requests(requests);
+    }
+    if let Some(bytes) = within.bytes {
+        budget = budget.bytes(bytes);
+    }
+    budget
 }
 
 /// The file that the token comes from, and what it was when last seen.

@@ -13,15 +13,19 @@ use crate::{Failure, Global, Report, size, span};
 use beside::Beside;
 use std::time::{Duration, Instant};
 use summary::By;
-use syncline::{Budget, Notice, NoticeStream, SyncEnd, Syncline};
+use syncline::{Budget, CycleEnd, Notice, NoticeStream, SyncEnd, Syncline};
+use syncline_store::ask::Within;
 use syncline_store::outbox_view;
+
+/// How long after its budget another process may still say what is left.
+const A_MOMENT: Duration = Duration::from_millis(500);
 
 /// Push and pull everything once
 ///
 /// Ends with 0 when all is done, 10 when something waits for a person, 11 when the remote is
 /// unreachable or kept failing, 12 when credentials are needed, 13 when the budget ended first;
 /// work is kept in each case. Where another process is syncing the database, that one is asked to
-/// sync and waited for.
+/// sync, within the same bounds, and waited for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -70,7 +74,7 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
     let (ended, by) = runtime.block_on(async {
         let mut stop = Stop::listen().map_err(|e| Failure::new("signals", e.to_string()))?;
         if bounded {
-            return Ok(pass(&engine, &args, &mut notices, &mut tally, &mut stop).await);
+            return pass(&engine, &args, until, &mut notices, &mut tally, &mut stop).await;
         }
         sync(
             &engine,
@@ -92,14 +96,15 @@ pub(crate) fn run(args: Args, _global: &Global) -> Result<Report, Failure> {
     summary::report(&args.database, &ended, by, &tally)
 }
 
-/// One pass within its bounds. Where another process is the engine, it is left alone: it has no bounds.
+/// One pass within its bounds, by this process or by the one that is the engine.
 async fn pass(
     engine: &Syncline,
     args: &Args,
+    until: Instant,
     notices: &mut NoticeStream,
     tally: &mut Tally,
     stop: &mut Stop,
-) -> (Ended, By) {
+) -> Result<(Ended, By), Failure> {
     let mut budget = Budget::time(args.budget);
     if let Some(bytes) = args.max_bytes {
         budget = budget.bytes(bytes);
@@ -113,7 +118,7 @@ async fn pass(
         tokio::select! {
             biased;
             () = stop.wait() => {
-                return (Ended::new(End::Interrupted, "stopped by a signal"), By::Us);
+                return Ok((Ended::new(End::Interrupted, "stopped by a signal"), By::Us));
             }
             notice = notices.next() => if let Some(notice) = notice {
                 tally.take(&notice);
@@ -121,7 +126,40 @@ async fn pass(
             pass = &mut pass => break pass.end,
         }
     };
-    (tally.ended(&end), By::Us)
+    match end {
+        SyncEnd::Cycle(CycleEnd::Standby) => pass_of_another(args, until, stop).await,
+        end => Ok((tally.ended(&end), By::Us)),
+    }
+}
+
+/// Another process is the engine: it makes the pass, and is waited for until the budget has ended.
+async fn pass_of_another(
+    args: &Args,
+    until: Instant,
+    stop: &mut Stop,
+) -> Result<(Ended, By), Failure> {
+    tracing::info!("another process is syncing this database: it is asked for a bounded pass");
+    let left = until.saturating_duration_since(Instant::now());
+    let within = Within {
+        time_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        requests: args.max_requests,
+        bytes: args.max_bytes,
+    };
+    let beside = Beside::ask(&args.database, Some(within))?;
+    // It ends its pass by then; the answer takes a moment.
+    let until = until + A_MOMENT;
+    while Instant::now() < until {
+        if let Some(ended) = beside.look()? {
+            return Ok((ended, By::Another));
+        }
+        tokio::select! {
+            () = stop.wait() => {
+                return Ok((Ended::new(End::Interrupted, "stopped by a signal"), By::Another));
+            }
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+    }
+    Ok((beside.given_up()?, By::Another))
 }
 
 /// Syncs until everything is done that the budget allows.
@@ -174,11 +212,11 @@ async fn once(
                 tally.take(&notice);
                 if notice == Notice::Standby && beside.is_none() {
                     tracing::info!("another process is syncing this database: it is asked to sync now");
-                    beside = Some(Beside::ask(database)?);
+                    beside = Some(Beside::ask(database, None)?);
                 }
             },
             end = &mut own => return Ok(match (&end, &beside) {
-                (SyncEnd::TimedOut | SyncEnd::Cycle(syncline::CycleEnd::Standby), Some(beside)) => {
+                (SyncEnd::TimedOut | SyncEnd::Cycle(CycleEnd::Standby), Some(beside)) => {
                     (beside.given_up()?, By::Another)
                 }
                 _ => (tally.ended(&end), By::Us),

@@ -4,7 +4,8 @@ use crate::Failure;
 use crate::cycle::{End, Ended};
 use crate::database::{self, Database};
 use rusqlite::Connection;
-use syncline_store::{ask, status};
+use syncline_store::ask::{self, Within};
+use syncline_store::status;
 
 /// An ask under way.
 pub(super) struct Beside {
@@ -14,11 +15,11 @@ pub(super) struct Beside {
 }
 
 impl Beside {
-    /// Asks the engine's process to sync.
-    pub(super) fn ask(database: &Database) -> Result<Self, Failure> {
+    /// Asks the engine's process to sync, within bounds if there are any.
+    pub(super) fn ask(database: &Database, within: Option<Within>) -> Result<Self, Failure> {
         let mut conn = database.write()?;
         let now = database::now();
-        let number = ask::ask(&mut conn, now)?;
+        let number = ask::ask(&mut conn, within, now)?;
         Ok(Self {
             conn,
             number,
