@@ -9,7 +9,7 @@ use crate::{Config, CycleEnd, Dice, ListenEnd, RemoteError, backoff_ms, retry_af
 const GOOD_MS: u64 = 60_000;
 
 /// The first wait is drawn from below so many doublings of the first back-off.
-const DOUBLINGS: u32 = 6;
+const DOUBLINGS: u32 = 7;
 
 /// What reconnecting remembers.
 #[derive(Debug, Default)]

@@ -171,9 +171,7 @@ fn it_lives_through_an_outage_and_a_new_token() {
     sql(&a, "INSERT INTO project VALUES ('p', 'x')");
     until("it backs off", SOON, || status(&a)["engine"] == "backoff");
     let _server = Server::start_with(home.folder.path(), &address, &[]);
-    until("it is pushed", Duration::from_secs(15), || {
-        unsettled(&a) == "Integer(0)"
-    });
+    until("it is pushed", LONG, || unsettled(&a) == "Integer(0)");
     sidecar.signal("TERM");
     let ran = sidecar.end().expect_code(0);
     assert!(!ran.stderr.contains(&token), "a token was logged");

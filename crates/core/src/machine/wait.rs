@@ -17,6 +17,9 @@ pub(super) struct Waiting {
     poll: Option<u64>,
     /// Hints are heard: polling is only for those that were missed.
     live: bool,
+    /// They are not any more, and no cycle was complete since: others may have lost theirs as well.
+    #[serde(default)]
+    lost: bool,
     entry_due: Option<u64>,
     pub(super) backoff: Option<Backoff>,
     renew: Option<u64>,
@@ -67,6 +70,10 @@ impl WakeReason {
     }
 }
 
+/// Where hints were lost, the server is likely to be away for everybody at once: the first back-off is drawn
+/// like the one after so many failures.
+const AFTER_LOSS: u32 = 6;
+
 impl Waiting {
     pub(super) fn lease_renewed(&mut self, config: &Config, now: Now) {
         self.renew = Some(now.after_ms(config.lease_ttl_ms / 3));
@@ -88,6 +95,10 @@ impl Waiting {
                 (config.misconfigured_backoff_ms, false)
             }
             _ if exhausted => (config.backoff_cap_ms, false),
+            _ if self.lost => (
+                backoff_ms(config, self.failures.max(AFTER_LOSS), dice),
+                false,
+            ),
             _ => (backoff_ms(config, self.failures, dice), false),
         };
         self.wait_until(now.after_ms(delay), binding, Some(error.clone()));
@@ -222,6 +233,7 @@ impl Waiting {
         now: Now,
         dice: &mut Dice,
     ) {
+        self.lost = false;
         self.plan_poll(config, now, dice);
         let due = survey.due_in_ms;
         self.entry_due = due.map(|delay| now.after_ms(delay.min(config.backoff_cap_ms)));
@@ -341,6 +353,9 @@ impl Machine {
     pub(super) fn on_live(&mut self, live: Live, now: Now) {
         let heard = live == Live::Heard;
         let changed = std::mem::replace(&mut self.waiting.live, heard) != heard;
+        if changed {
+            self.waiting.lost = !heard;
+        }
         if changed && self.waiting.poll.is_some() {
             match heard {
                 true => (self.waiting).plan_poll(&self.config, now, &mut self.dice),
