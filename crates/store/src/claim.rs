@@ -104,6 +104,8 @@ struct Send {
     entity: EntityRef,
     /// Mutations that were coalesced into it.
     covers: Vec<MutationId>,
+    /// Their entries, as far as they are still in the outbox.
+    folded: Vec<Entry>,
     /// The payload as it was frozen now; `None` when it was frozen before.
     fresh: Option<Option<Fields>>,
 }
@@ -306,6 +308,7 @@ impl<'a> Claimer<'a> {
                 frozen: frozen.clone(),
                 entity,
                 covers: freeze::covered_by(entry),
+                folded: Vec::new(),
                 fresh: None,
             }));
         }
@@ -327,7 +330,7 @@ impl<'a> Claimer<'a> {
             fields,
         };
         let mut covers = freeze::covered_by(entry);
-        let Some(intent) = self.coalesce(entry, &entity, first, &mut covers)? else {
+        let Some((intent, folded)) = self.coalesce(entry, &entity, first, &mut covers)? else {
             return Ok(Step::Gone);
         };
         if !unbound && self.waits_for_parent(entry, &entity, &intent.fields)? {
@@ -336,7 +339,7 @@ impl<'a> Claimer<'a> {
         if intent.op == Operation::Delete && self.referenced.contains(&entity) {
             return Ok(Step::Hold);
         }
-        self.freeze(entry, entity, intent, covers)
+        self.freeze(entry, entity, (intent, folded), covers)
     }
 
     /// P6: an entity with a waiting or staged change or an open conflict, or (unless it is created here)
@@ -382,6 +385,7 @@ impl<'a> Claimer<'a> {
     }
 
     fn take(&mut self, entry: &Entry, send: Send) -> Result<(), StoreError> {
+        self.supersede_folded(&send.folded)?;
         if let Some(payload) = &send.fresh {
             captured::write_payload(self.tx, entry.seq, payload.as_ref())?;
         }

@@ -171,3 +171,49 @@ fn an_engine_whose_file_got_another_identity_sends_nothing_more() {
     let trouble = |n: &Notice| matches!(n, Notice::StoreTrouble(_));
     assert!(world.get("Alice").notices.iter().any(trouble));
 }
+
+/// One copy knows a row as it was made, another with an edit that would have become part of making it.
+/// Whichever is there first: the edit is not lost.
+#[test]
+fn what_one_copy_sent_is_not_taken_for_all_that_another_has() {
+    for later_first in [false, true] {
+        let mut world = World::new(
+            "CREATE TABLE place (id TEXT PRIMARY KEY NOT NULL);
+             CREATE TABLE thing (id TEXT PRIMARY KEY NOT NULL, name TEXT, n INTEGER,
+                                 place TEXT REFERENCES place(id));",
+        );
+        world.device("Alice");
+        world.device("Bob");
+        world.run_until_quiet();
+        world.sql(
+            "Alice",
+            "INSERT INTO place VALUES ('shed'); INSERT INTO thing VALUES ('rake', 'rake', 1, 'shed')",
+        );
+        world.copy("Alice", "Early", Machine::Another);
+        // What it refers to is put off, so the thing is not sent, and not made one with its edit either.
+        world.sql(
+            "Alice",
+            "UPDATE thing SET name = 'iron rake';
+             UPDATE syncline_outbox SET not_before = 1800000000000 + 600000 WHERE entity_type = 'place'",
+        );
+        world.sync("Alice");
+        world.sql("Alice", "UPDATE syncline_outbox SET not_before = 0");
+        world.copy("Alice", "Late", Machine::Another);
+        world.crash("Alice");
+        for name in match later_first {
+            true => ["Late", "Early"],
+            false => ["Early", "Late"],
+        } {
+            world.sync(name);
+            world.settle(name);
+        }
+        for name in ["Bob", "Early", "Late"] {
+            world.sync(name);
+            world.settle(name);
+            world.assert_equals_server(name);
+            let row = "SELECT name || n || place FROM thing";
+            assert_eq!(world.rows(name, row), ["iron rake1shed"], "{name}");
+            assert_eq!(world.status(name).open_conflicts, 0, "{name}");
+        }
+    }
+}

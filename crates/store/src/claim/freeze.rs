@@ -14,17 +14,19 @@ use syncline_protocol::{
 
 impl Claimer<'_> {
     /// Folds the entity's further never-sent entries into this one. `None`: nothing is left of it,
-    /// or it is part of a later delete now. The mutations folded in are added to `covers`.
+    /// or it is part of a later delete now. The mutations folded in are added to `covers`; their entries
+    /// are superseded with the freezing and not before: a copy of the file that was made in between
+    /// would take the outcome of the first, which an older copy may have sent alone, for that of all (I2).
     pub(super) fn coalesce(
         &mut self,
         entry: &Entry,
         entity: &EntityRef,
         first: Intent,
         covers: &mut Vec<MutationId>,
-    ) -> Result<Option<Intent>, StoreError> {
-        let (mut intent, mut folded) = (first, false);
+    ) -> Result<Option<(Intent, Vec<Entry>)>, StoreError> {
+        let (mut intent, mut folded) = (first, Vec::new());
         if stands_alone(entry) {
-            return Ok(Some(intent));
+            return Ok(Some((intent, folded)));
         }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         let entries = outbox::of_entity(self.tx, names.0, names.1)?;
@@ -46,6 +48,7 @@ impl Claimer<'_> {
             match fold(&intent, &second) {
                 Folded::Apart => break,
                 Folded::Nothing => {
+                    self.supersede_folded(&folded)?;
                     self.supersede(entry, "created and deleted again before it was sent")?;
                     self.supersede(later, "created and deleted again before it was sent")?;
                     self.drop_base_if_clean(entity)?;
@@ -53,6 +56,7 @@ impl Claimer<'_> {
                 }
                 Folded::One(one) if one.op == Operation::Delete => {
                     // The delete keeps its own, later place: others may still reference the row.
+                    self.supersede_folded(&folded)?;
                     self.supersede(entry, "coalesced into a later delete")?;
                     let covered = with_own(entry, std::mem::take(covers));
                     return self.hand_over(later, covered).map(|()| None);
@@ -61,27 +65,42 @@ impl Claimer<'_> {
                     if !self.uncreated_parents(entity, &second.fields)?.is_empty() {
                         break;
                     }
-                    self.supersede(later, "coalesced into an earlier mutation")?;
                     covers.extend(with_own(later, covered_by(later)));
                     intent = one;
-                    folded = true;
+                    folded.push(later.clone());
                 }
             }
-        }
-        if folded {
-            // At once: the entry may yet have to wait, or fail.
-            captured::write_payload(self.tx, entry.seq, Some(&intent.fields))?;
-            self.note_covers(entry, covers)?;
         }
         if intent.op == Operation::Update {
             self.drop_unchanged(entity, &mut intent.fields)?;
             if intent.fields.is_empty() {
+                self.supersede_folded(&folded)?;
                 self.supersede(entry, "it changes nothing any more")?;
                 self.drop_base_if_clean(entity)?;
                 return Ok(None);
             }
         }
-        Ok(Some(intent))
+        Ok(Some((intent, folded)))
+    }
+
+    /// Without being sent: it is one with them that it fails.
+    fn fold_in(
+        &mut self,
+        entry: &Entry,
+        intent: &Intent,
+        covers: &[MutationId],
+        folded: &[Entry],
+    ) -> Result<(), StoreError> {
+        captured::write_payload(self.tx, entry.seq, Some(&intent.fields))?;
+        self.note_covers(entry, covers)?;
+        self.supersede_folded(folded)
+    }
+
+    pub(super) fn supersede_folded(&mut self, folded: &[Entry]) -> Result<(), StoreError> {
+        for later in folded {
+            self.supersede(later, "coalesced into an earlier mutation")?;
+        }
+        Ok(())
     }
 
     /// What was folded into a later entry is remembered there until it is sent.
@@ -138,7 +157,7 @@ impl Claimer<'_> {
         &mut self,
         entry: &Entry,
         entity: EntityRef,
-        intent: Intent,
+        (intent, folded): (Intent, Vec<Entry>),
         covers: Vec<MutationId>,
     ) -> Result<Step, StoreError> {
         let command = match entry
@@ -187,6 +206,9 @@ impl Claimer<'_> {
                 frozen.len(),
                 self.limits.mutation_bytes
             );
+            if !folded.is_empty() {
+                self.fold_in(entry, &intent, &covers, &folded)?;
+            }
             return self.fail(entry, Some(entity), "too-large", detail);
         }
         let payload = (op != Operation::Delete).then_some(intent.fields);
@@ -195,6 +217,7 @@ impl Claimer<'_> {
             frozen,
             entity,
             covers,
+            folded,
             fresh: Some(payload),
         }))
     }
