@@ -145,7 +145,9 @@ impl Entry {
 
 /// Up to `limit` entries after `seq`, in local order.
 pub(crate) fn after(conn: &Connection, seq: i64, limit: usize) -> Result<Vec<Entry>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM syncline_outbox WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+    // SQLite compiles a statement anew for each other value of a limit that is a bare parameter.
+    let sql =
+        format!("SELECT {COLUMNS} FROM syncline_outbox WHERE seq > ?1 ORDER BY seq LIMIT ?2 + 0");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map(params![seq, limit], entry)?;
@@ -160,7 +162,7 @@ pub(crate) fn of_lane(
     limit: usize,
 ) -> Result<Vec<Entry>, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM syncline_outbox WHERE lane = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+        "SELECT {COLUMNS} FROM syncline_outbox WHERE lane = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3 + 0"
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = conn.prepare_cached(&sql)?;

@@ -182,7 +182,7 @@ pub fn list(
     let count = format!("SELECT count(*) FROM syncline_outbox WHERE state IN ({states})");
     let total = conn.query_row(&count, [], |row| row.get(0))?;
     let sql = format!(
-        "SELECT {COLUMNS} FROM syncline_outbox WHERE state IN ({states}) ORDER BY seq LIMIT ?1"
+        "SELECT {COLUMNS} FROM syncline_outbox WHERE state IN ({states}) ORDER BY seq LIMIT ?1 + 0"
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let raw: Vec<RawEntry> = conn
@@ -269,7 +269,7 @@ pub fn export<E: From<StoreError>>(
 pub fn settled(conn: &Connection, limit: usize) -> Result<Vec<SettledView>, StoreError> {
     meta::require_readable(conn)?;
     let mut statement = conn.prepare(&format!(
-        "{LOGGED} WHERE kind IN ('applied', 'superseded') ORDER BY id DESC LIMIT ?1"
+        "{LOGGED} WHERE kind IN ('applied', 'superseded') ORDER BY id DESC LIMIT ?1 + 0"
     ))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map([limit], logged)?;
@@ -283,7 +283,7 @@ pub(crate) fn settled_of(
     limit: usize,
 ) -> Result<Vec<SettledView>, StoreError> {
     let mut statement = conn.prepare(&format!(
-        "{LOGGED} WHERE entity_type = ?1 AND entity_id = ?2 ORDER BY id DESC LIMIT ?3"
+        "{LOGGED} WHERE entity_type = ?1 AND entity_id = ?2 ORDER BY id DESC LIMIT ?3 + 0"
     ))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let names = params![entity.entity_type.as_str(), entity.id.as_str(), limit];

@@ -260,7 +260,7 @@ pub(crate) fn still_referenced(
             continue;
         }
         let mut statement = conn.prepare_cached(
-            "SELECT seq FROM syncline_outbox WHERE entity_type = ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
+            "SELECT seq FROM syncline_outbox WHERE entity_type = ?1 AND seq < ?2 ORDER BY seq LIMIT ?3 + 0",
         )?;
         let seqs = statement.query_map(params![child.name, entry.seq, MOST_REFERRING], |row| {
             row.get::<_, i64>(0)
