@@ -3,9 +3,9 @@
 use super::merge::{changes, edits};
 use super::rebase::{Rebased, changed, rebase};
 use super::rules::{ConflictRules, FieldRule, Policy};
-use super::{ConflictCause, ConflictInput, Resolution, Resolver};
+use super::{ConflictCause, ConflictInput, PendingMutation, Resolution, Resolver};
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_protocol::Fields;
+use syncline_protocol::{Fields, Operation};
 
 /// The outcome of a conflict, ready to be written in one transaction. The new base is always the
 /// remote state, so it is not repeated here.
@@ -137,6 +137,13 @@ pub fn decide(
     settled(input, row, rule, &how)
 }
 
+/// Whether the last thing that was made under this id was made after a deletion.
+fn is_made_anew(pending: &[PendingMutation]) -> bool {
+    let made = pending.iter().rposition(|one| one.op == Operation::Create);
+    let gone = pending.iter().position(|one| one.op == Operation::Delete);
+    made.zip(gone).is_some_and(|(made, gone)| gone < made)
+}
+
 /// The row and the word for why, where no resolver is needed.
 fn undisputed(
     rules: &ConflictRules,
@@ -152,6 +159,10 @@ fn undisputed(
     }
     if matches!(input.cause, ConflictCause::Violation { .. }) {
         return None;
+    }
+    if input.remote.is_none() && input.local.is_some() && is_made_anew(input.pending) {
+        // Both sides deleted it; what stands here is another row, which has its id since.
+        return Some((input.local.cloned(), "unchanged"));
     }
     let untouched = |side: Option<&Fields>| match (input.base, side) {
         (Some(base), Some(side)) => edits(Some(base), side).is_empty(),

@@ -42,7 +42,11 @@ pub fn rebase(
         return Rebased { each, new: None };
     };
     let (at, left) = match left.op {
-        Operation::Create => (0, left),
+        Operation::Create => {
+            // What was made last under this id is what is there.
+            let made = pending.iter().rposition(|one| one.op == Operation::Create);
+            (made.unwrap_or(0), left)
+        }
         Operation::Delete => (pending.len().saturating_sub(1), left),
         Operation::Update => {
             let mut rest = distribute(pending, &mut each, &left.fields);
