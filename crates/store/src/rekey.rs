@@ -447,11 +447,16 @@ fn move_row(
     way: &Move,
 ) -> Result<(Moved, Option<Fields>), StoreError> {
     let table = &entity_type.table;
-    if row::read(conn, table, &way.entity.id)?.is_none() {
-        // Deleted here meanwhile: only entries are left of it.
-        return Ok((Moved::Free, None));
-    }
     let met = row::read(conn, table, &way.to.id)?;
+    if row::read(conn, table, &way.entity.id)?.is_none() {
+        // Deleted here meanwhile: only entries are left of it, and they mean what the feed has brought.
+        let moved = if met.is_some() {
+            Moved::Met
+        } else {
+            Moved::Free
+        };
+        return Ok((moved, met));
+    }
     if met.is_some()
         && let Written::Refused(why) = row::remove(conn, table, &way.to.id)?
     {
@@ -535,6 +540,9 @@ fn rebuild(
     let mut entries = outbox::of_entity(tx, name, entity.id.as_str())?;
     entries.retain(|entry| Some(entry.seq) != settling);
     if entries.iter().any(|entry| entry.op == Operation::Create) {
+        if entries.last().map(|entry| entry.op) == Some(Operation::Delete) {
+            row::remove(tx, &entity_type.table, &entity.id)?;
+        }
         return Ok(captured::write_base(tx, name, entity.id.as_str(), None)?);
     }
     let base = match captured::base_of(tx, name, entity.id.as_str())? {
