@@ -227,6 +227,13 @@ pub(crate) fn waiting(
     Ok(found.map(read).transpose()?.flatten())
 }
 
+/// Forgets what waits of a scope: a snapshot begins that will show it again.
+pub(crate) fn forget_all(conn: &Connection, scope: &Scope) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM syncline_inbox WHERE scope = ?1")?
+        .execute([scope.as_str()])?;
+    Ok(())
+}
+
 /// Takes one out.
 pub(crate) fn take(conn: &Connection, one: &Waiting) -> Result<(), StoreError> {
     let (_, entity_type, id) = &one.stored;
@@ -251,7 +258,7 @@ pub(crate) fn retryable(
                 AND (entity_type = ''
                   OR EXISTS (SELECT 1 FROM syncline_entity_type WHERE name = i.entity_type)))
             AND (position, entity_type, entity_id) > (?1, ?2, ?3)
-          ORDER BY position, entity_type, entity_id LIMIT ?4",
+          ORDER BY position, entity_type, entity_id LIMIT ?4 + 0",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![after.0, after.1, after.2, limit], stored_row)?;
@@ -279,7 +286,7 @@ fn waiting_for(
 ) -> Result<Vec<Waiting>, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT entity_type, entity_id, scope, fields, version, position FROM syncline_inbox
-          WHERE waits_for = ?1 ORDER BY position, entity_type, entity_id LIMIT ?2",
+          WHERE waits_for = ?1 ORDER BY position, entity_type, entity_id LIMIT ?2 + 0",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![waits_for.as_str(), limit], stored_row)?;

@@ -180,7 +180,7 @@ fn apply(
     check_order(page, standing(tx, scope)?)?;
     let snapshot = page.end.phase != PagePhase::Feed;
     if from.is_none() {
-        sweep::begin(tx, types)?;
+        sweep::begin(tx, types, scope)?;
     }
     let sweeping = snapshot && sweep::is_under_way(tx)?;
     let comparison = recover::under_way(tx)?.filter(|_| snapshot);

@@ -11,6 +11,7 @@ use crate::captured::{self, BaseState};
 use crate::conflict::record;
 use crate::error::StoreError;
 use crate::held;
+use crate::inbox;
 use crate::meta;
 use crate::orphans;
 use crate::outbox;
@@ -27,7 +28,11 @@ use syncline_protocol::{Change, ChangeKind, EntityId, EntityType, Fields, Operat
 const SWEEP_FREELY: usize = 100;
 
 /// A snapshot begins: marks are needed when there are rows to compare with.
-pub(crate) fn begin(tx: &Transaction<'_>, types: &EntityTypes) -> Result<(), StoreError> {
+pub(crate) fn begin(
+    tx: &Transaction<'_>,
+    types: &EntityTypes,
+    scope: &Scope,
+) -> Result<(), StoreError> {
     tx.execute("DELETE FROM syncline_seen", [])?;
     recover::forget_missing(tx)?;
     for entity_type in types.iter() {
@@ -37,6 +42,8 @@ pub(crate) fn begin(tx: &Transaction<'_>, types: &EntityTypes) -> Result<(), Sto
             return Ok(meta::set(tx, meta::key::SWEEPING, 1)?);
         }
     }
+    // Nothing will be swept: what waits and is still so is shown again.
+    inbox::forget_all(tx, scope)?;
     Ok(meta::clear(tx, meta::key::SWEEPING)?)
 }
 
