@@ -247,6 +247,11 @@ impl Engine {
         &mut self.store
     }
 
+    /// Ends without a word, and leaves the store.
+    pub fn into_store(self) -> Store {
+        self.store
+    }
+
     /// Gives the right to be the file's engine back; it is asked for again when there is work.
     pub fn let_go(&mut self) {
         self.meter.let_go();

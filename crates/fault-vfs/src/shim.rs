@@ -40,6 +40,9 @@ static SYSTEM: OnceLock<System> = OnceLock::new();
 /// Registers the shim as the default, once.
 pub(crate) fn install() {
     SYSTEM.get_or_init(|| {
+        // SAFETY: a setting of the library as a whole. It takes no lock for each allocation from here on;
+        // where the library is in use already it refuses, and nothing changes.
+        unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
         // SAFETY: finds the default; initialises the library if need be.
         let system = unsafe { ffi::sqlite3_vfs_find(ptr::null()) };
         assert!(!system.is_null(), "SQLite has no file system");

@@ -14,6 +14,7 @@ pub mod capture;
 pub mod captured;
 mod claim;
 pub mod conflict;
+mod connect;
 mod count;
 pub mod definitions;
 pub mod digest;
@@ -58,6 +59,7 @@ mod type_options;
 mod unknown;
 mod vacate;
 
+pub use connect::Left;
 pub use error::StoreError;
 pub use identity::{InstallationRecords, StateDirectory, enrol};
 pub use outbox::EntryState;

@@ -48,7 +48,7 @@ pub struct MigratedTable {
 
 /// Runs a script of schema changes (and whatever else it does) on an attached database.
 pub fn migrate(path: &Path, script: &str) -> Result<MigrateReport, StoreError> {
-    let mut conn = crate::store::connect(path, BUSY_TIMEOUT_MS)?;
+    let mut conn = crate::connect::connect(path, BUSY_TIMEOUT_MS)?;
     meta::require_readable(&conn)?;
     meta::migrate(&mut conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;

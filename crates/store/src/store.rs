@@ -5,6 +5,7 @@ use crate::app_triggers::guarded;
 use crate::apply::Applier;
 use crate::claim::Claimer;
 use crate::conflict::{self, Choice, Conflict, ConflictDetails, ConflictFilter, Resolvers};
+use crate::connect::{Left, connect};
 use crate::count;
 use crate::definitions;
 pub use crate::entity_types::{EntityTypes, RegisteredType};
@@ -25,7 +26,7 @@ use crate::steady::{Steady, Times};
 use crate::trail::{self, Trail};
 use crate::unknown;
 use crate::{book, held, identity, outbox, page, remedy, row, status, target};
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -137,7 +138,18 @@ impl Store {
     /// Opens an attached database, takes a new identity if it is a copy or an older state, and renews
     /// its capture triggers where the app changed its schema.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let mut conn = connect(path, options.busy_timeout_ms)?;
+        let conn = connect(path, options.busy_timeout_ms)?;
+        Self::open_on(Left::nothing_but(conn), path, options)
+    }
+
+    /// As [`open`](Self::open), on what an earlier store of this file left.
+    pub fn open_on(left: Left, path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let Left {
+            mut conn,
+            mut types,
+            schema_cookie,
+        } = left;
+        conn.busy_timeout(Duration::from_millis(options.busy_timeout_ms))?;
         if meta::schema_version(&conn)?.is_none() {
             return Err(StoreError::NotAttached);
         }
@@ -150,25 +162,34 @@ impl Store {
         if identity == Identity::Changed {
             tracing::warn!("the database is a copy or an older state: it has a new identity");
         }
+        let deadline_ms = options.resolver_deadline_ms;
+        let resolvers = Arc::new(Resolvers::new(&options.resolvers, deadline_ms));
+        types.resolvers = Arc::clone(&resolvers);
         let mut store = Self {
             client: identity::client_id(&conn)?,
             identity_changed: identity == Identity::Changed,
             conn,
-            types: EntityTypes::default(),
-            schema_cookie: -1,
+            types,
+            schema_cookie,
             token: 0,
             seen: None,
             steady: Steady::default(),
             dice,
-            resolvers: Arc::new(Resolvers::new(
-                &options.resolvers,
-                options.resolver_deadline_ms,
-            )),
+            resolvers,
             options,
             noticed: 0,
         };
         store.follow_schema()?;
         Ok(store)
+    }
+
+    /// Ends, and leaves something for [`open_on`](Self::open_on).
+    pub fn leave(self) -> Left {
+        Left {
+            conn: self.conn,
+            types: self.types,
+            schema_cookie: self.schema_cookie,
+        }
     }
 
     /// The installation's id.
@@ -583,17 +604,4 @@ fn greet(
         token: token.map(ExchangeToken::new),
         register: definitions::to_register(tx, types)?,
     })
-}
-
-/// Opens the engine's connection to an existing file. References are checked by the engine itself:
-/// a cascade under the guard would delete rows that a user created offline.
-pub(crate) fn connect(path: &Path, busy_timeout_ms: u64) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(Duration::from_millis(busy_timeout_ms))?;
-    conn.pragma_update(None, "foreign_keys", false)?;
-    conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "trusted_schema", false)?;
-    conn.set_prepared_statement_cache_capacity(256);
-    Ok(conn)
 }

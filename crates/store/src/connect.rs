@@ -1,0 +1,45 @@
+//! The engine's connections to the app's file. Never makes a file: what is not there is an error.
+
+use crate::entity_types::EntityTypes;
+use crate::error::StoreError;
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::time::Duration;
+
+/// Opens the engine's connection to an existing file. References are checked by the engine itself:
+/// a cascade under the guard would delete rows that a user created offline.
+pub(crate) fn connect(path: &Path, busy_timeout_ms: u64) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(Duration::from_millis(busy_timeout_ms))?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.set_prepared_statement_cache_capacity(256);
+    Ok(conn)
+}
+
+/// What a store leaves for the next one of the same file: a new connection has to read the whole schema,
+/// most of which are capture triggers, and to compare these with what they should be.
+pub struct Left {
+    pub(crate) conn: Connection,
+    pub(crate) types: EntityTypes,
+    /// `PRAGMA schema_version` when the types were loaded.
+    pub(crate) schema_cookie: i64,
+}
+
+impl Left {
+    /// A connection that is new.
+    pub(crate) fn nothing_but(conn: Connection) -> Self {
+        Self {
+            conn,
+            types: EntityTypes::default(),
+            schema_cookie: -1,
+        }
+    }
+
+    /// Whether no transaction is open on it.
+    pub fn rests(&self) -> bool {
+        self.conn.is_autocommit()
+    }
+}
