@@ -4,8 +4,10 @@ use crate::level::Level;
 use crate::model::CoreLevel;
 use crate::runner::{Run, run as run_seeds};
 #[cfg(feature = "store")]
-use crate::store::StoreLevel;
+use crate::store::{Scenario, StoreLevel};
 use clap::{Parser, ValueEnum};
+#[cfg(feature = "store")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +37,10 @@ pub struct Arguments {
     /// Prints everything that happens to standard error.
     #[arg(long)]
     verbose: bool,
+    /// Plays the scenario in this file, as one in `seeds`, instead of seeds.
+    #[cfg(feature = "store")]
+    #[arg(long)]
+    scenario: Option<PathBuf>,
     /// Leaves failures as they are: making a scenario smaller plays it hundreds of times.
     #[arg(long)]
     no_shrink: bool,
@@ -72,8 +78,34 @@ fn level(which: Which, verbose: bool) -> Box<dyn Level> {
     }
 }
 
+/// Exit code 0 when it breaks nothing, 1 when it does, 2 when there is no such scenario.
+#[cfg(feature = "store")]
+fn play_scenario(path: &Path, verbose: bool) -> ExitCode {
+    let read = std::fs::read(path).map_err(serde_json::Error::io);
+    let scenario: Scenario = match read.and_then(|json| serde_json::from_slice(&json)) {
+        Ok(scenario) => scenario,
+        Err(error) => {
+            eprintln!("{}: {error}", path.display());
+            return ExitCode::from(2);
+        }
+    };
+    let mut level = StoreLevel::new();
+    level.verbose = verbose;
+    match level.play_scenario(&scenario).broken {
+        None => ExitCode::SUCCESS,
+        Some(broken) => {
+            println!("breaks {}: {}", broken.invariant, broken.detail);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Exit code 0 when every seed is clean, 1 when one is not, 2 when the report could not be written.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    #[cfg(feature = "store")]
+    if let Some(path) = &arguments.scenario {
+        return play_scenario(path, arguments.verbose);
+    }
     let level = level(arguments.level, arguments.verbose);
     let limited = arguments.minutes.is_some();
     let report = run_seeds(

@@ -30,6 +30,8 @@ pub struct Ledger {
     pub created: BTreeMap<Row, BTreeSet<Row>>,
     /// Rows that somebody deleted.
     pub deleted: BTreeSet<Row>,
+    /// Rows that somebody may have taken for an earlier one of the same id.
+    pub mistaken: BTreeSet<Row>,
     /// What was added to the number of a row.
     pub sums: BTreeMap<Row, i64>,
     /// Elements that were put into the set of a row.
@@ -92,9 +94,9 @@ impl Ledger {
         }
     }
 
-    /// Whether a row was deleted, or something that it was ever part of.
+    /// Whether a row was deleted or mistaken, or something that it was ever part of.
     pub fn may_be_gone(&self, row: &Row) -> bool {
-        self.deleted.contains(row) || self.may_be_orphaned(row)
+        self.deleted.contains(row) || self.mistaken.contains(row) || self.may_be_orphaned(row)
     }
 
     /// Whether something was deleted that the row was ever part of.
@@ -113,6 +115,7 @@ impl Ledger {
         (self.written.iter())
             .filter(|(value, _)| !self.overwritten.contains(*value) && !standing.contains(*value))
             .filter(|(value, row)| !recorded(value) && !self.may_be_orphaned(row))
+            .filter(|(_, row)| !self.mistaken.contains(*row))
             .collect()
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::level::Broken;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An entity's type and id.
 pub type Name = (String, String);
@@ -51,6 +51,10 @@ pub struct Server {
     forgotten_before: i64,
     /// Deletions may have been forgotten at or below this position.
     horizon: i64,
+    /// What was made under the id of a row whose deletion may be forgotten: whoever was away meanwhile
+    /// takes it for the earlier row, and what was decided about that one hits it. (An app that must not
+    /// have this never gives an id again: `AUTOINCREMENT`.)
+    mistaken: BTreeSet<Name>,
     /// Effects so far.
     pub applied: u64,
     /// Conflicts answered so far.
@@ -109,6 +113,17 @@ impl Server {
     /// The position of its last effect.
     pub fn head(&self) -> i64 {
         self.head
+    }
+
+    /// Rows that may be taken for others, by type and the name that they were made under.
+    pub fn mistaken(&self) -> impl Iterator<Item = &Name> {
+        self.mistaken.iter()
+    }
+
+    /// Whether deletions may have been forgotten, or a new history begun: then a device may never have
+    /// seen that a row was deleted.
+    pub fn forgets(&self) -> bool {
+        self.horizon > 0 || self.rotations > 0
     }
 
     /// The identity of its history.
@@ -271,6 +286,11 @@ impl Server {
         let was = self.entities.get(name);
         let alive = was.and_then(|entity| entity.fields.as_ref());
         self.honours_base(was, mutation, name)?;
+        if was.is_some_and(|was| was.fields.is_none() && was.position <= self.horizon)
+            && let Some(made) = mutation.pointer("/fields/made").and_then(Value::as_str)
+        {
+            self.mistaken.insert((name.0.clone(), made.to_owned()));
+        }
         let op = text(mutation, "op");
         let fields = match (op, alive) {
             ("create", None) => Some(sent_fields(mutation)),

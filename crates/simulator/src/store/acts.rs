@@ -2,6 +2,7 @@
 
 use super::check;
 use super::device::Device;
+use super::files::Files;
 use super::play::tell;
 use super::scenario::{DeviceAct, ServerAct};
 use super::server::{RETENTION_HOURS, StorageFault};
@@ -73,10 +74,14 @@ fn act_around_device(world: &mut World, device: usize, act: DeviceAct) {
     match act {
         DeviceAct::Busy => {
             world.played.fault("device: file locked by another program");
-            let held = world.devices[device].app.execute_batch("BEGIN IMMEDIATE");
+            let held = world.devices[device]
+                .files
+                .app
+                .execute_batch("BEGIN IMMEDIATE");
             tell(world, device, || Input::Trigger(Reason::UserAsked));
             world.run_until(world.now + 100);
-            let freed = held.and_then(|()| world.devices[device].app.execute_batch("ROLLBACK"));
+            let freed =
+                held.and_then(|()| world.devices[device].files.app.execute_batch("ROLLBACK"));
             if let Err(error) = freed {
                 world.breaks(Broken::new(
                     "F:A11",
@@ -90,7 +95,7 @@ fn act_around_device(world: &mut World, device: usize, act: DeviceAct) {
                 false => (Failure::Io, "device: i/o error"),
             };
             world.played.fault(kind);
-            world.devices[device].disk.fail(Fault {
+            world.devices[device].files.disk.fail(Fault {
                 call: Call::Write,
                 nth: 1 + u64::from(nth),
                 failure,
@@ -117,7 +122,7 @@ fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
         }
         DeviceAct::BackUp => {
             let name = format!("backup-{}", world.serial());
-            let path = world.devices[device].path.with_extension(name);
+            let path = world.folder.path().join(name);
             if world.devices[device].copy_to(&path) {
                 world.devices[device].backup = Some(path);
             }
@@ -157,15 +162,14 @@ fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
 /// The file is opened on another machine too, where nothing is remembered of it.
 fn clone(world: &mut World, device: usize) {
     let n = world.devices.len();
-    let folder = world.folder.path().join(format!("device-{n}"));
-    std::fs::create_dir(&folder).expect("a folder can be made");
-    let path = folder.join("app.db");
-    if !world.devices[device].copy_to(&path) {
+    let original = &world.devices[device];
+    let copied = Files::new(None, world.folder.path(), |path| original.copy_to(path));
+    let Some(files) = copied else {
         return;
-    }
+    };
     world.played.fault("device: cloned");
     let rng = Rng::new(world.setup.seed ^ n as u64);
-    let mut copy = Device::new(&path, None, rng);
+    let mut copy = Device::new(files, None, rng);
     copy.upgraded = world.devices[device].upgraded;
     world.join(n, copy);
 }
@@ -181,10 +185,15 @@ fn put_back(world: &mut World, device: usize) {
         Ok(_) => return,
         Err(broken) => return world.breaks(broken),
     }
+    // The records of conflicts go with the file: who puts a backup back gives them up.
+    match check::recorded_values(world, device) {
+        Ok(values) => world.ledger.overwritten.extend(values),
+        Err(broken) => return world.breaks(broken),
+    }
     world.played.fault("device: file restored");
     world.end(device, 0, false);
     world.end(device, 1, false);
-    world.devices[device].replace_file(&backup);
+    world.devices[device].files.replace(&backup);
     world.acknowledged.retain(|(owner, _)| *owner != device);
     world.sent.retain(|(owner, _), _| *owner != device);
     if world.upgraded {
@@ -203,12 +212,13 @@ pub(super) fn upgrade(world: &mut World, device: usize) {
     }
     peer.now(now);
     let script = "ALTER TABLE note ADD COLUMN extra TEXT";
-    match syncline_store::migrate::migrate(&peer.path, script) {
+    match syncline_store::migrate::migrate(&peer.files.path, script) {
         Ok(_) => {
             peer.upgraded = true;
+            peer.files.kind = None;
             world.played.fault("device: schema upgraded");
         }
-        Err(error) if peer.disk.failed() == 0 => {
+        Err(error) if peer.files.disk.failed() == 0 => {
             let detail = format!("device {device}: {error}");
             world.breaks(Broken::new("F:A7", detail));
         }

@@ -3,7 +3,7 @@
 
 use super::scenario::Write;
 use crate::reference::ledger::Draft;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 type Done = rusqlite::Result<()>;
 
@@ -20,6 +20,20 @@ pub(crate) struct App<'a> {
 }
 
 impl App<'_> {
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Done {
+        self.conn.prepare_cached(sql)?.execute(params)?;
+        Ok(())
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.conn.prepare_cached(sql)?.query_row(params, read)
+    }
+
     fn fresh(&mut self, prefix: &str) -> String {
         *self.serial += 1;
         format!("{prefix}{}", self.serial)
@@ -32,18 +46,15 @@ impl App<'_> {
         column: &str,
         n: u8,
     ) -> rusqlite::Result<Option<T>> {
-        let count: i64 =
-            (self.conn).query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
-                row.get(0)
-            })?;
+        let count: i64 = self.one(&format!("SELECT count(*) FROM {table}"), [], |row| {
+            row.get(0)
+        })?;
         if count == 0 {
             return Ok(None);
         }
-        let sql = format!("SELECT {column} FROM {table} ORDER BY 1 LIMIT 1 OFFSET ?1");
+        let sql = format!("SELECT {column} FROM {table} ORDER BY 1 LIMIT 1 OFFSET ?1 + 0");
         let offset = i64::from(n) % count;
-        self.conn
-            .query_row(&sql, [offset], |row| row.get(0))
-            .optional()
+        self.one(&sql, [offset], |row| row.get(0)).optional()
     }
 
     /// Writes.
@@ -80,7 +91,7 @@ impl App<'_> {
     fn add_note(&mut self) -> Done {
         let id = self.fresh(&format!("n{}x", self.device));
         let (title, body) = (self.fresh("v"), self.fresh("v"));
-        self.conn.execute(
+        self.execute(
             "INSERT INTO note (id, title, body, stock, tags, weight) VALUES (?1, ?2, ?3, 0, '[]', 0.1)",
             params![id, title, body],
         )?;
@@ -96,12 +107,12 @@ impl App<'_> {
             return Ok(());
         };
         let value = self.fresh("v");
-        let seen = self.conn.query_row(
+        let seen = self.one(
             &format!("SELECT {column} FROM note WHERE id = ?1"),
             [&id],
             |row| row.get(0),
         )?;
-        self.conn.execute(
+        self.execute(
             &format!("UPDATE note SET {column} = ?2 WHERE id = ?1"),
             params![id, value],
         )?;
@@ -113,7 +124,7 @@ impl App<'_> {
         let Some(id) = self.nth::<String>("note", "id", row)? else {
             return Ok(());
         };
-        self.conn.execute(
+        self.execute(
             "UPDATE note SET stock = stock + ?2, weight = weight + 0.1 WHERE id = ?1",
             params![id, by],
         )?;
@@ -126,7 +137,7 @@ impl App<'_> {
             return Ok(());
         };
         let tag = self.fresh("t");
-        self.conn.execute(
+        self.execute(
             "UPDATE note SET tags = json_insert(tags, '$[#]', ?2) WHERE id = ?1",
             params![id, tag],
         )?;
@@ -138,13 +149,13 @@ impl App<'_> {
         let Some(id) = self.nth::<String>("note", "id", row)? else {
             return Ok(());
         };
-        let first: Option<String> = self.conn.query_row(
+        let first: Option<String> = self.one(
             "SELECT json_extract(tags, '$[0]') FROM note WHERE id = ?1",
             [&id],
             |row| row.get(0),
         )?;
         if let Some(tag) = first {
-            self.conn.execute(
+            self.execute(
                 "UPDATE note SET tags = json_remove(tags, '$[0]') WHERE id = ?1",
                 [&id],
             )?;
@@ -155,7 +166,7 @@ impl App<'_> {
 
     /// Whether this device's app is the newer one.
     fn has_extra(&self) -> rusqlite::Result<bool> {
-        self.conn.query_row(
+        self.one(
             "SELECT count(*) FROM pragma_table_info('note') WHERE name = 'extra'",
             [],
             |row| row.get(0),
@@ -166,19 +177,17 @@ impl App<'_> {
         let Some(id) = self.nth::<String>("note", "id", row)? else {
             return Ok(());
         };
-        let seen =
-            self.conn
-                .query_row("SELECT title, body FROM note WHERE id = ?1", [&id], |row| {
-                    Ok([row.get(0)?, row.get(1)?])
-                })?;
-        self.conn.execute("DELETE FROM note WHERE id = ?1", [&id])?;
+        let seen = self.one("SELECT title, body FROM note WHERE id = ?1", [&id], |row| {
+            Ok([row.get(0)?, row.get(1)?])
+        })?;
+        self.execute("DELETE FROM note WHERE id = ?1", [&id])?;
         self.draft.delete(("note", id), seen);
         Ok(())
     }
 
     fn add_project(&mut self) -> Done {
         let (made, name) = (self.fresh("p"), self.fresh("v"));
-        self.conn.execute(
+        self.execute(
             "INSERT INTO project (made, name) VALUES (?1, ?2)",
             [&made, &name],
         )?;
@@ -192,12 +201,12 @@ impl App<'_> {
             return Ok(());
         };
         let value = self.fresh("v");
-        let seen = self.conn.query_row(
+        let seen = self.one(
             &format!("SELECT name FROM {table} WHERE made = ?1"),
             [&made],
             |row| row.get(0),
         )?;
-        self.conn.execute(
+        self.execute(
             &format!("UPDATE {table} SET name = ?2 WHERE made = ?1"),
             [&made, &value],
         )?;
@@ -217,16 +226,14 @@ impl App<'_> {
             self.deletes_task(&task)?;
         }
         let name = self.of_column("project", "name", "made = ?1", &made)?;
-        self.conn
-            .execute("DELETE FROM project WHERE made = ?1", [&made])?;
+        self.execute("DELETE FROM project WHERE made = ?1", [&made])?;
         self.draft.delete(("project", made), name);
         Ok(())
     }
 
     fn delete_task(&mut self, made: String) -> Done {
         self.deletes_task(&made)?;
-        self.conn
-            .execute("DELETE FROM task WHERE made = ?1", [&made])?;
+        self.execute("DELETE FROM task WHERE made = ?1", [&made])?;
         Ok(())
     }
 
@@ -261,7 +268,7 @@ impl App<'_> {
     fn add_task(&mut self, row: u8) -> Done {
         let project = self.nth::<String>("project", "made", row)?;
         let (made, name) = (self.fresh("k"), self.fresh("v"));
-        self.conn.execute(
+        self.execute(
             "INSERT INTO task (made, name, project, of)
              VALUES (?1, ?2, (SELECT id FROM project WHERE made = ?3), ?3)",
             params![made, name, project],
@@ -279,7 +286,7 @@ impl App<'_> {
         ) else {
             return Ok(());
         };
-        self.conn.execute(
+        self.execute(
             "UPDATE task SET project = (SELECT id FROM project WHERE made = ?2), of = ?2 WHERE made = ?1",
             [&made, &project],
         )?;
@@ -294,10 +301,10 @@ impl App<'_> {
         };
         // Numbers are a device's own, since two creates of one id wait for a person.
         let number = i64::from(number % 4) * 8 + i64::from(self.device);
-        let at = "task = (SELECT id FROM task WHERE made = ?1) AND number = ?2";
+        // A task whose create is not answered stands there twice once the feed has brought it.
+        let at = "task = (SELECT id FROM task WHERE made = ?1 ORDER BY id LIMIT 1) AND number = ?2";
         let there: Option<(String, String)> = self
-            .conn
-            .query_row(
+            .one(
                 &format!("SELECT made, name FROM step WHERE {at}"),
                 params![task, number],
                 |row| Ok((row.get(0)?, row.get(1)?)),
@@ -306,7 +313,7 @@ impl App<'_> {
         let name = self.fresh("v");
         match there {
             Some((made, seen)) => {
-                self.conn.execute(
+                self.execute(
                     "INSERT OR REPLACE INTO step SELECT task, number, made, ?2, of FROM step WHERE made = ?1",
                     [&made, &name],
                 )?;
@@ -314,8 +321,8 @@ impl App<'_> {
             }
             None => {
                 let made = self.fresh("s");
-                self.conn.execute(
-                    "INSERT INTO step SELECT id, ?2, ?3, ?4, made FROM task WHERE made = ?1",
+                self.execute(
+                    "INSERT INTO step SELECT id, ?2, ?3, ?4, made FROM task WHERE made = ?1 ORDER BY id LIMIT 1",
                     params![task, number, made, name],
                 )?;
                 self.draft
@@ -328,8 +335,7 @@ impl App<'_> {
 
     fn open_account(&mut self) -> Done {
         let id = self.fresh(&format!("a{}x", self.device));
-        self.conn
-            .execute("INSERT INTO account VALUES (?1, 1000)", [&id])?;
+        self.execute("INSERT INTO account VALUES (?1, 1000)", [&id])?;
         self.draft.create(("account", id.clone()), None);
         self.draft.add(("account", id), 1000);
         Ok(())
@@ -359,11 +365,11 @@ impl App<'_> {
 
     fn command(&mut self, id: String, name: &str, amount: i64, group: Option<&str>) -> Done {
         let by = if name == "withdraw" { -amount } else { amount };
-        self.conn.execute(
+        self.execute(
             "UPDATE account SET balance = balance + ?2 WHERE id = ?1",
             params![id, by],
         )?;
-        self.conn.execute(
+        self.execute(
             "UPDATE syncline_outbox
                 SET command = json_object('name', ?1, 'args', json_object('amount', ?2)), group_id = ?3
               WHERE seq = (SELECT max(seq) FROM syncline_outbox)",

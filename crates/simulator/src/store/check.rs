@@ -17,7 +17,7 @@ fn sql(error: rusqlite::Error) -> Broken {
 
 /// The mutations in a device's outbox.
 pub(crate) fn outbox(world: &World, device: usize) -> Checked<BTreeSet<String>> {
-    let mut statement = (world.devices[device].app)
+    let mut statement = (world.devices[device].files.app)
         .prepare_cached("SELECT mutation FROM syncline_outbox")
         .map_err(sql)?;
     let mutations = statement.query_map([], |row| row.get(0));
@@ -40,7 +40,7 @@ pub(crate) fn recorded(
 /// F:S3, D:E2: every acknowledged mutation is in the outbox or has its outcome in the log, and not both.
 pub(crate) fn accounted(world: &World) -> Checked<()> {
     for (n, device) in world.devices.iter().enumerate() {
-        let mut statement = (device.app)
+        let mut statement = (device.files.app)
             .prepare_cached(
                 "SELECT mutation, 1 FROM syncline_outbox
                  UNION ALL SELECT value, 1 FROM syncline_outbox, json_each(covers)
@@ -68,7 +68,7 @@ pub(crate) fn accounted(world: &World) -> Checked<()> {
 
 /// What waits for a person on a device: dead letters in local order, and types with rows that are held.
 pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, Vec<String>)> {
-    let app = &world.devices[device].app;
+    let app = &world.devices[device].files.app;
     let mut letters = app
         .prepare_cached(
             "SELECT seq FROM syncline_outbox WHERE state IN ('failed', 'dead') ORDER BY seq",
@@ -89,6 +89,7 @@ pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, V
 pub(crate) fn has_account(world: &World, device: usize) -> bool {
     let query = "SELECT 1 FROM syncline_meta WHERE key = 'account_subject'";
     world.devices[device]
+        .files
         .app
         .query_row(query, [], |_| Ok(()))
         .is_ok()
@@ -96,7 +97,7 @@ pub(crate) fn has_account(world: &World, device: usize) -> bool {
 
 /// What stands in the rows of a device that are held.
 pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> {
-    let app = &world.devices[device].app;
+    let app = &world.devices[device].files.app;
     let mut values = Vec::new();
     for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
         let mut held = app
@@ -116,11 +117,23 @@ pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> 
     Ok(values)
 }
 
+/// What stands in a device's records of conflicts.
+pub(crate) fn recorded_values(world: &World, device: usize) -> Checked<Vec<String>> {
+    let mut statement = (world.devices[device].files.app)
+        .prepare_cached(
+            "SELECT v.value FROM syncline_conflict AS c, json_tree(json_array(json(c.base), json(c.local), json(c.remote), json(c.outcome))) AS v
+              WHERE v.type = 'text'",
+        )
+        .map_err(sql)?;
+    let values = statement.query_map([], |row| row.get(0));
+    values.and_then(Iterator::collect).map_err(sql)
+}
+
 /// What only an answer that is believed may change (F:S25): how far the feed was read, and which
 /// mutations count as applied. (Rows may change: what was prepared and never sent is free again, and what had waited
 /// for it is applied.)
 pub(crate) fn durable(world: &World, device: usize) -> Checked<Vec<String>> {
-    let app = &world.devices[device].app;
+    let app = &world.devices[device].files.app;
     let mut all = Vec::new();
     for query in [
         "SELECT cursor || position || phase FROM syncline_cursor",
@@ -134,19 +147,59 @@ pub(crate) fn durable(world: &World, device: usize) -> Checked<Vec<String>> {
     Ok(all)
 }
 
+/// Rows that wait on a device for a parent that the server does not have any more. Where a deletion may have
+/// been forgotten nobody has seen that the parent went, and so nobody has deleted its children: they
+/// wait, and the status says so.
+fn waiting(world: &World, device: usize) -> Checked<BTreeSet<(String, String)>> {
+    if !world.model.forgets() {
+        return Ok(BTreeSet::new());
+    }
+    let mut statement = (world.devices[device].files.app)
+        .prepare_cached(
+            "SELECT entity_type, entity_id FROM syncline_inbox WHERE waits_for = 'parent'",
+        )
+        .map_err(sql)?;
+    let names = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    let names: Vec<(String, String)> = names.and_then(Iterator::collect).map_err(sql)?;
+    Ok((names.into_iter())
+        .filter(|name| is_orphan(world, name))
+        .collect())
+}
+
+/// Whether the server has a row, and not what it is part of.
+fn is_orphan(world: &World, name: &(String, String)) -> bool {
+    let Some(fields) = world.model.entity(name).and_then(|e| e.fields.as_ref()) else {
+        return false;
+    };
+    let parent = match name.0.as_str() {
+        "task" => fields
+            .get("project")
+            .filter(|id| !id.is_null())
+            .map(|id| ("project".to_owned(), id.to_string())),
+        "step" => (name.1.trim_start_matches('[').split(',').next())
+            .map(|id| ("task".to_owned(), id.to_owned())),
+        _ => None,
+    };
+    parent.is_some_and(|parent| {
+        let gone = (world.model.entity(&parent)).is_none_or(|parent| parent.fields.is_none());
+        gone || is_orphan(world, &parent)
+    })
+}
+
 /// What is left to do; `None` when everything is done.
 pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
     for (n, device) in world.devices.iter().enumerate() {
         if !world.rests(n) {
             return Ok(Some(format!("device {n} is at work")));
         }
-        let left: (i64, i64, i64, Option<i64>) = (device.app)
+        let for_ever = waiting(world, n)?.len() as i64;
+        let left: (i64, i64, i64, Option<i64>) = (device.files.app)
             .query_row(
                 "SELECT (SELECT count(*) FROM syncline_outbox),
-                        (SELECT count(*) FROM syncline_inbox WHERE entity_type <> 'martian'),
+                        (SELECT count(*) FROM syncline_inbox WHERE entity_type <> 'martian') - ?1,
                         (SELECT count(*) FROM syncline_staged_page) + (SELECT count(*) FROM syncline_held),
                         (SELECT position FROM syncline_cursor WHERE phase = 'feed')",
-                [],
+                [for_ever],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
             )
             .map_err(sql)?;
@@ -232,6 +285,7 @@ fn id(table: &str, fields: &mut Map<String, Value>) -> String {
 pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
     let device = &world.devices[n];
     let position: Option<(i64, String)> = device
+        .files
         .app
         .query_row(
             "SELECT max(position), max(epoch) FROM syncline_cursor WHERE phase = 'feed'
@@ -251,7 +305,7 @@ pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
         return Ok(());
     }
     let mut open: BTreeSet<(String, String)> = BTreeSet::new();
-    let mut statement = (device.app)
+    let mut statement = (device.files.app)
         .prepare_cached(
             "SELECT entity_type, entity_id FROM syncline_outbox
              UNION SELECT entity_type, entity_id FROM syncline_inbox
@@ -270,7 +324,7 @@ pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
         if !has(world, table) {
             continue;
         }
-        let here = rows(&device.app, table)?;
+        let here = rows(&device.files.app, table)?;
         for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
             let known = world.model.entity(name).map_or(i64::MAX, |e| e.position);
             if known <= position
@@ -322,6 +376,11 @@ pub(crate) fn judge(world: &mut World) -> Checked<()> {
         ));
     }
     converged(world)?;
+    for (table, _) in NAMED {
+        let of_it = world.model.mistaken().filter(|name| name.0 == table);
+        let rows = of_it.map(|name| (table, name.1.clone()));
+        world.ledger.mistaken.extend(rows);
+    }
     rows_kept(world)?;
     values_kept(world)?;
     sums_kept(world)
@@ -330,7 +389,7 @@ pub(crate) fn judge(world: &mut World) -> Checked<()> {
 fn texts(world: &World, query: &str) -> Checked<Vec<String>> {
     let mut all = Vec::new();
     for device in &world.devices {
-        let mut statement = device.app.prepare_cached(query).map_err(sql)?;
+        let mut statement = device.files.app.prepare_cached(query).map_err(sql)?;
         let rows = statement.query_map([], |row| row.get::<_, Option<String>>(0));
         for text in rows.map_err(sql)? {
             all.extend(text.map_err(sql)?);
@@ -343,6 +402,7 @@ fn count(world: &World, query: &str) -> Checked<i64> {
     let mut all = 0;
     for device in &world.devices {
         all += device
+            .files
             .app
             .query_row(query, [], |row| row.get::<_, i64>(0))
             .map_err(sql)?;
@@ -353,13 +413,14 @@ fn count(world: &World, query: &str) -> Checked<i64> {
 /// F:S11, D:P5: every device has what the server must have, field by field.
 fn converged(world: &mut World) -> Checked<()> {
     for n in 0..world.devices.len() {
+        let waiting = waiting(world, n)?;
         for (table, _) in NAMED {
             if !has(world, table) {
                 continue;
             }
-            let here = rows(&world.devices[n].app, table)?;
+            let here = rows(&world.devices[n].files.app, table)?;
             let there: BTreeMap<String, Map<String, Value>> = (world.model.alive())
-                .filter(|(name, _)| name.0 == table)
+                .filter(|(name, _)| name.0 == table && !waiting.contains(*name))
                 .map(|(name, fields)| (name.1.clone(), fields.clone()))
                 .collect();
             for (id, fields) in &here {
@@ -432,13 +493,10 @@ fn values_kept(world: &World) -> Checked<()> {
     for (_, fields) in world.model.alive() {
         standing.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
     }
-    let recorded: BTreeSet<String> = texts(
-        world,
-        "SELECT v.value FROM syncline_conflict AS c, json_tree(json_array(json(c.base), json(c.local), json(c.remote), json(c.outcome))) AS v
-          WHERE v.type = 'text'",
-    )?
-    .into_iter()
-    .collect();
+    let mut recorded = BTreeSet::new();
+    for device in 0..world.devices.len() {
+        recorded.extend(recorded_values(world, device)?);
+    }
     let lost = world
         .ledger
         .lost(&standing, |value| recorded.contains(value));

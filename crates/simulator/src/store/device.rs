@@ -3,8 +3,8 @@
 //! rolls the transaction back that is open, as a killed process does.
 
 use super::fault::NetFault;
+use super::files::Files;
 use crate::rng::Rng;
-use rusqlite::Connection;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use syncline::{Checkpoint, Config, Engine, Moment, Now, RequestId, Store, StoreOptions, Watcher};
 use syncline_core::RemoteRequest;
-use syncline_fault_vfs::Faults;
 use syncline_protocol::ClientId;
 use syncline_store::{InstallationRecords, StoreError};
 
@@ -47,12 +46,8 @@ pub(crate) struct Process {
 
 /// A peer.
 pub(crate) struct Device {
-    pub(crate) path: PathBuf,
-    /// The app's own connection.
-    pub(crate) app: Connection,
+    pub(crate) files: Files,
     pub(crate) records: Arc<Records>,
-    /// What goes wrong with its files.
-    pub(crate) disk: Faults,
     pub(crate) processes: [Option<Process>; 2],
     pub(crate) config: Config,
     pub(crate) checkpoint: Option<Checkpoint>,
@@ -77,22 +72,18 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// A device on a file that is there and attached; it becomes this client, unless it is a copy.
-    pub(crate) fn new(path: &Path, client: Option<&str>, rng: Rng) -> Self {
-        let disk = Faults::in_folder(path.parent().unwrap_or(path));
-        let app = open_app(path);
+    /// A device on an attached file; it becomes this client, unless it is a copy.
+    pub(crate) fn new(files: Files, client: Option<&str>, rng: Rng) -> Self {
         if let Some(client) = client {
-            app.execute(
-                "UPDATE syncline_meta SET value = ?1 WHERE key = 'client_id'",
-                [client],
-            )
-            .expect("the file is attached");
+            files
+                .app
+                .prepare_cached("UPDATE syncline_meta SET value = ?1 WHERE key = 'client_id'")
+                .and_then(|mut statement| statement.execute([client]))
+                .expect("the file is attached");
         }
         Self {
-            path: path.to_owned(),
-            app,
+            files,
             records: Arc::default(),
-            disk,
             processes: [None, None],
             config: Config::default(),
             checkpoint: None,
@@ -118,7 +109,11 @@ impl Device {
         options.checkpoint = self.checkpoint;
         options.records = Some(Arc::clone(&self.records) as Arc<dyn InstallationRecords>);
         options.watcher = Some(self.watcher());
-        let store = Store::open(&self.path, options)?;
+        let path = &self.files.path;
+        let store = match self.files.spare.pop() {
+            Some(left) => Store::open_on(left, path, options)?,
+            None => Store::open(path, options)?,
+        };
         let engine = Engine::new(store, self.config.clone(), run)?;
         self.processes[which] = Some(Process {
             engine,
@@ -128,31 +123,23 @@ impl Device {
         Ok(())
     }
 
+    /// A process is no more, in whatever state it was.
+    pub(crate) fn gone(&mut self, which: usize) {
+        if let Some(process) = self.processes[which].take()
+            && self.files.disk.failed() == 0
+        {
+            self.files.spare.push(process.engine.into_store().leave());
+        }
+    }
+
     /// Makes a copy of its file as it is now; false when its disk does not let it.
     pub(crate) fn copy_to(&self, path: &Path) -> bool {
-        let copied = self
-            .app
-            .execute("VACUUM INTO ?1", [path.display().to_string()]);
+        let copied = (self.files.app).execute("VACUUM INTO ?1", [path.display().to_string()]);
         if copied.is_err() {
             // What there is of it is no database.
             let _ = std::fs::remove_file(path);
         }
         copied.is_ok()
-    }
-
-    /// Another state of the file takes its place; no process has it open.
-    pub(crate) fn replace_file(&mut self, backup: &Path) {
-        self.disk.heal();
-        self.app = Connection::open_in_memory().expect("SQLite works");
-        for suffix in ["", "-wal", "-shm"] {
-            // Only the first is always there.
-            let _ = std::fs::remove_file(format!("{}{suffix}", self.path.display()));
-        }
-        std::fs::copy(backup, &self.path).expect("the backup is there");
-        self.app = open_app(&self.path);
-        self.app
-            .pragma_update(None, "journal_mode", "WAL")
-            .expect("a pragma");
     }
 
     fn watcher(&self) -> Watcher {
@@ -183,15 +170,4 @@ impl Device {
         let longest = u64::from(longest_ms);
         [1 + self.rng.below(longest), 1 + self.rng.below(longest)]
     }
-}
-
-/// An app's connection.
-pub(crate) fn open_app(path: &Path) -> Connection {
-    let app = Connection::open(path).expect("the file can be opened");
-    app.pragma_update(None, "foreign_keys", true)
-        .expect("a pragma");
-    app.pragma_update(None, "synchronous", "OFF")
-        .expect("a pragma");
-    app.set_prepared_statement_cache_capacity(64);
-    app
 }

@@ -35,7 +35,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
     let mut rng = Rng::new(seed);
     let setup = setup(seed, &mut rng);
     let swarm = swarm(&mut rng, setup.tables);
-    let length = *rng.pick(&[15, 30, 50, 80, 120]).unwrap_or(&50);
+    let length = *rng.pick(&[10, 20, 30, 50, 120]).unwrap_or(&30);
     let mut steps = beginning(&setup);
     for _ in 0..length {
         steps.push(step(&mut rng, &setup, &swarm));

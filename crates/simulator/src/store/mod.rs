@@ -12,6 +12,7 @@ mod blind;
 mod check;
 mod device;
 mod fault;
+mod files;
 mod generate;
 mod http;
 mod play;
@@ -29,12 +30,12 @@ pub use scenario::{
 };
 
 use crate::level::{Level, Played};
-use schema::Templates;
+use files::Pool;
 use std::path::{Path, PathBuf};
 
 /// Plays seeds, and scenarios that were kept.
 pub struct StoreLevel {
-    templates: Templates,
+    pool: Pool,
     within: PathBuf,
     /// Whether everything that happens is printed to standard error.
     pub verbose: bool,
@@ -55,7 +56,7 @@ impl StoreLevel {
             false => std::env::temp_dir(),
         };
         Self {
-            templates: Templates::default(),
+            pool: Pool::default(),
             within,
             verbose: false,
         }
@@ -68,7 +69,7 @@ impl StoreLevel {
 
     /// Plays a scenario.
     pub fn play_scenario(&self, scenario: &Scenario) -> Played {
-        play::play(scenario, &self.templates, &self.within, self.verbose)
+        play::play(scenario, &self.pool, &self.within, self.verbose)
     }
 }
 

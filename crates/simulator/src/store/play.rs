@@ -4,8 +4,8 @@ use super::acts::{self, act_on_device, act_on_server};
 use super::app::App;
 use super::blind;
 use super::check;
+use super::files::Pool;
 use super::scenario::{Scenario, Step, Write};
-use super::schema::Templates;
 use super::world::World;
 use crate::level::{Broken, Played};
 use crate::reference::ledger::Draft;
@@ -15,14 +15,13 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use syncline::{Constraints, Input, Reason};
 
+/// The round of the calm phase from which on a person lets rows go that the server lost: whoever has them
+/// must have had time to offer them again, and some back off for minutes first.
+const LATE: usize = 14;
+
 /// Plays a scenario to its end or to the first broken invariant.
-pub(crate) fn play(
-    scenario: &Scenario,
-    templates: &Templates,
-    within: &Path,
-    verbose: bool,
-) -> Played {
-    let mut world = World::new(&scenario.setup, templates, within);
+pub(crate) fn play(scenario: &Scenario, pool: &Pool, within: &Path, verbose: bool) -> Played {
+    let mut world = World::new(&scenario.setup, pool, within);
     world.verbose = verbose;
     for (n, step) in scenario.steps.iter().enumerate() {
         if world.broken.is_some() {
@@ -52,6 +51,9 @@ pub(crate) fn play(
     played.count("mutations applied", world.model.applied);
     played.count("conflicts answered", world.model.conflicts);
     played.broken = world.broken.take();
+    if played.broken.is_none() {
+        world.end_all(pool);
+    }
     played
 }
 
@@ -119,27 +121,27 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
     let mut draft = Draft::default();
     let peer = &world.devices[device];
     peer.now(world.now);
-    let begun = peer.app.execute_batch("BEGIN IMMEDIATE");
+    let begun = peer.files.app.execute_batch("BEGIN IMMEDIATE");
     let mut done = begun;
     for write in writes.iter().filter(fits) {
         let mut app = App {
-            conn: &peer.app,
+            conn: &peer.files.app,
             device: u8::try_from(device).unwrap_or(0),
             serial: &mut world.values,
             draft: &mut draft,
         };
         done = done.and_then(|()| app.write(*write));
     }
-    let done = done.and_then(|()| name_mutations(&peer.app, &before, &mut world.values));
+    let done = done.and_then(|()| name_mutations(&peer.files.app, &before, &mut world.values));
     let end = if rollback { "ROLLBACK" } else { "COMMIT" };
-    let done = done.and_then(|()| peer.app.execute_batch(end));
+    let done = done.and_then(|()| peer.files.app.execute_batch(end));
     if let Err(error) = &done {
-        if peer.disk.failed() == 0 {
+        if peer.files.disk.failed() == 0 {
             let detail = format!("device {device}: {writes:?}: {error}");
             return world.breaks(Broken::new("D:A1", detail));
         }
         // SQLite may have done so already.
-        let _ = peer.app.execute_batch("ROLLBACK");
+        let _ = peer.files.app.execute_batch("ROLLBACK");
     }
     match check::recorded(world, device, &before) {
         // A commit that failed may have been one all the same.
@@ -184,7 +186,7 @@ fn calm(world: &mut World) {
     for n in 0..world.devices.len() {
         let device = &mut world.devices[n];
         device.faults.clear();
-        device.disk.heal();
+        device.files.disk.heal();
         device.dies.store(-1, Ordering::Relaxed);
         device.no_token_until = 0;
         device.asleep_until = 0;
@@ -215,7 +217,7 @@ fn calm(world: &mut World) {
             Err(broken) => return world.breaks(broken),
         }
         for n in 0..world.devices.len() {
-            remedy(world, n, round > 4);
+            remedy(world, n, round > LATE);
             tell(world, n, || Input::Trigger(Reason::UserAsked));
         }
     }

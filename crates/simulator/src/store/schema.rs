@@ -1,11 +1,9 @@
-//! The tables that devices have, what is declared about them, and what the server knows of them. A
-//! device begins with a copy of a template, since attaching takes longer than most histories.
+//! The tables that devices have, what is declared about them, and what the server knows of them.
 
 use super::scenario::{Rules, Tables};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use syncline_core::{ConflictRules, DeleteRule, DeleteRules, FieldRule, Now, Policy};
 use syncline_protocol::ClientId;
 use syncline_server::{CommandConfig, ServerConfig, TypeConfig};
@@ -25,25 +23,8 @@ const TREE: &str = "
                        PRIMARY KEY (task, number)) WITHOUT ROWID;";
 const BANK: &str = "CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, balance INTEGER NOT NULL);";
 
-/// Databases that were attached once and are copied since.
-#[derive(Default)]
-pub(crate) struct Templates(Mutex<BTreeMap<Kind, Arc<Vec<u8>>>>);
-
-/// What a template depends on.
-type Kind = (Tables, Rules);
-
-impl Templates {
-    /// The bytes of an attached database with these tables and rules.
-    pub(crate) fn get(&self, tables: Tables, rules: Rules, folder: &Path) -> Arc<Vec<u8>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = known
-            .entry((tables, rules))
-            .or_insert_with(|| Arc::new(make(tables, rules, folder)));
-        Arc::clone(made)
-    }
-}
-
-fn make(tables: Tables, rules: Rules, folder: &Path) -> Vec<u8> {
+/// The bytes of an attached database with these tables and rules.
+pub(crate) fn attached(tables: Tables, rules: Rules, folder: &Path) -> Vec<u8> {
     let path = folder.join("template.db");
     let mut conn = Connection::open(&path).expect("a database can be made");
     let parts = [
@@ -72,9 +53,7 @@ fn make(tables: Tables, rules: Rules, folder: &Path) -> Vec<u8> {
     conn.pragma_update(None, "wal_checkpoint", "TRUNCATE")
         .expect("a checkpoint");
     drop(conn);
-    let bytes = std::fs::read(&path).expect("the template can be read");
-    std::fs::remove_file(&path).expect("and removed");
-    bytes
+    std::fs::read(&path).expect("the template can be read")
 }
 
 fn conflict_rules(rules: Rules) -> ConflictRules {

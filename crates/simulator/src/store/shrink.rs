@@ -105,17 +105,18 @@ impl Shrinking<'_> {
     }
 }
 
-/// The scenario as a test to paste into `tests/scenarios.rs`.
+/// The scenario as a test to paste into `tests/scenarios.rs`, and as a file to keep in `seeds`.
 pub(crate) fn print(scenario: &Scenario, broken: &Broken) -> String {
     let steps: Vec<String> = (scenario.steps.iter())
         .map(|step| format!("            {step:?},\n").replace("writes: [", "writes: vec!["))
         .collect();
     format!(
-        "/// {}: {}\n#[test]\nfn seed_{}() {{\n    let scenario = Scenario {{\n        setup: {:?},\n        steps: vec![\n{}        ],\n    }};\n    holds(&scenario);\n}}",
+        "/// {}: {}\n#[test]\nfn seed_{}() {{\n    let scenario = Scenario {{\n        setup: {:?},\n        steps: vec![\n{}        ],\n    }};\n    holds(&scenario);\n}}\n{}",
         broken.invariant,
         broken.detail,
         scenario.setup.seed,
         scenario.setup,
-        steps.concat()
+        steps.concat(),
+        serde_json::to_string(scenario).unwrap_or_default()
     )
 }

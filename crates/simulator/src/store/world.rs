@@ -4,9 +4,10 @@
 use super::answer;
 use super::device::{Device, Died, Process};
 use super::fault::{NetFault, Plan, TIME_OUT_MS, plan};
+use super::files::{Files, Pool};
 use super::http;
 use super::scenario::{Setup, StorageKind};
-use super::schema::{self, Templates};
+use super::schema;
 use super::server::{self, Backup, Server, StorageFault};
 use super::words::{input_kind, short, storage_fault};
 use crate::level::{Broken, Played, Trace};
@@ -104,7 +105,7 @@ pub(crate) struct World {
 
 impl World {
     /// A world as it begins: every device is running.
-    pub(crate) fn new(setup: &Setup, templates: &Templates, within: &Path) -> Self {
+    pub(crate) fn new(setup: &Setup, pool: &Pool, within: &Path) -> Self {
         syncline_fault_vfs::set_clock(Some(unix_ms(BEGINNING_MS)));
         let folder = tempfile::Builder::new()
             .prefix("sim-")
@@ -141,21 +142,25 @@ impl World {
             verbose: false,
             folder,
         };
-        let template = templates.get(setup.tables, setup.rules, world.folder.path());
         for n in 0..usize::from(setup.devices) {
-            world.add_device(n, &template);
+            world.add_device(n, pool.take(setup.tables, setup.rules, within));
         }
         world
     }
 
-    fn add_device(&mut self, n: usize, template: &[u8]) {
-        let folder = self.folder.path().join(format!("device-{n}"));
-        std::fs::create_dir(&folder).expect("a folder can be made");
-        let path = folder.join("app.db");
-        std::fs::write(&path, template).expect("the file can be written");
+    /// What it leaves for others.
+    pub(crate) fn end_all(mut self, pool: &Pool) {
+        for mut device in self.devices.drain(..) {
+            device.gone(0);
+            device.gone(1);
+            pool.give(device.files);
+        }
+    }
+
+    fn add_device(&mut self, n: usize, files: Files) {
         let seed = self.setup.seed ^ (n as u64) << 32;
         let client = format!("{:032x}", u128::from(seed) + 1);
-        let device = Device::new(&path, Some(&client), Rng::new(seed));
+        let device = Device::new(files, Some(&client), Rng::new(seed));
         self.join(n, device);
     }
 
@@ -200,7 +205,7 @@ impl World {
             return;
         }
         if let Err(error) = peer.start(process, run) {
-            if peer.disk.failed() > 0 {
+            if peer.files.disk.failed() > 0 {
                 // It is tried again, as whoever starts programs does.
                 return self.later(60_000, Event::Start { device, process });
             }
@@ -216,11 +221,12 @@ impl World {
     /// A process ends, in order or not.
     pub(crate) fn end(&mut self, device: usize, process: usize, in_order: bool) {
         let now = self.devices[device].now(self.now);
-        if let Some(mut ended) = self.devices[device].processes[process].take()
+        if let Some(ended) = self.devices[device].processes[process].as_mut()
             && in_order
         {
             ended.engine.stop(now);
         }
+        self.devices[device].gone(process);
     }
 
     /// Puts something on the list.
@@ -270,7 +276,7 @@ impl World {
             }
             Err(panic) if panic.is::<Died>() => {
                 self.played.fault("device: dies during store work");
-                self.devices[device].processes[process] = None;
+                self.devices[device].gone(process);
                 self.later(1_000, Event::Start { device, process });
             }
             Err(panic) => resume_unwind(panic),
