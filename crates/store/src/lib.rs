@@ -32,6 +32,7 @@ mod journal;
 mod lease;
 mod meta;
 pub mod migrate;
+mod options;
 mod orphans;
 mod outbox;
 pub mod outbox_view;
@@ -62,6 +63,7 @@ mod vacate;
 pub use connect::Left;
 pub use error::StoreError;
 pub use identity::{InstallationRecords, StateDirectory, enrol};
+pub use options::{Moment, StoreOptions, Watcher};
 pub use outbox::EntryState;
 pub use preview::{Preview, preview};
 pub use remedy::Discarded;
@@ -72,5 +74,5 @@ pub use settings::{
     server_limits,
 };
 pub use stage::Checkpoint;
-pub use store::{EntityTypes, Moment, RegisteredType, Store, StoreOptions, Watcher};
+pub use store::{EntityTypes, RegisteredType, Store};
 pub use type_options::{DeclaredReference, IdMode, Lane, TypeOptions};
