@@ -79,6 +79,8 @@ pub(crate) struct Claimer<'a> {
     seen: BTreeSet<i64>,
     /// Entries that this claim took out of the outbox.
     gone: BTreeSet<i64>,
+    /// What this claim made part of later entries, which may have been read before.
+    handed_over: BTreeMap<i64, Vec<MutationId>>,
     batch: Batch,
     bytes: usize,
     /// Something was left out because the batch would have become too large.
@@ -143,6 +145,7 @@ impl<'a> Claimer<'a> {
             spares_alone: true,
             seen: BTreeSet::new(),
             gone: BTreeSet::new(),
+            handed_over: BTreeMap::new(),
             batch: Batch::default(),
             bytes: 0,
             filled: false,
@@ -329,7 +332,8 @@ impl<'a> Claimer<'a> {
             op: entry.op,
             fields,
         };
-        let mut covers = freeze::covered_by(entry);
+        let handed_over = self.handed_over.get(&entry.seq).cloned();
+        let mut covers = handed_over.unwrap_or_else(|| freeze::covered_by(entry));
         let Some((intent, folded)) = self.coalesce(entry, &entity, first, &mut covers)? else {
             return Ok(Step::Gone);
         };

@@ -104,9 +104,11 @@ impl Claimer<'_> {
     }
 
     /// What was folded into a later entry is remembered there until it is sent.
-    fn hand_over(&self, later: &Entry, mut covered: Vec<MutationId>) -> Result<(), StoreError> {
+    fn hand_over(&mut self, later: &Entry, mut covered: Vec<MutationId>) -> Result<(), StoreError> {
         covered.extend(covered_by(later));
-        self.note_covers(later, &covered)
+        self.note_covers(later, &covered)?;
+        self.handed_over.insert(later.seq, covered);
+        Ok(())
     }
 
     fn note_covers(&self, entry: &Entry, covered: &[MutationId]) -> Result<(), StoreError> {
