@@ -168,6 +168,10 @@ fn clone(world: &mut World, device: usize) {
         return;
     };
     world.played.fault("device: cloned");
+    match check::unanswered_creates(world, &files.app) {
+        Ok(rows) => world.ledger.copied.extend(rows),
+        Err(broken) => return world.breaks(broken),
+    }
     let rng = Rng::new(world.setup.seed ^ n as u64);
     let mut copy = Device::new(files, None, rng);
     copy.upgraded = world.devices[device].upgraded;

@@ -117,6 +117,27 @@ pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> 
     Ok(values)
 }
 
+/// Rows of a file whose create has no answer yet, under the names that they have for ever.
+pub(crate) fn unanswered_creates(
+    world: &World,
+    app: &Connection,
+) -> Checked<Vec<(&'static str, String)>> {
+    let mut made = Vec::new();
+    for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
+        let mut creates = app
+            .prepare_cached(
+                "SELECT entity_id FROM syncline_outbox WHERE op = 'create' AND entity_type = ?1",
+            )
+            .map_err(sql)?;
+        let creates = creates.query_map([table], |row| row.get(0));
+        let creates: BTreeSet<String> = creates.and_then(Iterator::collect).map_err(sql)?;
+        let rows = rows(app, table)?;
+        let rows = rows.iter().filter(|(id, _)| creates.contains(*id));
+        made.extend(rows.map(|(id, fields)| ledger_row(table, id, fields)));
+    }
+    Ok(made)
+}
+
 /// What stands in a device's records of conflicts.
 pub(crate) fn recorded_values(world: &World, device: usize) -> Checked<Vec<String>> {
     let mut statement = (world.devices[device].files.app)
@@ -477,6 +498,7 @@ fn rows_kept(world: &World) -> Checked<()> {
         let may_live = row.0 == "note"
             && world.setup.rules != Rules::Default
             && world.setup.rules != Rules::Fields;
+        let may_live = may_live || world.ledger.copied.contains(row);
         if world.ledger.deleted.contains(row) && there.contains(row) && !may_live {
             return Err(Broken::new(
                 "F:S13",

@@ -76,8 +76,8 @@ fn swarm(rng: &mut Rng, tables: Tables) -> Swarm {
     Swarm {
         kinds,
         net: some(rng, NetFault::ALL),
-        // Copies of a file (15) and upgrades (18) are not drawn yet: seeds with them find what is not
-        // explained so far. Scenarios can have them.
+        // Copies of a file (15) and upgrades (18) are not drawn yet: what they break stands in the README.
+        // Scenarios can have them.
         device: some(
             rng,
             &(0..22)
