@@ -235,16 +235,24 @@ pub(crate) fn get(conn: &Connection, seq: i64) -> Result<Option<Entry>, StoreErr
         .optional()?)
 }
 
-/// Whether an entity has an unsettled create: what references it has to wait (O3).
-pub(crate) fn has_create(conn: &Connection, entity: &EntityRef) -> Result<bool, StoreError> {
+/// The unsettled create of a row that an entry has to wait for, since it references that row (O3), unless
+/// both are of one group. What was recorded before a row was deleted and created anew is about the row
+/// that there was until then, and the delete waits for it.
+pub(crate) fn create_before(
+    conn: &Connection,
+    (seq, group): (i64, Option<&str>),
+    parent: &EntityRef,
+) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT min(c.seq) FROM syncline_outbox AS c
+                WHERE c.entity_type = ?1 AND c.entity_id = ?2 AND c.op = 'create'
+                  AND (?4 IS NULL OR c.group_id IS NOT ?4)
+                  AND (c.seq < ?3 OR NOT EXISTS (
+                       SELECT 1 FROM syncline_outbox AS o
+                        WHERE o.entity_type = ?1 AND o.entity_id = ?2 AND o.seq < c.seq))";
+    let names = (parent.entity_type.as_str(), parent.id.as_str());
     Ok(conn
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM syncline_outbox
-                             WHERE entity_type = ?1 AND entity_id = ?2 AND op = 'create')",
-        )?
-        .query_row([entity.entity_type.as_str(), entity.id.as_str()], |row| {
-            row.get(0)
-        })?)
+        .prepare_cached(sql)?
+        .query_row(params![names.0, names.1, seq, group], |row| row.get(0))?)
 }
 
 /// Takes a settled entry out of the outbox and remembers its outcome.

@@ -39,10 +39,11 @@ impl Claimer<'_> {
             .min()
     }
 
-    /// The rows that these fields reference and that are not created on the server yet, except
-    /// those that are created together with them.
+    /// The rows that these fields of an entry reference and that are not created on the server yet,
+    /// except those that are created together with them.
     pub(super) fn uncreated_parents(
         &self,
+        seq: i64,
         entity: &EntityRef,
         fields: &Fields,
     ) -> Result<Vec<EntityRef>, StoreError> {
@@ -50,7 +51,7 @@ impl Claimer<'_> {
         for parent in self.parents(entity, fields) {
             if parent != *entity
                 && !self.together.contains(&parent)
-                && outbox::has_create(self.tx, &parent)?
+                && outbox::create_before(self.tx, (seq, None), &parent)?.is_some()
             {
                 uncreated.push(parent);
             }
@@ -67,7 +68,7 @@ impl Claimer<'_> {
         if entry.op == Operation::Delete {
             return Ok(false);
         }
-        let parents = self.uncreated_parents(entity, fields)?;
+        let parents = self.uncreated_parents(entry.seq, entity, fields)?;
         if parents.is_empty() {
             return Ok(false);
         }

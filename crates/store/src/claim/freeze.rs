@@ -62,7 +62,10 @@ impl Claimer<'_> {
                     return self.hand_over(later, covered).map(|()| None);
                 }
                 Folded::One(one) => {
-                    if !self.uncreated_parents(entity, &second.fields)?.is_empty() {
+                    if !self
+                        .uncreated_parents(later.seq, entity, &second.fields)?
+                        .is_empty()
+                    {
                         break;
                     }
                     covers.extend(with_own(later, covered_by(later)));

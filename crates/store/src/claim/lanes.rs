@@ -68,7 +68,7 @@ impl Claimer<'_> {
             let entries = outbox::of_entity(self.tx, names.0, names.1)?;
             let fields = crate::captured::fields_of_mutation(self.tx, entry.seq);
             let fields = fields.ok().flatten().unwrap_or_default();
-            for parent in self.uncreated_parents(&entity, &fields)? {
+            for parent in self.uncreated_parents(entry.seq, &entity, &fields)? {
                 let (kind, id) = (parent.entity_type.as_str(), parent.id.as_str());
                 for needed in outbox::of_entity(self.tx, kind, id)? {
                     self.promote(&needed, depth - 1)?;

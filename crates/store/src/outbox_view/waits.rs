@@ -188,21 +188,12 @@ fn uncreated_parent(
             })
         });
         let Some(parent) = parent else { continue };
-        let (entity_type, entity_id) = (parent.entity_type.as_str(), parent.id.as_str());
-        let create: Option<i64> = conn
-            .prepare_cached(
-                "SELECT min(seq) FROM syncline_outbox
-                  WHERE entity_type = ?1 AND entity_id = ?2 AND op = 'create'
-                    AND (?3 IS NULL OR group_id IS NOT ?3)",
-            )?
-            .query_row(params![entity_type, entity_id, entry.group], |row| {
-                row.get(0)
-            })?;
+        let create = outbox::create_before(conn, (entry.seq, entry.group.as_deref()), &parent)?;
         if let Some(seq) = create.filter(|seq| *seq != entry.seq) {
             return Ok(Some(WaitsFor::Parent {
                 seq,
-                entity_type: entity_type.to_owned(),
-                entity_id: entity_id.to_owned(),
+                entity_type: parent.entity_type.to_string(),
+                entity_id: parent.id.to_string(),
             }));
         }
     }
