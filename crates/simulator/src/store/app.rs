@@ -177,11 +177,14 @@ impl App<'_> {
         let Some(id) = self.nth::<String>("note", "id", row)? else {
             return Ok(());
         };
-        let seen = self.one("SELECT title, body FROM note WHERE id = ?1", [&id], |row| {
-            Ok([row.get(0)?, row.get(1)?])
-        })?;
+        let extra = if self.has_extra()? { "extra" } else { "NULL" };
+        let seen: [Option<String>; 3] = self.one(
+            &format!("SELECT title, body, {extra} FROM note WHERE id = ?1"),
+            [&id],
+            |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]),
+        )?;
         self.execute("DELETE FROM note WHERE id = ?1", [&id])?;
-        self.draft.delete(("note", id), seen);
+        self.draft.delete(("note", id), seen.into_iter().flatten());
         Ok(())
     }
 
