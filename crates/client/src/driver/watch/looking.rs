@@ -1,11 +1,8 @@
-//! Notices that somebody wrote to the file, for next to nothing.
-//!
-//! A thread looks at the times and sizes of the database and its write-ahead log, which is some
-//! microseconds of work; only when they changed the driver asks SQLite what it was. It never opens
-//! the file, and ends when the driver does.
+//! Looks at the times and sizes of the files, which is some microseconds of work each time.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use super::{Files, NET};
+use std::path::Path;
+use std::sync::Weak;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -15,37 +12,12 @@ const INTERVAL: Duration = Duration::from_millis(90);
 /// On file systems that keep whole seconds a later write within the same two leaves no trace.
 const COARSE: Duration = Duration::from_millis(2_500);
 
-/// Whatever the file system says, SQLite is asked this often.
-const NET: Duration = Duration::from_secs(10);
-
-/// Tells when somebody may have written.
-pub(super) struct Watch {
-    written: Arc<Notify>,
-}
-
-impl Watch {
-    pub(super) fn start(path: &Path) -> std::io::Result<Self> {
-        // The log stands beside the file itself, not beside a link to it.
-        let database = path.canonicalize()?;
-        let mut log = database.clone().into_os_string();
-        log.push("-wal");
-        let written = Arc::new(Notify::new());
-        let (told, sight) = (Arc::downgrade(&written), Sight::new());
-        std::thread::Builder::new()
-            .name("syncline-watch".to_owned())
-            .spawn(move || watch(&told, &[database, PathBuf::from(log)], sight))?;
-        Ok(Self { written })
-    }
-
-    /// Waits until somebody may have written.
-    pub(super) async fn written(&self) {
-        self.written.notified().await;
-    }
-}
-
-fn watch(told: &Weak<Notify>, files: &[PathBuf; 2], mut sight: Sight) {
+/// Until the driver has ended.
+pub(super) fn look(told: &Weak<Notify>, files: &Files) {
+    let mut sight = Sight::new();
     while let Some(notify) = told.upgrade() {
-        if sight.differs(files.each_ref().map(|file| stamp(file)), Instant::now()) {
+        let seen = [stamp(&files.database), stamp(&files.log)];
+        if sight.differs(seen, Instant::now()) {
             notify.notify_one();
         }
         drop(notify);
