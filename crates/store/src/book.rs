@@ -11,7 +11,7 @@ use crate::meta;
 use crate::outbox::{self, Entry};
 use crate::page;
 use crate::progress;
-use crate::rekey::{self, Answer, Assigned, Taken};
+use crate::rekey::{self, Answer, Assigned, Room, Taken};
 use crate::remedy;
 use crate::retry::{Occasion, retry_waiting};
 use crate::row;
@@ -25,8 +25,7 @@ use syncline_core::{
     Verdict, WaitsFor,
 };
 use syncline_protocol::{
-    Change, ChangeKind, ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState,
-    ServerVersion,
+    ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
 };
 
 /// Books a whole batch.
@@ -458,6 +457,17 @@ fn apply_waiting(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), St
     Ok(())
 }
 
+/// The final answer of this key is "no effect": nothing of the entry counts as sent any more.
+fn spend(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    let tx = applier.tx;
+    tx.prepare_cached(
+        "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, origin_client = NULL,
+                lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+    )?
+    .execute([entry.seq])?;
+    refused(applier, entry)
+}
+
 fn book_conflict(
     applier: &mut Applier<'_>,
     entry: &Entry,
@@ -469,13 +479,7 @@ fn book_conflict(
     let Some(entity_type) = types.get(entity.entity_type.as_str()) else {
         return Ok(());
     };
-    // The final answer of this key is "no effect": nothing of the entry counts as sent any more.
-    tx.prepare_cached(
-        "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, origin_client = NULL,
-                lease_token = NULL, lease_until = NULL WHERE seq = ?1",
-    )?
-    .execute([entry.seq])?;
-    refused(applier, entry)?;
+    spend(applier, entry)?;
     if remote.is_some_and(|remote| remote.fields.is_some()) {
         // The server has it after all (I3).
         held::release(tx, entity)?;
@@ -504,6 +508,9 @@ fn book_conflict(
         (Some(waiting), None) => Some(&waiting.remote),
         _ => remote,
     };
+    if !make_room(applier, entity_type, entry, entity, newest)? {
+        return Ok(());
+    }
     let cause = ConflictCause::Push(reason);
     let reconciled = match applier.reconcile(entity_type, entity, newest, &cause) {
         Err(StoreError::Captured(error @ CapturedError::Unsyncable { .. })) => {
@@ -529,6 +536,33 @@ fn book_conflict(
     Ok(())
 }
 
+/// A row that was created here under the id since is another one than the server's. Where it cannot
+/// have an id of its own yet, the server's state waits (`false`).
+fn make_room(
+    applier: &mut Applier<'_>,
+    entity_type: &RegisteredType,
+    entry: &Entry,
+    entity: &EntityRef,
+    remote: Option<&RemoteState>,
+) -> Result<bool, StoreError> {
+    let Some((remote, fields)) = remote.and_then(|remote| Some((remote, remote.fields.as_ref()?)))
+    else {
+        return Ok(true);
+    };
+    if entry.op == Operation::Create {
+        // What follows for it is decided where the id was found taken.
+        return Ok(true);
+    }
+    let room = rekey::make_room(applier, entity_type, entity, Some(fields))?;
+    let (waits_for, detail) = match room {
+        Room::NotNeeded | Room::Made => return Ok(true),
+        Room::Refused(why) => (WaitsFor::Constraint, why),
+        Room::Waits(parent) => (WaitsFor::Parent, parent.to_string()),
+    };
+    inbox::park_answered(applier.tx, entity, remote, waits_for, &detail, applier.now)?;
+    Ok(false)
+}
+
 /// In checkpoint mode what others wrote shows with everything that belongs to it: a state beyond the
 /// applied position waits in the inbox for the head, where the resolver meets it.
 pub(crate) fn hold_back(
@@ -539,19 +573,10 @@ pub(crate) fn hold_back(
     let Some(remote) = remote.filter(|_| applier.holds_back) else {
         return Ok(false);
     };
-    let (tx, fields) = (applier.tx, remote.fields.clone());
-    let ahead = page::applied_position(tx)?.is_none_or(|applied| remote.position > applied);
+    let ahead = page::applied_position(applier.tx)?.is_none_or(|applied| remote.position > applied);
     if ahead {
-        let change = Change {
-            entity_type: entity.entity_type.clone(),
-            id: entity.id.clone(),
-            kind: fields.map_or(ChangeKind::Delete, ChangeKind::Upsert),
-            version: remote.version.clone(),
-            position: remote.position,
-            key: None,
-        };
-        let scope = inbox::last_pull(tx)?.0;
-        inbox::park(tx, &scope, &change, WaitsFor::Checkpoint, "", applier.now)?;
+        let (tx, now) = (applier.tx, applier.now);
+        inbox::park_answered(tx, entity, remote, WaitsFor::Checkpoint, "", now)?;
     }
     Ok(ahead)
 }

@@ -88,6 +88,27 @@ pub(crate) fn park_pulled(
     park(conn, &last_pull(conn)?.0, &change, waits_for, detail, now)
 }
 
+/// Parks what the answer to a push says of an entity.
+pub(crate) fn park_answered(
+    conn: &Connection,
+    entity: &EntityRef,
+    remote: &RemoteState,
+    waits_for: WaitsFor,
+    detail: &str,
+    now: Now,
+) -> Result<(), StoreError> {
+    let fields = remote.fields.clone();
+    let change = Change {
+        entity_type: entity.entity_type.clone(),
+        id: entity.id.clone(),
+        kind: fields.map_or(ChangeKind::Delete, ChangeKind::Upsert),
+        version: remote.version.clone(),
+        position: remote.position,
+        key: None,
+    };
+    park(conn, &last_pull(conn)?.0, &change, waits_for, detail, now)
+}
+
 /// The scope that is pulled, and when it last was.
 pub(crate) fn last_pull(conn: &Connection) -> Result<(Scope, Now), StoreError> {
     let found: Option<(String, i64)> = conn
