@@ -160,6 +160,9 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
         if let Verdict::Skipped { because } = &booking.verdict
             && spent.contains(because.as_str())
         {
+            if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
+                journal::forget_agreed(applier.tx, &entry)?;
+            }
             applier
                 .tx
                 .prepare_cached(
@@ -294,6 +297,7 @@ fn send_anew(
     error: &MutationError,
 ) -> Result<(), StoreError> {
     release(applier, entry, applier.times.due_ms, Counted::No, error)?;
+    journal::forget_agreed(applier.tx, entry)?;
     let sql = "UPDATE syncline_outbox SET frozen = NULL, origin_client = NULL WHERE seq = ?1";
     applier.tx.prepare_cached(sql)?.execute([entry.seq])?;
     refused(applier, entry)
@@ -465,6 +469,7 @@ fn spend(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
                 lease_token = NULL, lease_until = NULL WHERE seq = ?1",
     )?
     .execute([entry.seq])?;
+    journal::forget_agreed(tx, entry)?;
     refused(applier, entry)
 }
 

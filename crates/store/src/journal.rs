@@ -244,13 +244,12 @@ fn still_there(agreed: Option<&Fields>, noted: Vec<Noted>) -> Vec<Noted> {
 }
 
 /// The agreed state without the work of these mutations: what they are, and nothing that others
-/// did, is the difference between it and the row.
+/// did, is the difference between it and the row. Under a create that is the agreed row itself: what others
+/// did after it is no work of this device.
 fn before_all(agreed: Option<Fields>, again: &[Noted]) -> Option<Fields> {
     let oldest = again.first()?;
-    match oldest.op {
-        Operation::Create => return None,
-        Operation::Delete => return oldest.before.clone(),
-        Operation::Update => {}
+    if oldest.op == Operation::Delete {
+        return oldest.before.clone();
     }
     let mut base = agreed?;
     for one in again.iter().rev() {
@@ -346,14 +345,14 @@ pub(crate) fn book(
         // What came has it already, with whatever was done after it.
         Some(waiting) if waiting.remote.position >= confirmed.position => {
             state::forget_known(tx, entity)?;
-            move_base(tx, entity, after_mutation(base, entry.op, payload))?;
+            move_base(tx, entity, after_answer(base, entry.op, payload))?;
             applier
                 .change(&waiting.scope, &waiting.change())
                 .map(|_| ())
         }
         None if confirmed.duplicate => {
             state::forget_known(tx, entity)?;
-            move_base(tx, entity, after_mutation(base, entry.op, payload))?;
+            move_base(tx, entity, after_answer(base, entry.op, payload))?;
             hold_if_gone(applier, entry, entity, confirmed)
         }
         // It was done on what came.
@@ -369,6 +368,22 @@ pub(crate) fn book(
             )
         }
     }
+}
+
+/// What both sides agreed on, with a mutation that the server had done before.
+fn after_answer(base: Option<Fields>, op: Operation, payload: Option<Fields>) -> Option<Fields> {
+    match (op, base) {
+        (Operation::Create, Some(agreed)) => Some(agreed),
+        (_, base) => after_mutation(base, op, payload),
+    }
+}
+
+/// A create that was offered again had no effect: it is one like any other, with nothing below it.
+pub(crate) fn forget_agreed(tx: &Transaction<'_>, entry: &Entry) -> Result<(), StoreError> {
+    if entry.op == Operation::Create && entry.is_offered_again() {
+        captured::write_base(tx, entry.entity_type.as_str(), &entry.entity_id, None)?;
+    }
+    Ok(())
 }
 
 /// The state below what is left to be sent.
