@@ -92,17 +92,16 @@ pub fn check_answer(page: &Page, limit: usize) -> Result<(), PageFault> {
 /// Checks a page against where its scope stands; `None`: nothing was pulled yet.
 pub fn check_order(page: &Page, stored: Option<Standing>) -> Result<(), PageFault> {
     check_phase(&page.end, stored)?;
-    if let Some(stored) = stored
-        && page.end.position < stored.position
-    {
-        let (end, stored) = (page.end.position, stored.position);
+    let reached = stored.map_or(0, |stored| stored.position);
+    if page.end.position < reached {
+        let (end, stored) = (page.end.position, reached);
         return Err(PageFault::Backwards { end, stored });
     }
     if page.end.phase != PagePhase::Feed {
         // In the order of keys; each row may be newer than the position that is pinned.
         return Ok(());
     }
-    let mut after = stored.map_or(0, |stored| stored.position);
+    let mut after = reached;
     for change in &page.changes {
         let PageChange::Valid(change) = change else {
             continue;

@@ -314,3 +314,51 @@ fn new_credentials_of_one_process_are_not_those_of_another() {
     ];
     assert_eq!(play(setup, &steps), None);
 }
+
+/// Seed 2000159641 of the core level, F:S25: the first page of all said that it reached to position -1 and
+/// was believed; what it told of a row in doubt was lost.
+#[test]
+fn a_first_page_that_ends_before_the_beginning_is_not_believed() {
+    let setup = Setup {
+        files: 2,
+        policy: 3,
+        page: 4,
+        attempts: 5,
+        entities: 3,
+        ..PLAIN
+    };
+    let steps = [
+        Trigger(2, 0),
+        StoreFault(0, 54),
+        Deliver(2, Answered),
+        Wake(0),
+        Deliver(0, Answered),
+        Deliver(2, Answered),
+        Write {
+            process: 2,
+            entity: 4,
+            pick: 100,
+        },
+        StoreFault(2, 248),
+        Deliver(2, Answered),
+        StoreFault(2, 47),
+        Wake(2),
+        Trigger(2, 4),
+        Write {
+            process: 2,
+            entity: 3,
+            pick: 96,
+        },
+        Deliver(0, Answered),
+        Deliver(2, Bent(29)),
+        StoreFault(0, 82),
+        Foreign {
+            entity: 7,
+            delete: false,
+        },
+        Deliver(2, Answered),
+        Wake(2),
+        Deliver(2, Bent(25)),
+    ];
+    assert_eq!(play(setup, &steps), None);
+}
