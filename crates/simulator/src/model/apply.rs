@@ -404,8 +404,8 @@ impl File {
     pub(crate) fn confirm_sweep(&mut self) {
         for id in std::mem::take(&mut self.held) {
             let sent = self.of_entity(&id).any(Entry::is_sent);
+            // What the server has to be asked about, or has told of since, is not held any more.
             if sent || self.inbox.contains_key(&id) {
-                self.held.insert(id);
                 continue;
             }
             let seqs: Vec<i64> = self.of_entity(&id).map(|entry| entry.seq).collect();

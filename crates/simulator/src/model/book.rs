@@ -45,10 +45,10 @@ impl File {
         for booking in bookings {
             if let Verdict::Skipped { because } = &booking.verdict
                 && refused.contains(because)
-                && let Some(entry) = self.outbox.get_mut(&booking.seq)
+                && let Some(entry) = self.outbox.get(&booking.seq).cloned()
             {
-                (entry.frozen, entry.origin) = (None, None);
-                unfrozen.insert(entry.entity.clone());
+                self.refused(&entry);
+                unfrozen.insert(entry.entity);
             }
         }
         unfrozen
@@ -177,8 +177,11 @@ impl File {
             | Verdict::Skipped { .. }
             | Verdict::Dead(_) => return false,
         }
-        if self.outbox.contains_key(&entry.seq) {
-            self.discard(entry.seq, &mut summary.notices, desk);
+        if let Some(entry) = self.outbox.get(&entry.seq).cloned() {
+            // What may have been sent itself is asked about; the rest goes.
+            let (sent, rest) = self.doomed(entry);
+            self.mark_to_cancel(&sent);
+            self.give_up(&rest, &mut summary.notices, desk);
         }
         true
     }
@@ -263,30 +266,29 @@ impl File {
         let Some(entry) = self.outbox.get(&seq).cloned() else {
             return;
         };
-        let doomed = self.doomed(entry);
-        let sent: Vec<i64> = (doomed.iter().copied())
-            .filter(|seq| {
-                self.outbox
-                    .get(seq)
-                    .is_some_and(|entry| entry.frozen.is_some())
-            })
-            .collect();
-        if !sent.is_empty() {
-            for seq in sent {
-                if let Some(entry) = self.outbox.get_mut(&seq) {
-                    entry.cancel = true;
-                }
-            }
-            return;
+        match self.doomed(entry) {
+            (sent, rest) if sent.is_empty() => self.give_up(&rest, notices, desk),
+            (sent, _) => self.mark_to_cancel(&sent),
         }
+    }
+
+    fn mark_to_cancel(&mut self, sent: &BTreeSet<i64>) {
+        for seq in sent {
+            if let Some(entry) = self.outbox.get_mut(seq) {
+                entry.cancel = true;
+            }
+        }
+    }
+
+    fn give_up(&mut self, doomed: &BTreeSet<i64>, notices: &mut Vec<Notice>, desk: &mut Desk<'_>) {
         let mut entities: BTreeSet<EntityId> = BTreeSet::new();
-        for seq in doomed.into_iter().rev() {
-            let Some(entry) = self.outbox.get(&seq).cloned() else {
+        for seq in doomed.iter().rev() {
+            let Some(entry) = self.outbox.get(seq).cloned() else {
                 continue;
             };
-            self.supersede(seq, Why::Discarded);
+            self.supersede(*seq, Why::Discarded);
             if entry.op == Operation::Delete {
-                self.keep_alive(&entry.entity, seq);
+                self.keep_alive(&entry.entity, *seq);
             }
             entities.insert(entry.entity);
         }
@@ -330,8 +332,9 @@ impl File {
         }
     }
 
-    /// What goes with an entry: its group, and what needs a row that is not created now.
-    fn doomed(&self, entry: Entry) -> BTreeSet<i64> {
+    /// What goes with an entry: its group, and what needs a row that is not created now. First those that
+    /// may have been sent.
+    fn doomed(&self, entry: Entry) -> (BTreeSet<i64>, BTreeSet<i64>) {
         let (mut doomed, mut next) = (BTreeSet::new(), vec![entry]);
         while let Some(one) = next.pop() {
             if !doomed.insert(one.seq) {
@@ -344,7 +347,8 @@ impl File {
             });
             next.extend(along.cloned());
         }
-        doomed
+        let sent = |seq: &i64| self.outbox.get(seq).is_some_and(|one| one.frozen.is_some());
+        doomed.into_iter().partition(sent)
     }
 
     /// The entity was not deleted after all: what created it again changes it.

@@ -145,12 +145,12 @@ pub enum Step {
     Person(u8, u8),
 }
 
-/// How often groups, copies of files and other histories of the server are drawn. What core decides
-/// about them is decided in few places; how a *store* fares with them is the other level's to find out, and
-/// the model store is too plain to be held to it. Scenarios written by hand may have all of them.
-const GROUPS: u64 = 0;
+/// How many percent of writes are groups, and of what befalls the server another history. Copies of
+/// files are not drawn: how a *store* fares with them is the other level's to find out, and the model
+/// store is too plain to be held to it. Scenarios written by hand may have them.
+const GROUPS: u64 = 15;
 const COPIES: u64 = 0;
-const HISTORIES: u64 = 0;
+const HISTORIES: u64 = 50;
 
 const BIG_WAITS: [u32; 6] = [0, 2, 30, 600, 90_000, u32::MAX];
 const JUMPS: [i32; 6] = [5, -5, 3_600, -86_400, 315_360_000, -315_360_000];

@@ -4,8 +4,8 @@
 use crate::level::Broken;
 use std::collections::BTreeMap;
 use syncline_core::{
-    Config, Counted, Effect, Input, Machine, Notice, Now, Reason, RemoteAnswer, RemoteError,
-    RemoteRequest, RequestId, State, StoreAnswer, StoreWork, Verdict, WakeReason,
+    BatchEntry, Config, Counted, Effect, Input, Machine, Notice, Now, Reason, RemoteAnswer,
+    RemoteError, RemoteRequest, RequestId, State, StoreAnswer, StoreWork, Verdict, WakeReason,
 };
 use syncline_protocol::{ClientId, IdempotencyKey};
 
@@ -61,6 +61,8 @@ pub(crate) struct Watch {
     stranger: bool,
     /// What is left of a bounded pass.
     pass: Option<u64>,
+    /// The newest push is one group, which stands alone as a whole.
+    one_group: bool,
     /// It has ever been asked to do something.
     moved: bool,
     /// Since it blocked for credentials: somebody was told, or asked.
@@ -154,7 +156,7 @@ impl Watch {
             self.pass = pass;
         }
         if before.push_failed {
-            blames(effects)?;
+            self.blames(effects)?;
         }
         for effect in effects {
             self.effect(effect, machine, now, keys)?;
@@ -260,6 +262,9 @@ impl Watch {
         if self.stranger {
             return broken("D:I1", "pushes, and nobody knows for whom".to_owned());
         }
+        let group = batch.entries.first().and_then(|first| first.group.as_ref());
+        let along = |entry: &BatchEntry| entry.group.as_ref() == group;
+        self.one_group = group.is_some() && batch.entries.iter().all(along);
         for entry in &batch.entries {
             if entry.origin.is_some() {
                 continue;
@@ -268,6 +273,28 @@ impl Watch {
             let first = keys.entry(name).or_insert_with(|| entry.frozen.clone());
             if *first != entry.frozen {
                 return broken("D:E3", format!("{first} became {}", entry.frozen));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a push as a whole has no result, nobody can be blamed who did not stand alone (F:B29).
+    fn blames(&self, effects: &[Effect]) -> Result<(), Broken> {
+        for effect in effects {
+            let Effect::Store(StoreWork::Book { bookings, .. }) = effect else {
+                continue;
+            };
+            let blamed = |verdict: &Verdict| match verdict {
+                Verdict::Later { counted, .. } => *counted == Counted::Yes,
+                Verdict::Dead(_) => true,
+                _ => false,
+            };
+            let blamed = bookings.iter().filter(|one| blamed(&one.verdict)).count();
+            if blamed > 0 && bookings.len() > 1 && !self.one_group {
+                return broken(
+                    "F:B29",
+                    format!("a failed push is counted against {blamed}"),
+                );
             }
         }
         Ok(())
@@ -299,28 +326,6 @@ impl Watch {
         }
         Ok(())
     }
-}
-
-/// Where a push as a whole has no result, nobody can be blamed who did not stand alone (F:B29).
-fn blames(effects: &[Effect]) -> Result<(), Broken> {
-    for effect in effects {
-        let Effect::Store(StoreWork::Book { bookings, .. }) = effect else {
-            continue;
-        };
-        let blamed = |verdict: &Verdict| match verdict {
-            Verdict::Later { counted, .. } => *counted == Counted::Yes,
-            Verdict::Dead(_) => true,
-            _ => false,
-        };
-        let blamed = bookings.iter().filter(|one| blamed(&one.verdict)).count();
-        if blamed > 0 && bookings.len() > 1 {
-            return broken(
-                "F:B29",
-                format!("a failed push is counted against {blamed}"),
-            );
-        }
-    }
-    Ok(())
 }
 
 /// At most one unit of store work, one request, one refresh, and few words.
