@@ -172,7 +172,7 @@ impl File {
         {
             *remote = None;
         }
-        let absent = self.edited_and_absent(&seen);
+        let absent = self.edited_and_absent(&seen, pin);
         let (mut gone, mut left) = (Vec::new(), 0);
         for id in self.rows.keys() {
             let ahead = self
@@ -216,13 +216,17 @@ impl File {
     }
 
     /// What the server had once, is edited here, and was not met by a snapshot.
-    fn edited_and_absent(&self, seen: &BTreeSet<EntityId>) -> BTreeSet<EntityId> {
+    fn edited_and_absent(&self, seen: &BTreeSet<EntityId>, pin: i64) -> BTreeSet<EntityId> {
         let edited = self.outbox.values().map(|entry| entry.entity.clone());
         let absent = |id: &EntityId| {
             let shown = self.conflicts.get(id).cloned().flatten();
             let sent = self.of_entity(id).any(Entry::is_sent);
             let had = matches!(self.base.get(id), Some(Some(_)));
-            !seen.contains(id) && (had || sent || shown.is_some_and(|one| one.fields.is_some()))
+            // What was pushed since the snapshot began is not in it, and is there.
+            let ahead = self.known.get(id).is_some_and(|known| known.1 > pin);
+            !seen.contains(id)
+                && !ahead
+                && (had || sent || shown.is_some_and(|one| one.fields.is_some()))
         };
         edited.filter(absent).collect()
     }
