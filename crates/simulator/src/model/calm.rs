@@ -194,11 +194,13 @@ impl World {
             let given_up = file.outbox.values().find(|one| one.is_given_up());
             if let (Some(entry), false) = (given_up, act) {
                 let (seq, sent) = (entry.seq, entry.frozen.is_some());
-                act = true;
+                let outbox = file.outbox.clone();
                 match sent {
                     true => file.retry(seq),
                     false => self.discard(at, seq),
                 }
+                // Of a group that is asked about already, nothing is left to do.
+                act = (self.files.get(at)).is_some_and(|file| file.outbox != outbox);
             } else if !act && !file.held.is_empty() {
                 let held = file.held.len();
                 file.confirm_sweep();
