@@ -216,7 +216,7 @@ impl Driver {
                 let pause = input == Input::Pause;
                 self.feed(input, told);
                 if pause && self.engine.state() == State::Paused {
-                    self.engine.let_go();
+                    self.engine.stand_aside(self.clock.now());
                 }
             }
             Command::Sync { until, done } => {

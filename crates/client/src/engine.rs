@@ -218,12 +218,16 @@ impl Engine {
         if holds {
             return;
         }
-        let rest = Rest {
-            engine: self.view.clone(),
-            trouble: self.trouble.clone(),
-        };
+        let rest = self.rest();
         if self.store.note_state(&rest).is_ok() {
             self.noted = Some(rest);
+        }
+    }
+
+    fn rest(&self) -> Rest {
+        Rest {
+            engine: self.view.clone(),
+            trouble: self.trouble.clone(),
         }
     }
 
@@ -257,6 +261,19 @@ impl Engine {
         self.meter.let_go();
         if let Err(error) = self.store.release() {
             tracing::debug!(%error, "the lease could not be given back; it ends by itself");
+        }
+    }
+
+    /// Rests for long: [`Engine::let_go`], and other processes are told where it rests, also when it
+    /// has never been the file's engine.
+    pub fn stand_aside(&mut self, now: Now) {
+        let rest = self.rest();
+        match self.store.stand_aside(&rest, now) {
+            Ok(()) => self.meter.let_go(),
+            Err(error) => {
+                tracing::debug!(%error, "where the engine rests could not be written down");
+                self.let_go();
+            }
         }
     }
 

@@ -263,6 +263,22 @@ impl Store {
         lease::release(&self.conn, &self.options.holder)
     }
 
+    /// Gives the lease back and leaves word where this engine rests, unless another process is the
+    /// engine: then that one's word stands.
+    pub fn stand_aside(&mut self, rest: &Rest, now: Now) -> Result<(), StoreError> {
+        let tx = self
+            .conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (holder, ttl) = (&self.options.holder, self.options.lease_ttl_ms);
+        if let Lease::Ours(token) = lease::acquire(&tx, holder, ttl, now, &mut self.seen)? {
+            rest.note(&tx)?;
+            lease::release(&tx, holder)?;
+            tx.commit()?;
+            self.token = token;
+        }
+        Ok(())
+    }
+
     /// Leaves no statement open and little in the log, for a process that may be stopped at any moment.
     pub fn tidy_up(&mut self) {
         self.conn.flush_prepared_statement_cache();

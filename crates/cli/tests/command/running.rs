@@ -145,6 +145,21 @@ fn signals_ask_it_to_sync_to_rest_and_to_go_on() {
 }
 
 #[test]
+fn one_that_starts_at_rest_is_seen_to_rest_until_it_is_asked_to_go_on() {
+    let home = Home::new();
+    let server = Server::start(home.folder.path());
+    let a = home.attached("a.db", "INSERT INTO project VALUES ('p', 'x')", &server.url);
+    let sidecar = start(&a, &server, &["--paused"]);
+    until("it rests", SOON, || status(&a)["engine"] == "paused");
+    assert_eq!(unsettled(&a), "Integer(1)");
+    sidecar.signal("USR2");
+    until("it goes on", SOON, || unsettled(&a) == "Integer(0)");
+    sidecar.signal("TERM");
+    sidecar.end().expect_code(0);
+    assert_eq!(status(&a)["engine"], "stopped");
+}
+
+#[test]
 fn it_lives_through_an_outage_and_a_new_token() {
     let home = Home::new();
     let server = Server::start(home.folder.path());

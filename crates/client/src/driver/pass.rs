@@ -208,7 +208,7 @@ impl Driver {
 
     fn leave_nothing_open(&mut self) {
         self.tasks.abort_all();
-        self.engine.let_go();
+        self.engine.stand_aside(self.clock.now());
         self.engine.store().tidy_up();
         self.watch.flush_prepared_statement_cache();
     }
