@@ -1,15 +1,19 @@
 //! What `run` notices of the machine that it runs on: a network that comes and goes, and that it slept.
 //!
-//! Looks now and then at what the system says anyway, asks nobody, and decides nothing. Where the system
-//! does not say it (the routes, beyond Linux), nothing is noticed: then the back-off finds the network.
+//! Listens to the system, looks now and then at what it says anyway, asks nobody, and decides nothing.
+//! Where the system does not say it (the routes, beyond Linux), nothing is noticed: then the back-off
+//! finds the network.
+
+#[cfg(target_os = "linux")]
+mod told;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// How often is looked.
-const LOOK: Duration = Duration::from_secs(3);
+/// How often is looked without being told.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Whoever did not get to look for so much longer was asleep or stopped.
 const NAP: Duration = Duration::from_secs(15);
@@ -29,6 +33,8 @@ pub(crate) enum Noticed {
 pub(crate) struct Surroundings {
     looks: Interval,
     network: Option<Network>,
+    #[cfg(target_os = "linux")]
+    told: Option<told::Told>,
     sleep: Sleep,
 }
 
@@ -39,9 +45,15 @@ impl Surroundings {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let network = (!is_here(remote)).then(|| Network::of(Path::new("/proc/net")));
+        let network = network.flatten();
         Self {
             looks,
-            network: network.flatten(),
+            #[cfg(target_os = "linux")]
+            told: network.as_ref().and_then(|_| {
+                let unheard = |error| tracing::debug!(%error, "the system does not tell of routes");
+                told::Told::listen().map_err(unheard).ok()
+            }),
+            network,
             sleep: Sleep::new(Instant::now(), elsewhere()),
         }
     }
@@ -49,13 +61,29 @@ impl Surroundings {
     /// Waits for the next event; dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Noticed {
         loop {
-            self.looks.tick().await;
+            self.look_out().await;
             let changed = self.network.as_mut().and_then(Network::look);
             let woken = self.sleep.look(Instant::now(), elsewhere());
             if let Some(noticed) = changed.or(woken.then_some(Noticed::Woken)) {
                 return noticed;
             }
         }
+    }
+
+    /// Until it is time to look.
+    async fn look_out(&mut self) {
+        #[cfg(target_os = "linux")]
+        if let Some(told) = &self.told {
+            tokio::select! {
+                _ = self.looks.tick() => {}
+                heard = told.changed() => if let Err(error) = heard {
+                    tracing::debug!(%error, "the system tells no more of routes");
+                    self.told = None;
+                },
+            }
+            return;
+        }
+        self.looks.tick().await;
     }
 }
 
@@ -177,12 +205,11 @@ impl Sleep {
 /// A clock that goes on while the machine sleeps, unlike [`Instant`]. On Linux it is the time since the
 /// boot, which nobody sets. Elsewhere it is the wall clock: setting that forwards costs one sync.
 fn elsewhere() -> Option<Duration> {
-    if cfg!(target_os = "linux") {
-        let text = std::fs::read_to_string("/proc/uptime").ok()?;
-        let seconds = text.split_ascii_whitespace().next()?.parse().ok()?;
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    SystemTime::now().duration_since(UNIX_EPOCH).ok()
+    #[cfg(target_os = "linux")]
+    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).try_into();
+    #[cfg(not(target_os = "linux"))]
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok()
 }
 
 #[cfg(test)]
@@ -240,11 +267,11 @@ mod tests {
         let begun = Instant::now();
         let at = |seconds: u32| begun + second * seconds;
         let mut sleep = Sleep::new(begun, Some(100 * second));
-        assert!(!sleep.look(at(3), Some(103 * second)));
-        assert!(sleep.look(at(6), Some(203 * second)), "the machine slept");
-        assert!(sleep.look(at(60), Some(257 * second)), "it was stopped");
-        assert!(!sleep.look(at(63), Some(5 * second)), "set back");
-        assert!(!sleep.look(at(66), None));
+        assert!(!sleep.look(at(10), Some(110 * second)));
+        assert!(sleep.look(at(20), Some(220 * second)), "the machine slept");
+        assert!(sleep.look(at(60), Some(260 * second)), "it was stopped");
+        assert!(!sleep.look(at(70), Some(5 * second)), "set back");
+        assert!(!sleep.look(at(80), None));
     }
 
     #[test]

@@ -26,6 +26,9 @@ use syncline_store::ask::{self, Ask, Within};
 /// How long a sync that another process asked for may ride out failures.
 const ASKED_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How often the token's file is looked at while credentials are needed.
+const TOKEN_LOOK: Duration = Duration::from_secs(1);
+
 /// Keep a database in sync, until SIGTERM or SIGINT
 ///
 /// Whatever any program writes is pushed within a moment. Says what happens on stderr: warnings,
@@ -103,7 +106,6 @@ async fn keep_syncing(
     let mut asks = Asks::new(args)?;
     let mut token = TokenFile::new(args.connection.token_path()?);
     let mut told = Told::default();
-    let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
             () = stop.wait() => return Ok(()),
@@ -119,7 +121,7 @@ async fn keep_syncing(
             },
             end = asks.done() => asks.answer(&end),
             nudge = nudges.next() => nudges.pass_on(nudge, engine),
-            _ = second.tick() => if engine.state() == State::BlockedAuth && token.replaced() {
+            () = token.replaced(), if engine.state() == State::BlockedAuth => {
                 tracing::info!("the token's file was replaced");
                 engine.trigger_sync(Reason::AuthRefreshed);
             },
@@ -271,11 +273,16 @@ impl TokenFile {
         Some((metadata.modified().ok()?, metadata.len()))
     }
 
-    fn replaced(&mut self) -> bool {
-        let state = self.state();
-        let replaced = state.is_some() && state != self.seen;
-        self.seen = state;
-        replaced
+    /// Waits until it is another one; dropping the future loses nothing.
+    async fn replaced(&mut self) {
+        loop {
+            let state = self.state();
+            if state.is_some() && state != self.seen {
+                self.seen = state;
+                return;
+            }
+            tokio::time::sleep(TOKEN_LOOK).await;
+        }
     }
 }
 
