@@ -300,7 +300,7 @@ pub(crate) fn survey(conn: &Connection, due_ms: i64) -> Result<Survey, StoreErro
                coalesce(max(cancel = 1 OR not_before <= ?1
                  AND NOT EXISTS (SELECT 1 FROM syncline_conflict c WHERE c.resolved_at IS NULL
                                   AND c.entity_type = o.entity_type AND c.entity_id = o.entity_id)
-                 AND (o.origin_client IS NOT NULL
+                 AND (o.frozen IS NOT NULL OR o.origin_client IS NOT NULL
                   OR NOT EXISTS (SELECT 1 FROM syncline_inbox i
                                   WHERE i.entity_type = o.entity_type AND i.entity_id = o.entity_id))
                  AND NOT EXISTS (SELECT 1 FROM syncline_outbox e

@@ -117,3 +117,17 @@ fn taking_an_entry_back_waits_for_what_another_copy_may_have_sent() {
     let row = "SELECT title, note FROM task WHERE id = 'a'";
     assert_eq!(device.rows(row), ["oat milk|-"]);
 }
+
+/// What was sent is offered again whatever waits for its answer: that is work, and the cycle goes on.
+#[test]
+fn what_was_sent_is_worth_a_claim_also_when_a_change_waits_for_its_answer() {
+    let mut device = device();
+    device.sql("UPDATE task SET title = 'oat milk' WHERE id = 'a'");
+    assert!(device.is_claimable());
+    device.claimed();
+    refuse(&mut device, &[]);
+    device.feed(2, vec![task("a", 2, "soy milk")]);
+    assert_eq!(device.inbox(), ["task|a|answer"]);
+    assert!(device.is_claimable());
+    assert_eq!(device.claimed(), ["task/a"]);
+}

@@ -251,6 +251,14 @@ impl Device {
         }
     }
 
+    /// Whether the store says that a claim is worth it.
+    pub(crate) fn is_claimable(&mut self) -> bool {
+        match self.store.perform(&StoreWork::Survey, NOW) {
+            StoreAnswer::Surveyed(survey) => survey.claimable,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Attaches further tables.
     pub(crate) fn attach_also(&mut self, tables: &[&str]) {
         let request = request(Tables::Named(
