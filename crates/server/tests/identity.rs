@@ -6,7 +6,9 @@ mod common;
 
 use common::*;
 use serde_json::json;
-use syncline_protocol::{ExchangeToken, Mutation, Outcome, PushRequest, PushResponse};
+use syncline_protocol::{
+    Assign, EntityId, ExchangeToken, Mutation, Outcome, PushRequest, PushResponse,
+};
 use syncline_server::{Exchange, MemoryStorage, Storage};
 
 fn exchange(
@@ -186,6 +188,25 @@ fn an_inherited_key_takes_effect_once_whoever_sends_it() {
     let push = inherit(&[next, create("k2", "tea", "x")], &["k2"], PHONE);
     let results = server.push_whole(&push, &laptop).results;
     assert_eq!(results[0].outcome, applied(5));
+}
+
+/// Two copies of a file have given a new row two ids: whoever comes later is told the one that it has.
+#[test]
+fn an_inherited_create_under_another_id_is_told_the_id_of_the_row() {
+    let server = server();
+    let laptop = Caller::new("acme", "ann", LAPTOP);
+    let proposed = |id: &str| Mutation {
+        assign: Some(Assign::IfTaken),
+        ..create("k1", id, "milk")
+    };
+    server.push(&ann(), &[proposed("7")]);
+    let push = inherit(&[proposed("8")], &["k1"], PHONE);
+    let results = server.push_whole(&push, &laptop).results;
+    assert!(results[0].duplicate);
+    match &results[0].outcome {
+        Outcome::Applied { id, .. } => assert_eq!(id.as_ref().map(EntityId::as_str), Some("7")),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::held;
 use crate::inbox;
 use crate::journal::{self, Confirmed};
 use crate::meta;
-use crate::outbox::{self, Entry};
+use crate::outbox::{self, Entry, EntryState};
 use crate::page;
 use crate::progress;
 use crate::rekey::{self, Answer, Assigned, Room, Taken};
@@ -98,6 +98,9 @@ fn book_one(
             let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
             book_failed(applier, entry, &entity, &error)
         }
+        Verdict::Failed(error) if error.code == "key-reused" && entry.origin_client.is_none() => {
+            outbox::inherit(applier.tx, entry)
+        }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
         Verdict::OtherHistory(error) => {
             send_anew(applier, entry, error)?;
@@ -162,16 +165,8 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
         {
             if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
                 journal::forget_agreed(applier.tx, &entry)?;
+                outbox::unfreeze(applier.tx, &entry, entry.state)?;
             }
-            applier
-                .tx
-                .prepare_cached(
-                    "UPDATE syncline_outbox
-                        SET frozen = NULL,
-                            origin_client = CASE WHEN origin = 'journal' THEN NULL ELSE origin_client END
-                      WHERE seq = ?1",
-                )?
-                .execute([booking.seq])?;
             // What follows it may have been sent with it before, and had no effect either.
             if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
                 refused(applier, &entry)?;
@@ -210,16 +205,16 @@ fn is_certain(error: &MutationError) -> bool {
 }
 
 /// A mutation had no effect and never will have one under its key: neither had what follows it, whoever
-/// may have sent that (O1). It is sent anew, on another base.
+/// may have sent that (O1). It is sent anew, on another base, and what another copy of the file has as
+/// well under the same key as there (I2).
 fn refused(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
-    applier
-        .tx
-        .prepare_cached(
-            "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, origin_client = NULL,
-                    lease_token = NULL, lease_until = NULL
-              WHERE entity_type = ?1 AND entity_id = ?2 AND seq > ?3 AND state IN ('pending', 'in_flight')",
-        )?
-        .execute(params![entry.entity_type.as_str(), entry.entity_id, entry.seq])?;
+    let names = (entry.entity_type.as_str(), entry.entity_id.as_str());
+    for later in outbox::of_entity(applier.tx, names.0, names.1)? {
+        let open = matches!(later.state, EntryState::Pending | EntryState::InFlight);
+        if later.seq > entry.seq && open {
+            outbox::unfreeze(applier.tx, &later, EntryState::Pending)?;
+        }
+    }
     Ok(())
 }
 
@@ -464,11 +459,7 @@ fn apply_waiting(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), St
 /// The final answer of this key is "no effect": nothing of the entry counts as sent any more.
 fn spend(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
     let tx = applier.tx;
-    tx.prepare_cached(
-        "UPDATE syncline_outbox SET state = 'pending', frozen = NULL, origin_client = NULL,
-                lease_token = NULL, lease_until = NULL WHERE seq = ?1",
-    )?
-    .execute([entry.seq])?;
+    outbox::spend(tx, entry)?;
     journal::forget_agreed(tx, entry)?;
     refused(applier, entry)
 }

@@ -42,17 +42,13 @@ struct Record {
 pub(crate) fn remint(tx: &Transaction<'_>, dice: &mut Dice) -> Result<ClientId, StoreError> {
     let old: Option<String> = meta::get(tx, meta::key::CLIENT_ID)?;
     let old = old.ok_or(StoreError::NotAttached)?;
-    // What waits for a person is not sent by anybody, nor is what follows it. A key that was refused is
-    // spent: what it stood for is sent under a new one, which no other copy can know (E3).
+    // What waits for a person is not sent by anybody, nor is what follows it.
     tx.execute(
         "UPDATE syncline_outbox AS o SET origin_client = ?1
           WHERE origin_client IS NULL
             AND NOT EXISTS (SELECT 1 FROM syncline_outbox AS f
                              WHERE f.entity_type = o.entity_type AND f.entity_id = o.entity_id
-                               AND f.seq <= o.seq
-                               AND (f.state = 'failed'
-                                    OR (f.idempotency_key IS NOT NULL AND f.frozen IS NULL
-                                        AND f.origin_client IS NULL)))
+                               AND f.seq <= o.seq AND f.state = 'failed')
             AND NOT EXISTS (SELECT 1 FROM syncline_conflict AS c
                              WHERE c.entity_type = o.entity_type AND c.entity_id = o.entity_id
                                AND c.resolved_at IS NULL)",

@@ -29,6 +29,7 @@ mod identity;
 pub mod ids;
 mod inbox;
 mod journal;
+mod keys;
 mod lease;
 mod meta;
 pub mod migrate;

@@ -4,6 +4,7 @@ use crate::capture::MUTATION_ID;
 use crate::captured;
 use crate::error::{StoreError, to_json};
 use crate::journal;
+use crate::keys;
 use crate::meta;
 use crate::settings::Retention;
 use crate::store::RegisteredType;
@@ -385,7 +386,59 @@ pub(crate) fn fail(
     log(conn, entry, "failed", &detail, now)
 }
 
-/// Makes an entry that does not count as sent do something else. A key that it has is spent.
+/// What stays of being another copy's: a file's own keys, and what it offers again, are its own affair.
+const OF_A_COPY: &str = "origin_client = CASE
+    WHEN origin = 'journal' OR origin_client = (SELECT value FROM syncline_meta WHERE key = 'client_id')
+    THEN NULL ELSE origin_client END";
+
+/// The key of an entry was answered with its final no.
+pub(crate) fn spend(conn: &Connection, entry: &Entry) -> Result<(), StoreError> {
+    let key = entry
+        .key
+        .clone()
+        .or_else(|| Some(entry.mutation.to_string()));
+    write_unfrozen(conn, entry, key.as_deref(), EntryState::Pending)
+}
+
+/// What an entry was frozen to was not done and never will be, without a word about its key.
+pub(crate) fn unfreeze(
+    conn: &Connection,
+    entry: &Entry,
+    state: EntryState,
+) -> Result<(), StoreError> {
+    let key = match (&entry.key, &entry.frozen) {
+        (Some(key), Some(_)) => keys::before(&entry.mutation, key),
+        (key, _) => key.clone(),
+    };
+    write_unfrozen(conn, entry, key.as_deref(), state)
+}
+
+/// A copy of this file has used the key, with other bytes: what came of that is asked, as it would ask.
+pub(crate) fn inherit(conn: &Connection, entry: &Entry) -> Result<(), StoreError> {
+    unfreeze(conn, entry, EntryState::Pending)?;
+    conn.prepare_cached(
+        "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?2)
+          WHERE seq = ?1",
+    )?
+    .execute(params![entry.seq, meta::key::CLIENT_ID])?;
+    Ok(())
+}
+
+fn write_unfrozen(
+    conn: &Connection,
+    entry: &Entry,
+    spent: Option<&str>,
+    state: EntryState,
+) -> Result<(), StoreError> {
+    conn.prepare_cached(&format!(
+        "UPDATE syncline_outbox SET state = ?2, idempotency_key = ?3, frozen = NULL, {OF_A_COPY},
+                lease_token = NULL, lease_until = NULL WHERE seq = ?1"
+    ))?
+    .execute(params![entry.seq, state.as_str(), spent])?;
+    Ok(())
+}
+
+/// Makes an entry that does not count as sent, or no more, do something else. A key that it has is spent.
 pub(crate) fn rewrite(
     conn: &Transaction<'_>,
     seq: i64,
@@ -393,9 +446,9 @@ pub(crate) fn rewrite(
     fields: &Fields,
 ) -> Result<(), StoreError> {
     conn.prepare_cached(
-        "UPDATE syncline_outbox SET op = ?2, state = 'pending', frozen = NULL, origin_client = NULL, covers = NULL,
+        &format!("UPDATE syncline_outbox SET op = ?2, state = 'pending', frozen = NULL, {OF_A_COPY}, covers = NULL,
                 attempts = 0, not_before = 0, last_error = NULL, lease_token = NULL, lease_until = NULL
-          WHERE seq = ?1",
+          WHERE seq = ?1"),
     )?
     .execute(params![seq, op_word(op)])?;
     let payload = (op != Operation::Delete).then_some(fields);

@@ -38,6 +38,7 @@ impl World {
             }
             "/v1/push" => {
                 let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+                self.forget_skipped(&answer);
                 self.model
                     .push(&wire.body, &answer, unix_ms(self.now), unseen)
             }
@@ -58,6 +59,16 @@ impl World {
         };
         if let Err(broken) = checked {
             self.breaks(broken);
+        }
+    }
+
+    /// What was skipped left nothing behind: its key may carry something else.
+    fn forget_skipped(&mut self, answer: &Value) {
+        let results = answer.get("results").and_then(Value::as_array);
+        for result in results.into_iter().flatten() {
+            if result["outcome"] == "skipped" {
+                self.sent.retain(|(_, key), _| result["key"] != **key);
+            }
         }
     }
 

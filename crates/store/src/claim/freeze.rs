@@ -5,6 +5,7 @@ use crate::captured::{self, BaseState};
 use crate::error::{StoreError, to_json};
 use crate::ids;
 use crate::journal;
+use crate::keys;
 use crate::outbox::{self, Entry, EntryState};
 use crate::state;
 use syncline_core::{EntityRef, Folded, Intent, fold};
@@ -272,15 +273,15 @@ impl Claimer<'_> {
         }
     }
 
-    /// An untouched mutation is sent under its own id: a copied or restored file, which knows the
-    /// id but not what was sent, then sends it under the same key. Whatever else has a key already
-    /// has spent it.
+    /// An untouched mutation is sent under its own id, and under the key that follows when that is spent: a
+    /// copied or restored file, which knows the id but not what was sent, then sends it under the same key.
     fn key(&mut self, entry: &Entry, covers: &[MutationId]) -> String {
-        match (&entry.key, &entry.origin_client) {
-            (Some(key), Some(_)) => key.clone(),
-            (None, Some(_)) => entry.mutation.to_string(),
-            (None, None) if covers.is_empty() => entry.mutation.to_string(),
-            _ => self.dice.key(self.now),
+        let alone = covers.is_empty() || entry.origin_client.is_some();
+        match &entry.key {
+            Some(key) if entry.is_offered_again() => key.clone(),
+            None if alone => entry.mutation.to_string(),
+            Some(spent) if alone => keys::after(&entry.mutation, spent),
+            spent => keys::folded(&self.dice.key(self.now), spent.as_deref()),
         }
     }
 }

@@ -87,11 +87,11 @@ fn with_id(entity_type: &RegisteredType, id: EntityId) -> EntityRef {
 fn own_create(applier: &Applier<'_>, entity: &EntityRef) -> Result<Option<Entry>, StoreError> {
     let names = (entity.entity_type.as_str(), entity.id.as_str());
     let entries = outbox::of_entity(applier.tx, names.0, names.1)?;
-    if entries.iter().any(Entry::is_sent) {
+    if entries.iter().any(|entry| entry.frozen.is_some()) {
         return Ok(None);
     }
     let first = entries.into_iter().next();
-    Ok(first.filter(|entry| entry.op == Operation::Create))
+    Ok(first.filter(|entry| entry.op == Operation::Create && !entry.is_sent()))
 }
 
 /// The local row goes by the server's id from here on, and both are merged with an absent base.

@@ -7,7 +7,6 @@ use super::undo::Undo;
 use crate::apply::Applier;
 use crate::error::StoreError;
 use crate::inbox::Waiting;
-use crate::outbox::Entry;
 use crate::retry::{Occasion, retry_waiting};
 use crate::row::Written;
 use crate::state;
@@ -80,7 +79,7 @@ pub(crate) fn resolve(
         return refuse(format!("the table of {entity} is not there"));
     };
     let here = Here::read(applier, entity_type, &entity)?;
-    if here.entries.iter().any(Entry::is_sent) {
+    if here.entries.iter().any(|entry| entry.frozen.is_some()) {
         return refuse(format!(
             "a mutation of {entity} may have been sent and its outcome is not known; sync first"
         ));

@@ -61,7 +61,7 @@ impl<'a> Batch<'a> {
         if record.is_about(&incoming.name()) {
             self.plan.targets[index] = record.target();
         }
-        Ok(Some(Draft::Replay(record.outcome.clone())))
+        Ok(Some(Draft::Replay(record.told(incoming))))
     }
 
     fn claim(&mut self, key: &IdempotencyKey) -> Result<Known> {

@@ -1,10 +1,13 @@
 //! What is remembered about a key, and outcomes that name a version and a position.
 
 use super::batch::Name;
+use super::parse::Incoming;
 use super::validate::rejected;
 use crate::{KeyRecord, StorageError};
 use serde::{Deserialize, Serialize};
-use syncline_protocol::{ConflictReason, EntityId, Fields, Outcome, RemoteState, ServerVersion};
+use syncline_protocol::{
+    ConflictReason, EntityId, Fields, Operation, Outcome, RemoteState, ServerVersion,
+};
 
 /// What is recorded for a key; a key that was cancelled unseen has no entity.
 #[derive(Serialize, Deserialize)]
@@ -19,6 +22,22 @@ impl Recorded {
     /// Whether the mutation named this entity, or was given it.
     pub(super) fn is_about(&self, name: &Name) -> bool {
         (&self.entity_type, &self.id) == (&name.0, &name.1) || self.target() == *name
+    }
+
+    /// The outcome for somebody who names the entity as here. Two copies of a file may have given a new
+    /// row two ids: then the id is told that it has.
+    pub(super) fn told(&self, incoming: &Incoming) -> Outcome {
+        let mut outcome = self.outcome.clone();
+        let named = (incoming.entity_type.as_str(), incoming.id.as_str());
+        if incoming.op == Operation::Create
+            && self.entity_type == named.0
+            && self.id != named.1
+            && let Outcome::Applied { id, .. } = &mut outcome
+            && id.is_none()
+        {
+            *id = EntityId::parse(self.id.clone()).ok();
+        }
+        outcome
     }
 
     /// The entity that the mutation was about in the end.
