@@ -27,15 +27,18 @@ use crate::unknown;
 use crate::{book, held, identity, outbox, page, remedy, row, status, target};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use syncline_core::{Dice, Fetched, MeetSummary, Now, StoreAnswer, StoreWork, Wanted};
+use syncline_core::{Dice, FaultKind, Fetched, MeetSummary, Now, StoreAnswer, StoreWork, Wanted};
 use syncline_protocol::{ClientId, ExchangeToken, Fields, Hello, Principal};
 
 /// The engine's side of one attached database.
 pub struct Store {
     conn: Connection,
+    path: PathBuf,
+    /// An I/O error has happened on the connection: it is replaced before it is used again (A10).
+    spoilt: bool,
     types: EntityTypes,
     /// `PRAGMA schema_version` when the types were loaded.
     schema_cookie: i64,
@@ -89,6 +92,8 @@ impl Store {
             client: identity::client_id(&conn)?,
             identity_changed: identity == Identity::Changed,
             conn,
+            path: path.to_owned(),
+            spoilt: false,
             types,
             schema_cookie,
             token: 0,
@@ -157,9 +162,22 @@ impl Store {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(work = work.word(), %error, "store work failed and was rolled back");
-                StoreAnswer::Failed(error.to_fault())
+                let fault = error.to_fault();
+                self.spoilt |= fault.kind == FaultKind::Unavailable;
+                StoreAnswer::Failed(fault)
             }
         }
+    }
+
+    /// What SQLite remembers of a file that could not be read or written need not be what is in it: it
+    /// is opened anew.
+    fn replace_spoilt(&mut self) -> Result<(), StoreError> {
+        if self.spoilt {
+            self.conn = connect(&self.path, self.options.busy_timeout_ms)?;
+            self.schema_cookie = -1;
+            self.spoilt = false;
+        }
+        Ok(())
     }
 
     fn try_perform(&mut self, work: &StoreWork, now: Now) -> Result<StoreAnswer, StoreError> {
@@ -241,6 +259,7 @@ impl Store {
 
     /// Renews types and capture triggers when the app changed its schema.
     fn follow_schema(&mut self) -> Result<(), StoreError> {
+        self.replace_spoilt()?;
         if follow::cookie(&self.conn)? == self.schema_cookie {
             return Ok(());
         }
