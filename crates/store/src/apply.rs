@@ -112,6 +112,7 @@ impl Applier<'_> {
         let mut plan = if self.plain {
             ChangePlan::Write
         } else {
+            rekey::recognise(self, &entity, change)?;
             plan_change(state::view(self.tx, &entity)?, change.position)
         };
         if let Some(why) = unstorable(change) {

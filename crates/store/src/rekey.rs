@@ -5,7 +5,10 @@
 //! the server assigns another one, or when a remote row needs the place. Bytes that may have been
 //! sent are never changed: an edit that follows them says what is different (E3).
 
+mod recognise;
 mod references;
+
+pub(crate) use recognise::recognise;
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};

@@ -164,6 +164,31 @@ fn a_lost_answer_changes_nothing_about_it() {
     }
 }
 
+/// The feed brings the row under the id that the server chose, before the answer is there that says so.
+#[test]
+fn a_row_that_the_feed_brings_before_its_answer_stands_once() {
+    let mut world = world(&["Alice", "Bob"]);
+    world.run_until_quiet();
+    write_project(&mut world, "Alice", "house");
+    world.sync("Alice");
+    write_project(&mut world, "Bob", "garden");
+    world.fault("Bob", Fault::LoseAnswer);
+    world.sync("Bob");
+    world.pull_only("Bob");
+    let names = "SELECT name FROM project ORDER BY name";
+    assert_eq!(world.rows("Bob", names), ["garden", "house"]);
+    let all = [tree_of("garden"), tree_of("house")].concat();
+    assert_eq!(world.rows("Bob", TREE), all);
+    let edit = "UPDATE project SET name = 'yard' WHERE name = 'garden';
+                UPDATE task SET title = replace(title, 'garden', 'yard')";
+    world.sql("Bob", edit);
+    world.run_until_quiet();
+    for name in ["Alice", "Bob"] {
+        assert_eq!(world.rows(name, names), ["house", "yard"]);
+    }
+    world.assert_converged();
+}
+
 #[test]
 fn a_deleted_rows_id_that_sqlite_gives_again_is_another_row() {
     let mut world = world(&["Alice", "Bob"]);

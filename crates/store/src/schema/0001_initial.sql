@@ -60,6 +60,8 @@ CREATE INDEX syncline_outbox_lane ON syncline_outbox (lane, seq) WHERE lane IS N
 CREATE INDEX syncline_outbox_group ON syncline_outbox (group_id) WHERE group_id IS NOT NULL;
 CREATE INDEX syncline_outbox_cancel ON syncline_outbox (seq) WHERE cancel = 1;
 CREATE INDEX syncline_outbox_covers ON syncline_outbox (seq) WHERE covers IS NOT NULL;
+-- What the feed shows is recognised by its key. It is set when the entry is sent.
+CREATE INDEX syncline_outbox_key ON syncline_outbox (idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- For the status: what failed. A write that goes well is in neither.
 CREATE INDEX syncline_outbox_dead ON syncline_outbox (seq) WHERE state IN ('failed', 'dead');
 CREATE INDEX syncline_outbox_error ON syncline_outbox (seq) WHERE last_error IS NOT NULL;
