@@ -232,8 +232,8 @@ impl Server {
 
     /// What a mutation had become part of when it was sent before.
     fn covering(&self, mutation: &Value) -> Option<&Known> {
-        let name = text(mutation, "mutation");
-        let has = |known: &&Known| known.covers.iter().any(|covered| covered == name);
+        let key = text(mutation, "key");
+        let has = |known: &&Known| known.covers.iter().any(|covered| covered == key);
         self.keys.values().find(has)
     }
 

@@ -85,6 +85,20 @@ pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, V
     ))
 }
 
+/// Open conflicts about a row that was made anew on two devices after its deletion: which one it is, only a
+/// person knows.
+pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<i64>> {
+    let app = &world.devices[device].files.app;
+    let mut open = app
+        .prepare_cached(
+            "SELECT id FROM syncline_conflict
+              WHERE resolved_at IS NULL AND base IS NULL AND local IS NOT NULL AND remote IS NOT NULL",
+        )
+        .map_err(sql)?;
+    let open = open.query_map([], |row| row.get(0));
+    open.and_then(Iterator::collect).map_err(sql)
+}
+
 /// Whether a device's file belongs to an account already.
 pub(crate) fn has_account(world: &World, device: usize) -> bool {
     let query = "SELECT 1 FROM syncline_meta WHERE key = 'account_subject'";

@@ -9,6 +9,7 @@ mod acts;
 mod answer;
 mod app;
 mod blind;
+mod bounds;
 mod check;
 mod device;
 mod fault;

@@ -3,6 +3,7 @@
 use super::acts::{self, act_on_device, act_on_server};
 use super::app::App;
 use super::blind;
+use super::bounds;
 use super::check;
 use super::files::Pool;
 use super::scenario::{Scenario, Step, Write};
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use syncline::{Constraints, Input, Reason};
+use syncline_store::conflict::Choice;
 
 /// The round of the calm phase from which on a person lets rows go that the server lost: whoever has them
 /// must have had time to offer them again, and some back off for minutes first.
@@ -33,7 +35,9 @@ pub(crate) fn play(scenario: &Scenario, pool: &Pool, within: &Path, verbose: boo
         take(&mut world, step);
         world.played.steps += 1;
         let watched = n % world.devices.len();
-        if let Err(broken) = check::reflects(&mut world, watched) {
+        let looked = check::reflects(&mut world, watched);
+        let looked = looked.and_then(|()| bounds::never_falls(&mut world, watched));
+        if let Err(broken) = looked {
             world.breaks(broken);
         }
     }
@@ -207,7 +211,9 @@ fn calm(world: &mut World) {
         .into_iter()
         .enumerate()
     {
+        world.begin_round();
         world.run_until(world.now + wait_ms);
+        world.end_round();
         if world.broken.is_some() {
             return;
         }
@@ -224,8 +230,9 @@ fn calm(world: &mut World) {
     world.breaks(Broken::new("F:L1", left));
 }
 
-/// A person has every dead letter sent again, for what refused it is over, and lets rows go that the
-/// server does not have, once whoever may offer them again had time for it.
+/// A person has every dead letter sent again, for what refused it is over, keeps the own row where two
+/// devices made the same one anew, and lets rows go that the server does not have, once whoever may offer
+/// them again had time for it.
 fn remedy(world: &mut World, device: usize, late: bool) {
     let (letters, held) = match check::for_a_person(world, device) {
         Ok(found) => found,
@@ -238,12 +245,21 @@ fn remedy(world: &mut World, device: usize, late: bool) {
             Err(broken) => return world.breaks(broken),
         }
     }
+    let twice = match check::made_twice(world, device) {
+        Ok(found) => found,
+        Err(broken) => return world.breaks(broken),
+    };
     let peer = &mut world.devices[device];
     let now = peer.now(world.now);
     let Some(running) = peer.processes[0].as_mut() else {
         return;
     };
     let mut retried = 0;
+    for id in twice {
+        // What gives way stands in the record.
+        let store = running.engine.store();
+        retried += u64::from(store.resolve_conflict(id, &Choice::Mine, now).is_ok());
+    }
     for seq in letters {
         retried += u64::from(running.engine.store().retry(seq, now).is_ok());
     }

@@ -2,6 +2,7 @@
 //! happens next is decided by the time and, at one moment, by the order in which it was put on the list.
 
 use super::answer;
+use super::bounds::Bounds;
 use super::device::{Device, Died, Process};
 use super::fault::{NetFault, Plan, TIME_OUT_MS, plan};
 use super::files::{Files, Pool};
@@ -97,6 +98,7 @@ pub(crate) struct World {
     /// What each device sent under each key.
     pub(crate) sent: BTreeMap<(usize, String), String>,
     pub(crate) last_page: BTreeMap<String, Response>,
+    pub(crate) bounds: Bounds,
     /// Somebody's app was upgraded; everybody's will be.
     pub(crate) upgraded: bool,
     /// Whether everything that happens is printed.
@@ -138,6 +140,7 @@ impl World {
             ),
             sent: BTreeMap::new(),
             last_page: BTreeMap::new(),
+            bounds: Bounds::default(),
             upgraded: false,
             verbose: false,
             folder,
@@ -328,6 +331,7 @@ impl World {
             );
         }
         self.keeps_its_word(place.device, &request);
+        self.keeps_within(place.device, &request);
         if !online {
             self.played.fault("network: offline");
             let error = RemoteError::Unreachable {
@@ -524,6 +528,7 @@ impl World {
             }
         }
         self.watch(wire, &response, false);
+        self.page_within(wire, &response);
         response
     }
 

@@ -1,0 +1,163 @@
+//! What never falls and never grows beyond its bounds: confirmed versions (F:S26), what goes into one
+//! request and how often a mutation is tried (F:S21), how many requests it takes to come right (F:L4).
+
+use super::world::World;
+use crate::level::Broken;
+use std::collections::BTreeMap;
+use syncline_core::{BatchEntry, RemoteRequest};
+use syncline_server::Response;
+
+/// Requests of one device within one round of the calm phase. Every one is owed to a batch, a page, or a
+/// greeting; there are never so many of these.
+const REQUESTS: u64 = 400;
+
+/// What a device knew when it was last looked at.
+#[derive(Default)]
+pub(crate) struct Confirmed {
+    /// Identity and history: under others everything may be older.
+    of: (String, String),
+    cursor: i64,
+    /// Entities of which more is known than the cursor says, and up to where.
+    ahead: BTreeMap<(String, String), i64>,
+}
+
+/// What is counted and remembered of the devices.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    requests: BTreeMap<usize, u64>,
+    confirmed: BTreeMap<usize, Confirmed>,
+}
+
+fn sql(error: rusqlite::Error) -> Broken {
+    Broken::new("F:A8", format!("a device's file cannot be read: {error}"))
+}
+
+impl World {
+    /// F:S21: no request has more than was agreed.
+    pub(super) fn keeps_within(&mut self, device: usize, request: &RemoteRequest) {
+        *self.bounds.requests.entry(device).or_default() += 1;
+        let RemoteRequest::Push { batch, .. } = request else {
+            return;
+        };
+        let most = self.devices[device].config.push_mutations;
+        let group = batch.entries.first().and_then(|entry| entry.group.as_ref());
+        let in_it = |entry: &BatchEntry| group.is_some() && entry.group.as_ref() == group;
+        // A group is never torn: it may take what the server allows.
+        if batch.entries.len() > most && !batch.entries.iter().all(in_it) {
+            let detail = format!("{} mutations in a batch of {most}", batch.entries.len());
+            self.breaks(Broken::new("F:S21", detail));
+        }
+    }
+
+    /// F:S21: no page has more changes than were asked for.
+    pub(super) fn page_within(&mut self, wire: &syncline_server::Request, response: &Response) {
+        if wire.path != "/v1/pull" || response.status != 200 {
+            return;
+        }
+        let asked = (wire.query.split('&')).find_map(|part| part.strip_prefix("limit="));
+        let Some(asked) = asked.and_then(|asked| asked.parse::<usize>().ok()) else {
+            return;
+        };
+        let lines = response.body.split(|byte| *byte == b'\n');
+        // The first and the last line are the page's own.
+        let changes = lines.filter(|line| !line.is_empty()).count();
+        if changes > asked + 2 {
+            let detail = format!("{changes} lines in a page of {asked}");
+            self.breaks(Broken::new("F:S21", detail));
+        }
+    }
+
+    /// F:L4: a round of the calm phase begins.
+    pub(super) fn begin_round(&mut self) {
+        self.bounds.requests.clear();
+    }
+
+    /// F:L4: what was asked in this round was owed to something.
+    pub(super) fn end_round(&mut self) {
+        let worst = self.bounds.requests.iter().max_by_key(|(_, count)| **count);
+        if let Some((device, count)) = worst.filter(|(_, count)| **count > REQUESTS) {
+            let detail = format!("device {device} sent {count} requests in one calm round");
+            self.breaks(Broken::new("F:L4", detail));
+        }
+    }
+}
+
+/// F:S26: what is confirmed of an entity on a device is never older than it was; F:S21: nothing is tried more
+/// often than is configured.
+pub(crate) fn never_falls(world: &mut World, device: usize) -> Result<(), Broken> {
+    let peer = &world.devices[device];
+    let (app, most) = (&peer.files.app, peer.config.max_attempts);
+    let tried: Option<u32> = app
+        .query_row("SELECT max(attempts) FROM syncline_outbox", [], |row| {
+            row.get(0)
+        })
+        .map_err(sql)?;
+    if tried.is_some_and(|tried| tried > most) {
+        let detail = format!("device {device} tried {tried:?} times, at most {most}");
+        return Err(Broken::new("F:S21", detail));
+    }
+    let feed: Option<(String, String, i64)> = app
+        .prepare_cached(
+            "SELECT value, epoch, position FROM syncline_meta, syncline_cursor
+              WHERE key = 'client_id' AND phase = 'feed'",
+        )
+        .and_then(|mut feed| {
+            let mut rows = feed.query([])?;
+            let row = rows.next()?;
+            row.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .transpose()
+        })
+        .map_err(sql)?;
+    let Some((client, epoch, cursor)) = feed else {
+        return Ok(());
+    };
+    let mut ahead = BTreeMap::new();
+    let mut statement = app
+        .prepare_cached("SELECT entity_type, entity_id, position FROM syncline_entity_state")
+        .map_err(sql)?;
+    let mut rows = statement.query([]).map_err(sql)?;
+    while let Some(row) = rows.next().map_err(sql)? {
+        let read = || Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
+        let (name, position): ((String, String), i64) = read().map_err(sql)?;
+        ahead.insert(name, position);
+    }
+    let now = Confirmed {
+        of: (client, epoch),
+        cursor,
+        ahead,
+    };
+    drop(rows);
+    drop(statement);
+    let before = world.bounds.confirmed.remove(&device).unwrap_or_default();
+    let fell = (before.of == now.of)
+        .then(|| fallen(&before, &now))
+        .flatten();
+    world.bounds.confirmed.insert(device, now);
+    match fell {
+        Some(detail) => Err(Broken::new("F:S26", format!("device {device}: {detail}"))),
+        None => Ok(()),
+    }
+}
+
+fn fallen(before: &Confirmed, now: &Confirmed) -> Option<String> {
+    if now.cursor < before.cursor {
+        return Some(format!(
+            "the cursor fell from {} to {}",
+            before.cursor, now.cursor
+        ));
+    }
+    let known = |name| {
+        now.ahead
+            .get(name)
+            .copied()
+            .unwrap_or_default()
+            .max(now.cursor)
+    };
+    let fell = before.ahead.iter().find(|(name, was)| known(name) < **was);
+    fell.map(|(name, was)| {
+        format!(
+            "{name:?} was confirmed up to {was}, and now to {}",
+            known(name)
+        )
+    })
+}
