@@ -1,7 +1,7 @@
 //! Asks a resolver, checks its answer, and works out what follows. Total: every input gives a decision.
 
 use super::merge::{changes, edits};
-use super::rebase::{Rebased, changed, rebase};
+use super::rebase::{Rebased, changed, rebase_with};
 use super::rules::{ConflictRules, FieldRule, Policy};
 use super::{ConflictCause, ConflictInput, PendingMutation, Resolution, Resolver};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,7 +110,7 @@ pub fn decide(
         reason,
     };
     if let Some((row, rule)) = undisputed(rules, input) {
-        return settled(input, row, rule, &BTreeMap::new());
+        return settled(rules, input, row, (rule, &BTreeMap::new()));
     }
     if let (None, Some(local), Some(remote)) = (input.base, input.local, input.remote)
         && !rules.same_natural_key(local, remote)
@@ -134,7 +134,7 @@ pub fn decide(
     {
         return manual("invariant", broken);
     }
-    settled(input, row, rule, &how)
+    settled(rules, input, row, (rule, &how))
 }
 
 /// Whether the last thing that was made under this id was made after a deletion.
@@ -211,13 +211,14 @@ fn counted_twice(rules: &ConflictRules, input: &ConflictInput<'_>) -> bool {
 }
 
 fn settled(
+    rules: &ConflictRules,
     input: &ConflictInput<'_>,
     row: Option<Fields>,
-    rule: &str,
-    how: &BTreeMap<String, String>,
+    (rule, how): (&str, &BTreeMap<String, String>),
 ) -> Decision {
+    let adds_up = |field: &str| rules.adds_up(field);
     Decision::Settled(Settled {
-        pending: rebase(input.pending, row.as_ref(), input.remote),
+        pending: rebase_with(input.pending, row.as_ref(), input.remote, adds_up),
         fields: outcomes(input, row.as_ref(), rule, how),
         lost_mine: lost(input.base, input.local, row.as_ref()),
         lost_theirs: lost(input.base, input.remote, row.as_ref()),

@@ -8,8 +8,10 @@
 //! ```
 
 use super::PendingMutation;
+use super::number::Number;
 use crate::Intent;
-use syncline_protocol::{Fields, Operation};
+use std::collections::BTreeMap;
+use syncline_protocol::{Fields, Operation, Value};
 
 /// What becomes of one pending mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,17 @@ pub fn rebase(
     row: Option<&Fields>,
     remote: Option<&Fields>,
 ) -> Rebased {
+    rebase_with(pending, row, remote, |_| false)
+}
+
+/// The same, where some fields are added up: each mutation keeps what it adds to one, since a copy of the file
+/// may have it without the later ones.
+pub(super) fn rebase_with(
+    pending: &[PendingMutation],
+    row: Option<&Fields>,
+    remote: Option<&Fields>,
+    adds_up: impl Fn(&str) -> bool,
+) -> Rebased {
     let mut each = vec![Rewrite::Supersede; pending.len()];
     let Some(left) = remaining(row, remote) else {
         return Rebased { each, new: None };
@@ -49,7 +62,7 @@ pub fn rebase(
         }
         Operation::Delete => (pending.len().saturating_sub(1), left),
         Operation::Update => {
-            let mut rest = distribute(pending, &mut each, &left.fields);
+            let mut rest = distribute(pending, &mut each, &left.fields, adds_up);
             if rest.is_empty() {
                 return Rebased { each, new: None };
             }
@@ -78,14 +91,28 @@ pub fn rebase(
     }
 }
 
-/// Gives each field of the patch to the last mutation that writes it; what nobody writes is left.
-fn distribute(pending: &[PendingMutation], each: &mut [Rewrite], patch: &Fields) -> Fields {
+/// Gives each field of the patch to the last mutation that writes it, and of a sum to the earlier ones what
+/// it was after them; what nobody writes is left.
+fn distribute(
+    pending: &[PendingMutation],
+    each: &mut [Rewrite],
+    patch: &Fields,
+    adds_up: impl Fn(&str) -> bool,
+) -> Fields {
     let mut rest = patch.clone();
+    let mut sums = BTreeMap::new();
     for (one, slot) in pending.iter().zip(each).rev() {
         let mut fields = Fields::new();
-        for name in one.fields.names() {
-            if let Some(value) = rest.remove(name) {
-                fields.insert(name, value);
+        for (name, value) in &one.fields {
+            if let Some(last) = rest.remove(name) {
+                if adds_up(name) {
+                    sums.insert(name.as_str(), (value, last.clone()));
+                }
+                fields.insert(name.clone(), last);
+            } else if let Some((before, last)) = sums.get(name.as_str())
+                && let Some(sum) = moved(value, before, last)
+            {
+                fields.insert(name.clone(), sum);
             }
         }
         if !fields.is_empty() {
@@ -96,6 +123,13 @@ fn distribute(pending: &[PendingMutation], each: &mut [Rewrite], patch: &Fields)
         }
     }
     rest
+}
+
+/// A value that is as far from `last` as it was from `before`.
+fn moved(value: &Value, before: &Value, last: &Value) -> Option<Value> {
+    let number = |value| Number::of(Some(value));
+    let way = number(last)?.minus(number(before)?);
+    number(value)?.plus(way).into_value()
 }
 
 /// The mutation that leads from the remote state to the row.
@@ -126,4 +160,34 @@ pub fn changed(from: &Fields, to: &Fields) -> Fields {
         .filter(|(name, value)| from.get(name) != Some(value))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stock(value: i64) -> Fields {
+        [("stock", value)].into_iter().collect()
+    }
+
+    /// One adds 3, the next 2, and elsewhere 10 came to it.
+    #[test]
+    fn each_keeps_what_it_adds_to_a_sum() {
+        let pending = [3, 5].map(|value| PendingMutation {
+            mutation: value.to_string(),
+            op: Operation::Update,
+            fields: stock(value),
+        });
+        let (row, remote) = (stock(15), stock(10));
+        let update = |value| {
+            Rewrite::Write(Intent {
+                op: Operation::Update,
+                fields: stock(value),
+            })
+        };
+        let summed = rebase_with(&pending, Some(&row), Some(&remote), |name| name == "stock");
+        assert_eq!(summed.each, [update(13), update(15)]);
+        let plain = rebase(&pending, Some(&row), Some(&remote));
+        assert_eq!(plain.each, [Rewrite::Supersede, update(15)]);
+    }
 }

@@ -232,6 +232,11 @@ impl From<Policy> for ConflictRules {
 }
 
 impl ConflictRules {
+    /// Whether changes of the field are added up.
+    pub fn adds_up(&self, field: &str) -> bool {
+        self.policy == Policy::FieldMerge && self.merge.get(field) == Some(&FieldRule::Counter)
+    }
+
     /// Every field that the rules name, with the key that names it: for whoever knows the table.
     pub fn named_fields(&self) -> Vec<(String, &str)> {
         let merge = self

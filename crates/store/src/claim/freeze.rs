@@ -46,7 +46,9 @@ impl Claimer<'_> {
                 op: later.op,
                 fields: fields.unwrap_or_default(),
             };
+            let apart = self.adds_up(entity, &intent, &second) && !self.is_retried(entry)?;
             match fold(&intent, &second) {
+                _ if apart => break,
                 Folded::Apart => break,
                 Folded::Nothing => {
                     self.supersede_folded(&folded)?;
@@ -85,6 +87,31 @@ impl Claimer<'_> {
             }
         }
         Ok(Some((intent, folded)))
+    }
+
+    /// Whether one of two updates adds to a field. They are sent one by one: a copy of the file may send one of
+    /// them, and whoever sent both as one could not tell how much of the sum was counted already (I2).
+    fn adds_up(&self, entity: &EntityRef, earlier: &Intent, later: &Intent) -> bool {
+        let Some(entity_type) = self.types.get(entity.entity_type.as_str()) else {
+            return false;
+        };
+        let adds = |one: &Intent| {
+            one.fields
+                .names()
+                .any(|name| entity_type.rules.adds_up(name))
+        };
+        let updates = earlier.op == Operation::Update && later.op == Operation::Update;
+        updates && (adds(earlier) || adds(later))
+    }
+
+    /// Whether a person sends again what was refused. What was corrected since belongs to it.
+    fn is_retried(&self, entry: &Entry) -> Result<bool, StoreError> {
+        let sql = "SELECT last_error IS NOT NULL FROM syncline_outbox WHERE seq = ?1";
+        Ok(entry.key.is_some()
+            && self
+                .tx
+                .prepare_cached(sql)?
+                .query_row([entry.seq], |row| row.get(0))?)
     }
 
     /// Without being sent: it is one with them that it fails.
