@@ -32,7 +32,7 @@ pub use conflict::{
     Bound, ConflictCause, ConflictInput, ConflictRules, Decision, DeleteRule, DeleteRules,
     FieldOutcome, FieldRule, Invariant, Lost, OwnedConflictInput, PendingMutation, Policy, Rebased,
     Resolution, Resolver, Rewrite, RuleError, Settled, TimeUnit, Timestamp, Took, UnknownWord,
-    changed, decide, rebase, what_each_policy_would_do,
+    changed, decide, moved, rebase, what_each_policy_would_do,
 };
 pub use fold::{Folded, Intent, fold};
 pub use machine::{

@@ -3,6 +3,7 @@
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, CapturedError};
 use crate::conflict::{Reconciled, natural, violation};
+use crate::copies;
 use crate::error::{StoreError, to_json};
 use crate::held;
 use crate::inbox;
@@ -293,8 +294,7 @@ fn send_anew(
 ) -> Result<(), StoreError> {
     release(applier, entry, applier.times.due_ms, Counted::No, error)?;
     journal::forget_agreed(applier.tx, entry)?;
-    let sql = "UPDATE syncline_outbox SET frozen = NULL, origin_client = NULL WHERE seq = ?1";
-    applier.tx.prepare_cached(sql)?.execute([entry.seq])?;
+    outbox::spend(applier.tx, entry)?;
     refused(applier, entry)
 }
 
@@ -352,6 +352,11 @@ fn book_applied(
             duplicate: applied.duplicate,
         };
         journal::book(applier, entry, entity, &confirmed, payload)?;
+    } else if !assigned.met
+        && is_of_another_copy(entry, applied)
+        && copies::is_in_base(applier, entity, applied.position)?
+    {
+        copies::take_back(applier, entity, payload.as_ref())?;
     } else if !assigned.met {
         book_row(applier, entry, entity, applied, payload)?;
     } else if outbox::of_entity(tx, names.0, names.1)?.is_empty() {

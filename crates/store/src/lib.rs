@@ -15,6 +15,7 @@ pub mod captured;
 mod claim;
 pub mod conflict;
 mod connect;
+mod copies;
 mod count;
 pub mod definitions;
 pub mod digest;

@@ -386,10 +386,12 @@ pub(crate) fn fail(
     log(conn, entry, "failed", &detail, now)
 }
 
-/// What stays of being another copy's: a file's own keys, and what it offers again, are its own affair.
-const OF_A_COPY: &str = "origin_client = CASE
-    WHEN origin = 'journal' OR origin_client = (SELECT value FROM syncline_meta WHERE key = 'client_id')
-    THEN NULL ELSE origin_client END";
+/// What stays of being another copy's, where nothing of it counts as sent any more. A file's own keys are its own
+/// affair.
+const OF_A_COPY: &str = "
+    origin = CASE WHEN origin = 'journal' AND origin_client <> (SELECT value FROM syncline_meta WHERE key = 'client_id')
+                  THEN NULL ELSE origin END,
+    origin_client = nullif(origin_client, (SELECT value FROM syncline_meta WHERE key = 'client_id'))";
 
 /// The key of an entry was answered with its final no.
 pub(crate) fn spend(conn: &Connection, entry: &Entry) -> Result<(), StoreError> {

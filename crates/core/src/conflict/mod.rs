@@ -29,7 +29,7 @@ mod timestamp;
 
 pub use decide::{Decision, FieldOutcome, Lost, Settled, Took, decide};
 pub use declared::what_each_policy_would_do;
-pub use rebase::{Rebased, Rewrite, changed, rebase};
+pub use rebase::{Rebased, Rewrite, changed, moved, rebase};
 pub use rules::{
     Bound, ConflictRules, DeleteRule, DeleteRules, FieldRule, Invariant, Policy, RuleError,
     TimeUnit, Timestamp, UnknownWord,

@@ -125,8 +125,8 @@ fn distribute(
     rest
 }
 
-/// A value that is as far from `last` as it was from `before`.
-fn moved(value: &Value, before: &Value, last: &Value) -> Option<Value> {
+/// A number that is as far from `last` as `value` was from `before`; `None`: there is none.
+pub fn moved(value: &Value, before: &Value, last: &Value) -> Option<Value> {
     let number = |value| Number::of(Some(value));
     let way = number(last)?.minus(number(before)?);
     number(value)?.plus(way).into_value()

@@ -5,6 +5,7 @@ use super::check;
 use super::world::{Place, Trust, World, unix_ms};
 use crate::level::Broken;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use syncline::Input;
 use syncline_core::RemoteRequest;
 use syncline_server::Response;
@@ -38,7 +39,7 @@ impl World {
             }
             "/v1/push" => {
                 let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-                self.forget_skipped(&answer);
+                self.forget_refused(&answer);
                 self.model
                     .push(&wire.body, &answer, unix_ms(self.now), unseen)
             }
@@ -62,13 +63,33 @@ impl World {
         }
     }
 
-    /// What was skipped left nothing behind: its key may carry something else.
-    fn forget_skipped(&mut self, answer: &Value) {
+    /// What follows a refused mutation was not done and never will be under those bytes: its key may carry
+    /// something else.
+    fn forget_refused(&mut self, answer: &Value) {
         let results = answer.get("results").and_then(Value::as_array);
-        for result in results.into_iter().flatten() {
-            if result["outcome"] == "skipped" {
-                self.sent.retain(|(_, key), _| result["key"] != **key);
-            }
+        let mut refused: BTreeSet<String> = results
+            .into_iter()
+            .flatten()
+            .filter(|result| !matches!(result["outcome"].as_str(), Some("applied" | "retry")))
+            .filter_map(|result| Some(result["key"].as_str()?.to_owned()))
+            .collect();
+        let skipped = |key: &str| {
+            let is_it = |result: &Value| result["outcome"] == "skipped" && result["key"] == *key;
+            results.is_some_and(|results| results.iter().any(is_it))
+        };
+        self.sent.retain(|(_, key), _| !skipped(key));
+        while !refused.is_empty() {
+            let mut following = BTreeSet::new();
+            self.sent.retain(|(_, key), frozen| {
+                let sent: Value = serde_json::from_str(frozen).unwrap_or_default();
+                let after = sent.pointer("/base/after").and_then(Value::as_str);
+                let follows = after.is_some_and(|after| refused.contains(after));
+                if follows {
+                    following.insert(key.clone());
+                }
+                !follows
+            });
+            refused = following;
         }
     }
 

@@ -1,0 +1,65 @@
+//! What another copy of this file has done already (I2), under a key that both have: here it is taken back
+//! where the server's state below it has it.
+
+use crate::apply::{Applier, after_mutation};
+use crate::captured;
+use crate::error::StoreError;
+use crate::outbox;
+use crate::page;
+use crate::row::Written;
+use crate::state;
+use syncline_core::{EntityRef, moved};
+use syncline_protocol::{Fields, Value};
+
+/// Whether the state below an entity's mutations has what was applied at this position.
+pub(crate) fn is_in_base(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    position: i64,
+) -> Result<bool, StoreError> {
+    let view = state::view(applier.tx, entity)?;
+    let reached = view.reflects.max(page::applied_position(applier.tx)?);
+    Ok(view.waiting.is_none() && reached.is_some_and(|reached| reached >= position))
+}
+
+/// The row becomes that state with what is left laid over it. To a sum, what is left adds what it did.
+pub(crate) fn take_back(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+    done: Option<&Fields>,
+) -> Result<(), StoreError> {
+    let (tx, types) = (applier.tx, applier.types);
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let Some(entity_type) = types.get(names.0) else {
+        return Ok(());
+    };
+    let base = captured::base_of(tx, names.0, names.1)?.into_fields();
+    let rest = outbox::of_entity(tx, names.0, names.1)?;
+    let sum = |name: &str, value: &Value| {
+        let both = base.as_ref()?.get(name).zip(done?.get(name));
+        let (below, above) = both.filter(|_| entity_type.rules.adds_up(name))?;
+        moved(value, above, below)
+    };
+    let mut row = base.clone();
+    for entry in &rest {
+        let mut payload = captured::fields_of_mutation(tx, entry.seq)?;
+        if let Some(fields) = &mut payload {
+            let sums: Fields = (fields.iter())
+                .filter_map(|(name, value)| Some((name.clone(), sum(name, value)?)))
+                .collect();
+            if !sums.is_empty() {
+                fields.patch(&sums);
+                captured::write_payload(tx, entry.seq, Some(fields))?;
+            }
+        }
+        row = after_mutation(row, entry.op, payload);
+    }
+    if rest.is_empty() {
+        captured::delete_base(tx, names.0, names.1)?;
+    }
+    if applier.write_row(entity_type, entity, row.as_ref())? != Written::Done {
+        // Not reflected, then: the feed brings it again, and it waits in the inbox with its reason.
+        state::forget_known(tx, entity)?;
+    }
+    Ok(())
+}
