@@ -498,7 +498,7 @@ fn book_conflict(
             }
         }
     }
-    if hold_back(applier, entity, remote)? {
+    if hold_back(applier, entity, remote)? || held::hold_missing(applier, entity, reason, remote)? {
         return Ok(());
     }
     let waiting = state::unpark(tx, entity)?;

@@ -6,6 +6,7 @@
 use crate::apply::Applier;
 use crate::captured;
 use crate::error::StoreError;
+use crate::meta;
 use crate::orphans;
 use crate::outbox;
 use crate::retry::{Occasion, retry_waiting};
@@ -16,7 +17,7 @@ use crate::sweep;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeMap;
 use syncline_core::{EntityRef, Notice, PageSummary};
-use syncline_protocol::{EntityId, Operation};
+use syncline_protocol::{ConflictReason, EntityId, Operation, RemoteState};
 
 /// Holds these rows of a type, and no others of it.
 pub(crate) fn hold<'a>(
@@ -46,6 +47,24 @@ pub(crate) fn hold_one(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<
         rows: 1,
     });
     Ok(())
+}
+
+/// A server that was restored lacks the row. Who made it may offer it again, so its edits wait with it until
+/// the snapshot has been read, and then for what is decided about the row (I3).
+pub(crate) fn hold_missing(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+    reason: ConflictReason,
+    remote: Option<&RemoteState>,
+) -> Result<bool, StoreError> {
+    let lacks = reason == ConflictReason::Missing && remote.is_none();
+    let lost = lacks
+        && meta::get::<i64>(applier.tx, meta::key::RESET)?.is_some()
+        && only_updated(applier.tx, entity.entity_type.as_str(), &entity.id)?;
+    if lost {
+        hold_one(applier, entity)?;
+    }
+    Ok(lost)
 }
 
 fn forget_type(tx: &Transaction<'_>, entity_type: &str) -> Result<(), StoreError> {
