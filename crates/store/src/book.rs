@@ -521,6 +521,11 @@ fn book_conflict(
     };
     match (&reconciled, newest) {
         (Reconciled::Waits, _) | (_, None) => {}
+        // The feed may bring the parent yet.
+        (Reconciled::NoPlace(row::Written::NoParent(parent)), Some(state)) => {
+            let waits_for = WaitsFor::Parent;
+            inbox::park_answered(tx, entity, state, waits_for, parent, applier.now)?;
+        }
         (_, Some(state)) => {
             state::set_known(
                 tx,

@@ -179,13 +179,10 @@ pub(crate) fn open_pushed(
     remote: &RemoteState,
     written: &Written,
 ) -> Result<(), StoreError> {
-    let constraint = match written {
-        Written::NoParent(parent) => {
-            format!("the merged row references {parent}, which is not here")
-        }
-        Written::Refused(why) => format!("the merged row cannot be stored: {why}"),
-        Written::Done => return Ok(()),
+    let Written::Refused(why) = written else {
+        return Ok(());
     };
+    let constraint = format!("the merged row cannot be stored: {why}");
     let other = match &remote.fields {
         Some(fields) => in_the_way(applier, entity_type, &entity.id, fields)?,
         None => Vec::new(),
