@@ -21,7 +21,7 @@ use crate::unknown;
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{EntityRef, Now};
-use syncline_protocol::{EntityId, Fields, Hello, Operation, ServerVersion};
+use syncline_protocol::{Change, ChangeKind, EntityId, Fields, Hello, Operation, ServerVersion};
 
 /// `origin` of an outbox entry that is offered again.
 pub(crate) const ORIGIN: &str = "journal";
@@ -354,6 +354,19 @@ pub(crate) fn book(
             state::forget_known(tx, entity)?;
             move_base(tx, entity, after_answer(base, entry.op, payload))?;
             hold_if_gone(applier, entry, entity, confirmed)
+        }
+        // It was done on what came, of which what is left to be sent knows nothing: the two meet.
+        Some(waiting) if !outbox::of_entity(tx, names.0, names.1)?.is_empty() => {
+            let made = after_mutation(waiting.remote.fields.clone(), entry.op, payload.clone());
+            move_base(tx, entity, after_mutation(base, entry.op, payload))?;
+            let made = confirmed.fields.cloned().or(made);
+            let change = Change {
+                kind: made.map_or(ChangeKind::Delete, ChangeKind::Upsert),
+                version: confirmed.version.clone(),
+                position: confirmed.position,
+                ..waiting.change()
+            };
+            applier.change(&waiting.scope, &change).map(|_| ())
         }
         // It was done on what came.
         waiting => {
