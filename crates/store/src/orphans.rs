@@ -21,6 +21,7 @@ use crate::captured;
 use crate::conflict::Loss;
 use crate::conflict::record::{self, BySchema};
 use crate::error::{StoreError, json, to_json};
+use crate::inbox;
 use crate::outbox::{self, Entry, EntryState, Recorded};
 use crate::row::{self, Written};
 use crate::stage;
@@ -30,7 +31,7 @@ use crate::table::{Column, OnDelete, Reference};
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_core::{EntityRef, Notice, changed};
+use syncline_core::{EntityRef, Notice, WaitsFor, changed};
 use syncline_protocol::{EntityId, Fields, Operation, RemoteState, ServerVersion, Value};
 
 /// As the outbox says why a mutation was recorded.
@@ -166,7 +167,7 @@ fn settle(
     if row::read(tx, &removed.entity_type.table, &entity.id)?.is_some() {
         return forget(tx, entity);
     }
-    if is_busy(tx, entity)? {
+    if is_busy(tx, entity, None)? {
         return Ok(());
     }
     let plan = plan(applier, entity, removed)?;
@@ -186,15 +187,35 @@ fn settle(
     Ok(tx.execute_batch("RELEASE syncline_mend")?)
 }
 
-/// Waits for an answer, for a person or for something in the inbox.
-fn is_busy(tx: &Transaction<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
+/// Waits for an answer, for a person or for something in the inbox; but for a parent that is gone nobody
+/// has to wait.
+fn is_busy(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+    gone: Option<&String>,
+) -> Result<bool, StoreError> {
     let view = state::view(tx, entity)?;
-    if view.sent || view.conflict_open || view.waiting.is_some() || stage::holds(tx, entity)? {
+    let waits = view.waiting.is_some() && !waits_for(tx, entity, gone)?;
+    if view.sent || view.conflict_open || waits || stage::holds(tx, entity)? {
         return Ok(true);
     }
     let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
     let held = |entry: &Entry| matches!(entry.state, EntryState::Failed | EntryState::Dead);
     Ok(view.dirty && entries.iter().any(held))
+}
+
+/// Whether what the server has of an entity finds no place because this parent is missing.
+fn waits_for(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+    parent: Option<&String>,
+) -> Result<bool, StoreError> {
+    let Some(parent) = parent else {
+        return Ok(false);
+    };
+    let reason = inbox::reason(tx, entity)?;
+    Ok(reason.as_deref() == Some(WaitsFor::Parent.as_str())
+        && inbox::detail(tx, entity)? == *parent)
 }
 
 fn plan(
@@ -226,9 +247,11 @@ fn plan(
                     if doomed.contains(&child) {
                         continue;
                     }
-                    if is_busy(tx, &child)? {
+                    let cascade = reference.on_delete == OnDelete::Cascade;
+                    let gone = format!("{}/{id}", reference.table);
+                    if is_busy(tx, &child, cascade.then_some(&gone))? {
                         wait = true;
-                    } else if reference.on_delete == OnDelete::Cascade {
+                    } else if cascade {
                         doomed.insert(child.clone());
                         next.push((child_type, child.id.clone(), child_fields));
                         acts.push((child, Act::Delete));
@@ -376,6 +399,10 @@ fn delete(
         for entry in &entries {
             outbox::settle(tx, entry, "superseded", &detail, applier.now)?;
         }
+    }
+    if let Some(waiting) = state::unpark(tx, child)? {
+        let (version, position) = (&waiting.remote.version, waiting.remote.position);
+        state::set_known(tx, child, version, position, false)?;
     }
     if applier.write_row(child_type, child, None)? != Written::Done {
         return Ok(false);
