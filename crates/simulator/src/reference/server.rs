@@ -270,7 +270,8 @@ impl Server {
         {
             return known.entity.clone();
         }
-        match ids.get(&name) {
+        // Any other base says which state of the entity of this very id it means.
+        match ids.get(&name).filter(|_| mutation.get("base").is_none()) {
             Some(id) => (name.0, id.clone()),
             None => name,
         }

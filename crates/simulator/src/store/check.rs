@@ -85,17 +85,25 @@ pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, V
     ))
 }
 
-/// Open conflicts about a row that was made anew on two devices after its deletion: which one it is, only a
-/// person knows.
-pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<i64>> {
+/// An open conflict about a row that was made under one id on two devices, and the server's row of it.
+pub(crate) type MadeTwice = (i64, Option<(&'static str, String)>);
+
+/// Those of a device: which row it is, only a person knows.
+pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<MadeTwice>> {
     let app = &world.devices[device].files.app;
     let mut open = app
         .prepare_cached(
-            "SELECT id FROM syncline_conflict
+            "SELECT id, entity_type, entity_id, remote FROM syncline_conflict
               WHERE resolved_at IS NULL AND base IS NULL AND local IS NOT NULL AND remote IS NOT NULL",
         )
         .map_err(sql)?;
-    let open = open.query_map([], |row| row.get(0));
+    let open = open.query_map([], |row| {
+        let (table, id, remote): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let fields: Map<String, Value> = serde_json::from_str(&remote).unwrap_or_default();
+        let named = NAMED.iter().find(|(name, _)| *name == table);
+        let theirs = named.map(|(name, _)| ledger_row(name, &id, &fields));
+        Ok((row.get(0)?, theirs))
+    });
     open.and_then(Iterator::collect).map_err(sql)
 }
 

@@ -255,10 +255,13 @@ fn remedy(world: &mut World, device: usize, late: bool) {
         return;
     };
     let mut retried = 0;
-    for id in twice {
-        // What gives way stands in the record.
+    for (id, theirs) in twice {
         let store = running.engine.store();
-        retried += u64::from(store.resolve_conflict(id, &Choice::Mine, now).is_ok());
+        if store.resolve_conflict(id, &Choice::Mine, now).is_ok() {
+            // What gives way stands in the record.
+            world.ledger.mistaken.extend(theirs);
+            retried += 1;
+        }
     }
     for seq in letters {
         retried += u64::from(running.engine.store().retry(seq, now).is_ok());
