@@ -527,13 +527,8 @@ fn book_conflict(
             inbox::park_answered(tx, entity, state, waits_for, parent, applier.now)?;
         }
         (_, Some(state)) => {
-            state::set_known(
-                tx,
-                entity,
-                &state.version,
-                state.position,
-                state.fields.is_none(),
-            )?;
+            let gone = state.fields.is_none();
+            state::set_known(tx, entity, &state.version, state.position, gone)?;
         }
     }
     if let (Reconciled::NoPlace(written), Some(state)) = (&reconciled, newest) {

@@ -2,6 +2,7 @@
 
 use super::app::NAMED;
 use super::scenario::Rules;
+use super::schema::{lacking, without};
 use super::world::World;
 use crate::level::Broken;
 use rusqlite::Connection;
@@ -350,19 +351,17 @@ pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
     let mut open: BTreeSet<(String, String)> = BTreeSet::new();
     let mut statement = (device.files.app)
         .prepare_cached(
-            "SELECT entity_type, entity_id FROM syncline_outbox
-             UNION SELECT entity_type, entity_id FROM syncline_inbox
+            "SELECT entity_type, entity_id FROM syncline_outbox UNION SELECT entity_type, entity_id FROM syncline_inbox
              UNION SELECT entity_type, entity_id FROM syncline_staged WHERE entity_id IS NOT NULL
-             UNION SELECT entity_type, entity_id FROM syncline_held
-             UNION SELECT entity_type, entity_id FROM syncline_removed
-             UNION SELECT entity_type, entity_id FROM syncline_missing
-             UNION SELECT entity_type, entity_id FROM syncline_conflict WHERE resolved_at IS NULL",
+             UNION SELECT entity_type, entity_id FROM syncline_held UNION SELECT entity_type, entity_id FROM syncline_removed
+             UNION SELECT entity_type, entity_id FROM syncline_missing UNION SELECT entity_type, entity_id FROM syncline_conflict WHERE resolved_at IS NULL",
         )
         .map_err(sql)?;
     let names = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
     for name in names.map_err(sql)? {
         open.insert(name.map_err(sql)?);
     }
+    let lacking = lacking(&device.files.app).map_err(sql)?;
     for (table, _) in NAMED {
         if !has(world, table) {
             continue;
@@ -370,9 +369,10 @@ pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
         let here = rows(&device.files.app, table)?;
         for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
             let known = world.model.entity(name).map_or(i64::MAX, |e| e.position);
+            let shown = without(fields, name, &lacking);
             if known <= position
                 && !open.contains(name)
-                && !is_same(here.get(&name.1), Some(fields))
+                && !is_same(here.get(&name.1), Some(&shown))
             {
                 let detail = format!(
                     "device {n} stands at {position}, where {name:?} was {fields:?} since {known}, and has {:?}",

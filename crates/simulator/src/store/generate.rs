@@ -76,7 +76,7 @@ fn swarm(rng: &mut Rng, tables: Tables) -> Swarm {
     Swarm {
         kinds,
         net: some(rng, NetFault::ALL),
-        // Copies of a file (15) and upgrades (18) are not drawn yet: what they break stands in the README.
+        // Copies of a file (15) and upgrades (18) are not drawn yet; what copies break stands in the README.
         // Scenarios can have them.
         device: some(
             rng,

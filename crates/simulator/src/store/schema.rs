@@ -1,8 +1,10 @@
 //! The tables that devices have, what is declared about them, and what the server knows of them.
 
 use super::scenario::{Rules, Tables};
+use crate::reference::server::Name;
 use rusqlite::Connection;
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use syncline_core::{ConflictRules, DeleteRule, DeleteRules, FieldRule, Now, Policy};
 use syncline_protocol::ClientId;
@@ -105,4 +107,25 @@ pub(crate) fn declare(tables: Tables, config: &mut ServerConfig) {
     for other in ["note", "project", "task", "step"] {
         config.types.insert(other.to_owned(), TypeConfig::default());
     }
+}
+
+/// The fields of rows that are kept beside them, since the table lacks the column or did until just now.
+pub(crate) fn lacking(app: &Connection) -> rusqlite::Result<BTreeSet<(Name, String)>> {
+    let mut statement = app.prepare_cached(
+        "SELECT u.entity_type, u.entity_id, f.key
+           FROM syncline_unknown_fields AS u, json_each(u.fields) AS f",
+    )?;
+    let kept = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+    kept.collect()
+}
+
+/// The fields of a row that its table has.
+pub(crate) fn without(
+    fields: &Map<String, Value>,
+    row: &Name,
+    lacking: &BTreeSet<(Name, String)>,
+) -> Map<String, Value> {
+    let mut shown = fields.clone();
+    shown.retain(|field, _| !lacking.contains(&(row.clone(), field.clone())));
+    shown
 }

@@ -16,7 +16,7 @@ use rusqlite::Transaction;
 use syncline_core::{
     ConflictCause, ConflictInput, Decision, EntityRef, Notice, PendingMutation, Settled, decide,
 };
-use syncline_protocol::{Fields, Operation, RemoteState};
+use syncline_protocol::{Fields, Operation, RemoteState, Value};
 
 /// What came of bringing a dirty entity and a remote state together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +177,8 @@ impl Applier<'_> {
         showed: Showed,
     ) -> Result<Reconciled, StoreError> {
         if settled.row != way.here.local || self.vacated.contains_key(way.entity) {
-            match self.write_row(way.entity_type, way.entity, settled.row.as_ref())? {
+            let row = settled.row.clone().map(|row| way.with_given_up(row));
+            match self.write_row(way.entity_type, way.entity, row.as_ref())? {
                 Written::Done => {}
                 refused => return Ok(Reconciled::NoPlace(refused)),
             }
@@ -283,6 +284,31 @@ pub(super) struct Way<'a> {
 }
 
 impl Way<'_> {
+    /// A row that was decided, and below it what a field was that only this side has and that gave way: the
+    /// server's row may not mention a column that is new.
+    fn with_given_up(&self, mut row: Fields) -> Fields {
+        for column in &self.entity_type.table.columns {
+            let name = column.field.as_str();
+            let base = self.here.base.as_ref();
+            let edited = self
+                .here
+                .pending
+                .iter()
+                .any(|one| one.fields.contains(name));
+            let before = match base.and_then(|base| base.get(name)) {
+                Some(before) => Some(before.clone()),
+                None => (!column.not_null).then_some(Value::Null),
+            };
+            if edited
+                && !row.contains(name)
+                && let Some(before) = before
+            {
+                row.insert(name, before);
+            }
+        }
+        row
+    }
+
     pub(super) fn about(&self, showed: Showed) -> About<'_> {
         About {
             entity: self.entity,
