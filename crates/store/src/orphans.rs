@@ -28,6 +28,7 @@ use crate::stage;
 use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::{Column, OnDelete, Reference};
+use crate::type_options::IdMode;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,7 +166,11 @@ fn settle(
         return Ok(());
     };
     if row::read(tx, &removed.entity_type.table, &entity.id)?.is_some() {
-        return forget(tx, entity);
+        // One that was made here under the id since will have another, and the children are not its own.
+        return match is_proposed(tx, removed.entity_type, entity)? {
+            true => Ok(()),
+            false => forget(tx, entity),
+        };
     }
     if is_busy(tx, entity, None)? {
         return Ok(());
@@ -185,6 +190,17 @@ fn settle(
         applier.notices.truncate(told);
     }
     Ok(tx.execute_batch("RELEASE syncline_mend")?)
+}
+
+/// Whether the id is only what a row that was created here would have.
+fn is_proposed(
+    tx: &Transaction<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+) -> Result<bool, StoreError> {
+    let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
+    let created = entries.iter().any(|entry| entry.op == Operation::Create);
+    Ok(created && entity_type.id_mode() != IdMode::Client)
 }
 
 /// Waits for an answer, for a person or for something in the inbox; but for a parent that is gone nobody
