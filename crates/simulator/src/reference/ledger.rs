@@ -32,7 +32,7 @@ pub struct Ledger {
     pub deleted: BTreeSet<Row>,
     /// Rows that somebody may have taken for an earlier one of the same id.
     pub mistaken: BTreeSet<Row>,
-    /// Rows whose create stood in two files when one was copied. Whoever deletes such a row before it has
+    /// Rows whose create stood in two files when one was copied, or in a backup that was put back. Whoever deletes such a row before it has
     /// sent anything of it sends nothing at all: it cannot know that the other file has made the row for
     /// everybody, or will, and a row that one of two devices offers is not to be lost.
     pub copied: BTreeSet<Row>,

@@ -198,6 +198,10 @@ fn put_back(world: &mut World, device: usize) {
     world.end(device, 0, false);
     world.end(device, 1, false);
     world.devices[device].files.replace(&backup);
+    match check::unanswered_creates(world, &world.devices[device].files.app) {
+        Ok(rows) => world.ledger.copied.extend(rows),
+        Err(broken) => return world.breaks(broken),
+    }
     world.acknowledged.retain(|(owner, _)| *owner != device);
     world.sent.retain(|(owner, _), _| *owner != device);
     if world.upgraded {
