@@ -189,7 +189,7 @@ fn book_failed(
     entity: &EntityRef,
     error: &MutationError,
 ) -> Result<(), StoreError> {
-    if is_certain(error) {
+    if is_certain(entry, error) {
         refused(applier, entry)?;
     }
     outbox::fail(applier.tx, entry, error, applier.now)?;
@@ -200,9 +200,14 @@ fn book_failed(
     apply_waiting(applier, entity)
 }
 
-/// Whether a failure is the server's word on the key: it had no effect.
-fn is_certain(error: &MutationError) -> bool {
-    !matches!(error.code.as_str(), "too-large" | "expired")
+/// Whether a failure says that the key had no effect. What is too large fails only if it was never sent
+/// before, at least not by this copy of the file.
+fn is_certain(entry: &Entry, error: &MutationError) -> bool {
+    match error.code.as_str() {
+        "expired" => false,
+        "too-large" => entry.origin_client.is_none(),
+        _ => true,
+    }
 }
 
 /// A mutation had no effect and never will have one under its key: neither had what follows it, whoever
@@ -230,7 +235,7 @@ fn book_cancel(
     match verdict {
         Verdict::Cancelled | Verdict::Failed(_) => {
             let error = MutationError::new("cancelled", "it was cancelled in time");
-            if !matches!(verdict, Verdict::Failed(why) if !is_certain(why)) {
+            if !matches!(verdict, Verdict::Failed(why) if !is_certain(entry, why)) {
                 refused(applier, entry)?;
             }
             outbox::fail(applier.tx, entry, &error, applier.now)?;
