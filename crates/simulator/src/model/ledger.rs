@@ -107,8 +107,14 @@ impl Ledger {
         self.written.iter().map(|one| one.effects).collect()
     }
 
-    /// The server is what it was: later effects are undone, and what had them may be lost.
-    pub(crate) fn server_restored(&mut self, effects: &[u32]) {
+    /// The server is what it was: later effects are undone, and what had them may be lost. It has these
+    /// entities no more.
+    pub(crate) fn server_restored<'a>(
+        &mut self,
+        effects: &[u32],
+        gone: impl Iterator<Item = &'a EntityId>,
+    ) {
+        self.deleted.extend(gone.cloned());
         let zero = &0;
         for (index, one) in self.written.iter_mut().enumerate() {
             let before = *effects.get(index).unwrap_or(zero);

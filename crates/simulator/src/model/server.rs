@@ -107,6 +107,12 @@ impl Server {
         Epoch::new(format!("e{}", self.epoch))
     }
 
+    /// The entities that it has.
+    pub(crate) fn alive(&self) -> BTreeSet<EntityId> {
+        let alive = self.rows.iter().filter(|(_, row)| row.fields.is_some());
+        alive.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Puts an older state in place of this one; its history is another one from here on.
     pub(crate) fn restore(&mut self, backup: Server) {
         let (epoch, numbers) = (self.epoch + 1, self.numbers);

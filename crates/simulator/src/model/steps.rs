@@ -382,8 +382,10 @@ impl World {
             Step::Server(true) | Step::Epoch if self.is_anyone_starting() => {}
             Step::Server(true) => {
                 if let Some((backup, effects)) = self.server_backup.take() {
+                    let had = self.server.alive();
                     self.server.restore(backup);
-                    self.ledger.server_restored(&effects);
+                    let has = self.server.alive();
+                    self.ledger.server_restored(&effects, had.difference(&has));
                     self.played.fault("server restored");
                 }
             }

@@ -55,6 +55,9 @@ pub struct Server {
     /// takes it for the earlier row, and what was decided about that one hits it. (An app that must not
     /// have this never gives an id again: `AUTOINCREMENT`.)
     mistaken: BTreeSet<Name>,
+    /// What a restored server did not have: it is there again when who made it has offered it again, and
+    /// until then nobody can delete it.
+    unknown: BTreeSet<Name>,
     /// Effects so far.
     pub applied: u64,
     /// Conflicts answered so far.
@@ -118,6 +121,19 @@ impl Server {
     /// Rows that may be taken for others, by type and the name that they were made under.
     pub fn mistaken(&self) -> impl Iterator<Item = &Name> {
         self.mistaken.iter()
+    }
+
+    /// Whether a restored server did not have this entity for a while.
+    pub fn did_not_know(&self, name: &Name) -> bool {
+        self.unknown.contains(name)
+    }
+
+    /// This is an older state that takes the place of this one.
+    pub fn follows(&mut self, now: &Self) {
+        (self.applied, self.conflicts) = (now.applied, now.conflicts);
+        let lost = now.alive().map(|(name, _)| name);
+        let lost = lost.filter(|name| !self.entities.contains_key(*name));
+        self.unknown = now.unknown.iter().chain(lost).cloned().collect();
     }
 
     /// Whether deletions may have been forgotten, or a new history begun: then a device may never have
@@ -337,6 +353,8 @@ impl Server {
 
     /// What was applied was made on the state that was there (D:P6, no lost update).
     fn honours_base(&self, was: Option<&Entity>, mutation: &Value, name: &Name) -> Check {
+        // A deletion that was forgotten is no state: there is nothing.
+        let was = was.filter(|was| was.fields.is_some() || was.position > self.horizon);
         let base = mutation.get("base");
         let command = mutation.get("command").is_some();
         let (Some(was), Some(base)) = (was, base) else {

@@ -204,6 +204,7 @@ fn put_back(world: &mut World, device: usize) {
     }
     world.acknowledged.retain(|(owner, _)| *owner != device);
     world.sent.retain(|(owner, _), _| *owner != device);
+    world.bounds.file_replaced(device);
     if world.upgraded {
         world.devices[device].upgraded = false;
         upgrade(world, device);
@@ -261,9 +262,8 @@ pub(super) fn act_on_server(world: &mut World, act: ServerAct) {
             };
             world.played.fault("server: restored from a backup");
             world.server.restore(&backup);
-            let counted = (world.model.applied, world.model.conflicts);
-            world.model = model.clone();
-            (world.model.applied, world.model.conflicts) = counted;
+            let now = std::mem::replace(&mut world.model, model.clone());
+            world.model.follows(&now);
             world.backup = Some((backup, model));
             rotate(world);
         }

@@ -1,6 +1,7 @@
 //! What never falls and never grows beyond its bounds: confirmed versions (F:S26), what goes into one
 //! request and how often a mutation is tried (F:S21), how many requests it takes to come right (F:L4).
 
+use super::check::sql;
 use super::world::World;
 use crate::level::Broken;
 use std::collections::BTreeMap;
@@ -28,8 +29,11 @@ pub(crate) struct Bounds {
     confirmed: BTreeMap<usize, Confirmed>,
 }
 
-fn sql(error: rusqlite::Error) -> Broken {
-    Broken::new("F:A8", format!("a device's file cannot be read: {error}"))
+impl Bounds {
+    /// A device's file is an older one.
+    pub(crate) fn file_replaced(&mut self, device: usize) {
+        self.confirmed.remove(&device);
+    }
 }
 
 impl World {

@@ -10,9 +10,9 @@ use rusqlite::types::ValueRef;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
-type Checked<T> = Result<T, Broken>;
+pub(super) type Checked<T> = Result<T, Broken>;
 
-fn sql(error: rusqlite::Error) -> Broken {
+pub(super) fn sql(error: rusqlite::Error) -> Broken {
     Broken::new("F:A8", format!("a device's file cannot be read: {error}"))
 }
 
@@ -67,47 +67,6 @@ pub(crate) fn accounted(world: &World) -> Checked<()> {
     Ok(())
 }
 
-/// What waits for a person on a device: dead letters in local order, and types with rows that are held.
-pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, Vec<String>)> {
-    let app = &world.devices[device].files.app;
-    let mut letters = app
-        .prepare_cached(
-            "SELECT seq FROM syncline_outbox WHERE state IN ('failed', 'dead') ORDER BY seq",
-        )
-        .map_err(sql)?;
-    let letters = letters.query_map([], |row| row.get(0));
-    let mut held = app
-        .prepare_cached("SELECT DISTINCT entity_type FROM syncline_held")
-        .map_err(sql)?;
-    let held = held.query_map([], |row| row.get(0));
-    Ok((
-        letters.and_then(Iterator::collect).map_err(sql)?,
-        held.and_then(Iterator::collect).map_err(sql)?,
-    ))
-}
-
-/// An open conflict about a row that was made under one id on two devices, and the server's row of it.
-pub(crate) type MadeTwice = (i64, Option<(&'static str, String)>);
-
-/// Those of a device: which row it is, only a person knows.
-pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<MadeTwice>> {
-    let app = &world.devices[device].files.app;
-    let mut open = app
-        .prepare_cached(
-            "SELECT id, entity_type, entity_id, remote FROM syncline_conflict
-              WHERE resolved_at IS NULL AND base IS NULL AND local IS NOT NULL AND remote IS NOT NULL",
-        )
-        .map_err(sql)?;
-    let open = open.query_map([], |row| {
-        let (table, id, remote): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let fields: Map<String, Value> = serde_json::from_str(&remote).unwrap_or_default();
-        let named = NAMED.iter().find(|(name, _)| *name == table);
-        let theirs = named.map(|(name, _)| ledger_row(name, &id, &fields));
-        Ok((row.get(0)?, theirs))
-    });
-    open.and_then(Iterator::collect).map_err(sql)
-}
-
 /// Whether a device's file belongs to an account already.
 pub(crate) fn has_account(world: &World, device: usize) -> bool {
     let query = "SELECT 1 FROM syncline_meta WHERE key = 'account_subject'";
@@ -116,28 +75,6 @@ pub(crate) fn has_account(world: &World, device: usize) -> bool {
         .app
         .query_row(query, [], |_| Ok(()))
         .is_ok()
-}
-
-/// What stands in the rows of a device that are held.
-pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> {
-    let app = &world.devices[device].files.app;
-    let mut values = Vec::new();
-    for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
-        let mut held = app
-            .prepare_cached("SELECT entity_id FROM syncline_held WHERE entity_type = ?1")
-            .map_err(sql)?;
-        let held = held.query_map([table], |row| row.get(0));
-        let held: BTreeSet<String> = held.and_then(Iterator::collect).map_err(sql)?;
-        if held.is_empty() {
-            continue;
-        }
-        let rows = rows(app, table)?;
-        let rows = rows.into_iter().filter(|(id, _)| held.contains(id));
-        for (_, fields) in rows {
-            values.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
-        }
-    }
-    Ok(values)
 }
 
 /// Rows of a file whose create has no answer yet, under the names that they have for ever.
@@ -385,7 +322,7 @@ pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
     Ok(())
 }
 
-fn has(world: &World, table: &str) -> bool {
+pub(super) fn has(world: &World, table: &str) -> bool {
     let tables = world.setup.tables;
     match table {
         "note" => tables.notes(),
@@ -486,7 +423,7 @@ fn converged(world: &mut World) -> Checked<()> {
 }
 
 /// Where a row of the server stands in the ledger.
-fn ledger_row(
+pub(super) fn ledger_row(
     table: &'static str,
     id: &str,
     fields: &Map<String, Value>,
@@ -500,12 +437,15 @@ fn ledger_row(
 /// F:S12, F:S13: what was made and not deleted is there, once; what is there was made; what was deleted
 /// is gone, unless an edit may win.
 fn rows_kept(world: &World) -> Checked<()> {
-    let mut there = BTreeSet::new();
+    let (mut there, mut unknown) = (BTreeSet::new(), BTreeSet::new());
     for (table, _) in NAMED {
         for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
             let row = ledger_row(table, &name.1, fields);
             if !world.ledger.created.contains_key(&row) {
                 return Err(Broken::new("F:S12 rows", format!("nobody made {row:?}")));
+            }
+            if world.model.did_not_know(name) {
+                unknown.insert(row.clone());
             }
             if !there.insert(row.clone()) {
                 return Err(Broken::new("F:S4", format!("{row:?} is there twice")));
@@ -517,10 +457,9 @@ fn rows_kept(world: &World) -> Checked<()> {
         if !deleted && !there.contains(row) {
             return Err(Broken::new("F:S12 rows", format!("{row:?} is lost")));
         }
-        let may_live = row.0 == "note"
-            && world.setup.rules != Rules::Default
-            && world.setup.rules != Rules::Fields;
-        let may_live = may_live || world.ledger.copied.contains(row);
+        let edits_win = !matches!(world.setup.rules, Rules::Default | Rules::Fields);
+        let offered = world.ledger.copied.contains(row) || unknown.contains(row);
+        let may_live = offered || row.0 == "note" && edits_win;
         if world.ledger.deleted.contains(row) && there.contains(row) && !may_live {
             return Err(Broken::new(
                 "F:S13",

@@ -16,6 +16,7 @@ mod fault;
 mod files;
 mod generate;
 mod http;
+mod person;
 mod play;
 mod scenario;
 mod schema;

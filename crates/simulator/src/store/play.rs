@@ -6,6 +6,7 @@ use super::blind;
 use super::bounds;
 use super::check;
 use super::files::Pool;
+use super::person;
 use super::scenario::{Scenario, Step, Write};
 use super::world::World;
 use crate::level::{Broken, Played};
@@ -234,18 +235,18 @@ fn calm(world: &mut World) {
 /// devices made the same one anew, and lets rows go that the server does not have, once whoever may offer
 /// them again had time for it.
 fn remedy(world: &mut World, device: usize, late: bool) {
-    let (letters, held) = match check::for_a_person(world, device) {
+    let (letters, held) = match person::for_a_person(world, device) {
         Ok(found) => found,
         Err(broken) => return world.breaks(broken),
     };
     if late && !held.is_empty() {
         // Whoever lets a row go has seen what stands in it.
-        match check::held_values(world, device) {
+        match person::held_values(world, device) {
             Ok(values) => world.ledger.overwritten.extend(values),
             Err(broken) => return world.breaks(broken),
         }
     }
-    let twice = match check::made_twice(world, device) {
+    let twice = match person::made_twice(world, device) {
         Ok(found) => found,
         Err(broken) => return world.breaks(broken),
     };

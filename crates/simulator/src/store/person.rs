@@ -1,0 +1,70 @@
+//! What waits on a device for a person, who decides in the calm phase.
+
+use super::app::NAMED;
+use super::check::{Checked, has, ledger_row, rows, sql};
+use super::world::World;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// What waits for a person on a device: dead letters in local order, and types with rows that are held.
+pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, Vec<String>)> {
+    let app = &world.devices[device].files.app;
+    let mut letters = app
+        .prepare_cached(
+            "SELECT seq FROM syncline_outbox WHERE state IN ('failed', 'dead') ORDER BY seq",
+        )
+        .map_err(sql)?;
+    let letters = letters.query_map([], |row| row.get(0));
+    let mut held = app
+        .prepare_cached("SELECT DISTINCT entity_type FROM syncline_held")
+        .map_err(sql)?;
+    let held = held.query_map([], |row| row.get(0));
+    Ok((
+        letters.and_then(Iterator::collect).map_err(sql)?,
+        held.and_then(Iterator::collect).map_err(sql)?,
+    ))
+}
+
+/// An open conflict about a row that was made under one id on two devices, and the server's row of it.
+pub(crate) type MadeTwice = (i64, Option<(&'static str, String)>);
+
+/// Those of a device: which row it is, only a person knows.
+pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<MadeTwice>> {
+    let app = &world.devices[device].files.app;
+    let mut open = app
+        .prepare_cached(
+            "SELECT id, entity_type, entity_id, remote FROM syncline_conflict
+              WHERE resolved_at IS NULL AND base IS NULL AND local IS NOT NULL AND remote IS NOT NULL",
+        )
+        .map_err(sql)?;
+    let open = open.query_map([], |row| {
+        let (table, id, remote): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let fields: Map<String, Value> = serde_json::from_str(&remote).unwrap_or_default();
+        let named = NAMED.iter().find(|(name, _)| *name == table);
+        let theirs = named.map(|(name, _)| ledger_row(name, &id, &fields));
+        Ok((row.get(0)?, theirs))
+    });
+    open.and_then(Iterator::collect).map_err(sql)
+}
+
+/// What stands in the rows of a device that are held.
+pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> {
+    let app = &world.devices[device].files.app;
+    let mut values = Vec::new();
+    for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
+        let mut held = app
+            .prepare_cached("SELECT entity_id FROM syncline_held WHERE entity_type = ?1")
+            .map_err(sql)?;
+        let held = held.query_map([table], |row| row.get(0));
+        let held: BTreeSet<String> = held.and_then(Iterator::collect).map_err(sql)?;
+        if held.is_empty() {
+            continue;
+        }
+        let rows = rows(app, table)?;
+        let rows = rows.into_iter().filter(|(id, _)| held.contains(id));
+        for (_, fields) in rows {
+            values.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
+        }
+    }
+    Ok(values)
+}
