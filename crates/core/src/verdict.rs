@@ -24,6 +24,10 @@ pub enum Verdict {
         id: Option<EntityId>,
         /// The server had already recorded it: an earlier answer was lost.
         duplicate: bool,
+        /// It was recorded before this file had ever sent it: a copy of the file did, or the file itself before
+        /// an older state was put back, and perhaps as a part of something else.
+        #[serde(skip_serializing_if = "crate::trace::is_default")]
+        unsent: bool,
     },
     /// Its base did not hold; the resolver decides.
     Conflict {
@@ -130,6 +134,7 @@ pub fn judge(
             fields,
             id,
             duplicate: result.duplicate,
+            unsent: false,
         },
         Outcome::Conflict { reason, remote } => Verdict::Conflict { reason, remote },
         Outcome::Rejected {

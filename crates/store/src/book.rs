@@ -75,6 +75,7 @@ fn book_one(
             fields,
             id,
             duplicate,
+            unsent,
         } => {
             summary.applied += 1;
             summary.duplicates += u64::from(*duplicate);
@@ -84,6 +85,7 @@ fn book_one(
                 fields: fields.as_ref(),
                 id: id.as_ref().filter(|id| **id != entity.id),
                 duplicate: *duplicate,
+                unsent: *unsent,
             };
             book_applied(applier, entry, &entity, &applied)
         }
@@ -310,6 +312,8 @@ struct Applied<'a> {
     /// The id that the server chose, where it is another one.
     id: Option<&'a EntityId>,
     duplicate: bool,
+    /// This file had not sent it before.
+    unsent: bool,
 }
 
 fn book_applied(
@@ -383,9 +387,9 @@ fn book_applied(
     }
 }
 
-/// Whether the answer is about what a copy of this file has sent before it.
+/// Whether the answer is about what a copy of this file has sent before it, or an earlier state of it.
 fn is_of_another_copy(entry: &Entry, applied: &Applied<'_>) -> bool {
-    applied.duplicate && entry.origin_client.is_some()
+    applied.unsent || applied.duplicate && entry.origin_client.is_some()
 }
 
 /// The row is as the server has it now, with what was edited since laid over.

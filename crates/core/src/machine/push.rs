@@ -368,6 +368,12 @@ impl Machine {
             self.pusher.suspects.clear(&entry.mutation);
             let result = results.remove(&entry.key);
             let mut verdict = judge(entry.attempts, result, &self.config, &mut self.dice);
+            if let Verdict::Applied {
+                duplicate, unsent, ..
+            } = &mut verdict
+            {
+                *unsent = *duplicate && !entry.again;
+            }
             if !same_epoch {
                 verdict = verdict.of_other_history();
             }

@@ -71,11 +71,13 @@ impl File {
                 version,
                 position,
                 duplicate,
+                unsent,
                 ..
             } => {
                 summary.applied += 1;
                 summary.duplicates += u64::from(*duplicate);
-                self.book_applied(entry, version, *position, *duplicate, desk);
+                let of_another_copy = *unsent || *duplicate && entry.origin.is_some();
+                self.book_applied(entry, version, *position, of_another_copy, desk);
             }
             Verdict::Conflict { reason, remote } => {
                 self.book_conflict(entry, *reason, remote.as_ref(), summary, desk);
@@ -191,7 +193,7 @@ impl File {
         entry: &Entry,
         version: &ServerVersion,
         position: i64,
-        duplicate: bool,
+        of_another_copy: bool,
         desk: &mut Desk<'_>,
     ) {
         let entity = &entry.entity;
@@ -200,7 +202,6 @@ impl File {
         if entry.op != Operation::Delete {
             self.held.remove(entity);
         }
-        let of_another_copy = duplicate && entry.origin.is_some();
         if of_another_copy {
             self.known.remove(entity);
         } else {

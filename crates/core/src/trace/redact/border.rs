@@ -398,12 +398,14 @@ impl Redact for Verdict {
                 fields,
                 id,
                 duplicate,
+                unsent,
             } => Verdict::Applied {
                 version: version.redacted(by),
                 position: *position,
                 fields: fields.redacted(by),
                 id: id.redacted(by),
                 duplicate: *duplicate,
+                unsent: *unsent,
             },
             Verdict::Conflict { reason, remote } => Verdict::Conflict {
                 reason: *reason,
