@@ -69,6 +69,17 @@ impl Here {
     }
 }
 
+/// The row as it can be stored here.
+fn without_unknown(way: &Way<'_>, decision: Decision) -> Decision {
+    match decision {
+        Decision::Settled(settled) => Decision::Settled(Settled {
+            row: (settled.row).map(|row| unknown::split(&way.entity_type.table, row).0),
+            ..settled
+        }),
+        manual @ Decision::Manual { .. } => manual,
+    }
+}
+
 impl Applier<'_> {
     /// Brings a dirty entity and a remote state together. None of its entries may have been sent
     /// without a final outcome (E5).
@@ -135,11 +146,16 @@ impl Applier<'_> {
         cause: &ConflictCause,
     ) -> Result<Decision, StoreError> {
         let ahead_ms: Option<i64> = meta::get(self.tx, meta::key::SERVER_CLOCK)?;
+        let unseen = self.unseen(way)?;
+        let (base, remote) = match &unseen {
+            Some((base, remote)) => (Some(base), Some(remote)),
+            None => (way.here.base.as_ref(), way.theirs),
+        };
         let input = ConflictInput {
             entity: way.entity,
-            base: way.here.base.as_ref(),
+            base,
             local: way.here.local.as_ref(),
-            remote: way.theirs,
+            remote,
             pending: &way.here.pending,
             cause,
             server_time_ms: ahead_ms.map(|ahead| self.now.unix_ms.saturating_add(ahead)),
@@ -156,9 +172,9 @@ impl Applier<'_> {
                     reason: constraint.clone(),
                 });
             }
-            return Ok(decide(rules, rules, &input));
+            return Ok(without_unknown(way, decide(rules, rules, &input)));
         };
-        let decision = decide(&own, rules, &input);
+        let decision = without_unknown(way, decide(&own, rules, &input));
         if let Some(deadline_ms) = own.was_late() {
             self.notices.push(Notice::ResolverDisabled {
                 entity_type: way.entity.entity_type.clone(),
@@ -167,6 +183,21 @@ impl Applier<'_> {
             });
         }
         Ok(decision)
+    }
+
+    /// The row was deleted here, and what another app wrote into a field for which there is no column here
+    /// has not been seen: base and remote state with such fields, for that is a change to decide about.
+    fn unseen(&self, way: &Way<'_>) -> Result<Option<(Fields, Fields)>, StoreError> {
+        let (Some(base), None, Some(theirs)) = (&way.here.base, &way.here.local, way.theirs) else {
+            return Ok(None);
+        };
+        let seen = unknown::of(self.tx, way.entity)?;
+        Ok((seen != *way.unknown).then(|| {
+            let (mut base, mut theirs) = (base.clone(), theirs.clone());
+            base.patch(&seen);
+            theirs.patch(way.unknown);
+            (base, theirs)
+        }))
     }
 
     /// Writes what was decided: row, record, base and outbox.
