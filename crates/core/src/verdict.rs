@@ -35,6 +35,9 @@ pub enum Verdict {
         reason: ConflictReason,
         /// The server's state.
         remote: Option<RemoteState>,
+        /// The server said so before: that is how it was then.
+        #[serde(skip_serializing_if = "crate::trace::is_default")]
+        replayed: bool,
     },
     /// The server's final no.
     Failed(MutationError),
@@ -136,7 +139,11 @@ pub fn judge(
             duplicate: result.duplicate,
             unsent: false,
         },
-        Outcome::Conflict { reason, remote } => Verdict::Conflict { reason, remote },
+        Outcome::Conflict { reason, remote } => Verdict::Conflict {
+            reason,
+            remote,
+            replayed: result.duplicate,
+        },
         Outcome::Rejected {
             code,
             detail,

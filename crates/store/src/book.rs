@@ -89,7 +89,11 @@ fn book_one(
             };
             book_applied(applier, entry, &entity, &applied)
         }
-        Verdict::Conflict { reason, remote } => {
+        Verdict::Conflict { reason, remote, .. } => {
+            if copies::is_outdated(applier, &entity, verdict)? {
+                spend(applier, entry)?;
+                return apply_waiting(applier, &entity);
+            }
             book_conflict(applier, entry, &entity, *reason, remote.as_ref())
         }
         Verdict::Skipped { because } => {
@@ -202,8 +206,7 @@ fn book_failed(
     apply_waiting(applier, entity)
 }
 
-/// Whether a failure says that the key had no effect. What is too large fails only if it was never sent
-/// before, at least not by this copy of the file.
+/// Whether a failure says that the key had no effect. Too large is only what this file never sent before.
 fn is_certain(entry: &Entry, error: &MutationError) -> bool {
     match error.code.as_str() {
         "expired" => false,
@@ -242,7 +245,7 @@ fn book_cancel(
             }
             outbox::fail(applier.tx, entry, &error, applier.now)?;
         }
-        Verdict::Conflict { reason, remote } => {
+        Verdict::Conflict { reason, remote, .. } => {
             book_conflict(applier, entry, entity, *reason, remote.as_ref())?;
         }
         Verdict::Applied { .. } => {

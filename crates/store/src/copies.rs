@@ -8,7 +8,7 @@ use crate::outbox;
 use crate::page;
 use crate::row::Written;
 use crate::state;
-use syncline_core::{EntityRef, moved};
+use syncline_core::{EntityRef, Verdict, moved};
 use syncline_protocol::{Fields, Value};
 
 /// Whether the state below an entity's mutations has what was applied at this position.
@@ -20,6 +20,29 @@ pub(crate) fn is_in_base(
     let view = state::view(applier.tx, entity)?;
     let reached = view.reflects.max(page::applied_position(applier.tx)?);
     Ok(view.waiting.is_none() && reached.is_some_and(|reached| reached >= position))
+}
+
+/// Whether an answer that is given again is about an older state than the one below an entity's mutations:
+/// asked under another key, the server says how it is now.
+pub(crate) fn is_outdated(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    verdict: &Verdict,
+) -> Result<bool, StoreError> {
+    let Verdict::Conflict {
+        remote: said,
+        replayed: true,
+        ..
+    } = verdict
+    else {
+        return Ok(false);
+    };
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let base = captured::base_of(applier.tx, names.0, names.1)?.into_fields();
+    match said {
+        Some(said) => is_in_base(applier, entity, said.position),
+        None => Ok(base.is_some() && is_in_base(applier, entity, 0)?),
+    }
 }
 
 /// The row becomes that state with what is left laid over it. To a sum, what is left adds what it did.

@@ -79,7 +79,13 @@ impl File {
                 let of_another_copy = *unsent || *duplicate && entry.origin.is_some();
                 self.book_applied(entry, version, *position, of_another_copy, desk);
             }
-            Verdict::Conflict { reason, remote } => {
+            Verdict::Conflict {
+                remote, replayed, ..
+            } if *replayed && self.is_outdated(&entry.entity, remote.as_ref()) => {
+                self.refused(entry);
+                self.apply_waiting(&entry.entity, i64::MIN, &mut summary.notices, desk);
+            }
+            Verdict::Conflict { reason, remote, .. } => {
                 self.book_conflict(entry, *reason, remote.as_ref(), summary, desk);
             }
             Verdict::Skipped { .. } => {
@@ -123,6 +129,16 @@ impl File {
         }
     }
 
+    /// Whether an answer that is given again is about an older state than the one below what was written.
+    fn is_outdated(&self, entity: &EntityId, said: Option<&RemoteState>) -> bool {
+        let known = self.known.get(entity).map(|(_, position)| *position);
+        let cursor = self.cursor.as_ref().filter(|cursor| !cursor.in_snapshot);
+        let reached = known.max(cursor.map(|cursor| cursor.position));
+        let exists = self.base.get(entity).is_some_and(Option::is_some);
+        !self.inbox.contains_key(entity)
+            && reached.is_some_and(|reached| said.map_or(exists, |said| said.position <= reached))
+    }
+
     fn release_entry(&mut self, entry: &Entry, not_before: u64, counted: Counted) {
         if let Some(entry) = self.outbox.get_mut(&entry.seq) {
             entry.state = EntryState::Pending;
@@ -164,7 +180,7 @@ impl File {
                 self.refused(entry);
                 self.fail(entry.seq);
             }
-            Verdict::Conflict { reason, remote } => {
+            Verdict::Conflict { reason, remote, .. } => {
                 self.book_conflict(entry, *reason, remote.as_ref(), summary, desk);
             }
             Verdict::Applied { .. } => {

@@ -275,6 +275,7 @@ fn a_held_row_that_a_refused_push_shows_is_held_no_longer() {
         Verdict::Conflict {
             reason: ConflictReason::Stale,
             remote: Some(remote),
+            replayed: false,
         },
         Verdict::Later {
             after_ms: 0,

@@ -407,9 +407,14 @@ impl Redact for Verdict {
                 duplicate: *duplicate,
                 unsent: *unsent,
             },
-            Verdict::Conflict { reason, remote } => Verdict::Conflict {
+            Verdict::Conflict {
+                reason,
+                remote,
+                replayed,
+            } => Verdict::Conflict {
                 reason: *reason,
                 remote: remote.redacted(by),
+                replayed: *replayed,
             },
             Verdict::Failed(error) => Verdict::Failed(error.redacted(by)),
             Verdict::Later {
