@@ -372,7 +372,7 @@ impl Machine {
                 duplicate, unsent, ..
             } = &mut verdict
             {
-                *unsent = *duplicate && !entry.again;
+                *unsent = same_epoch && *duplicate && !entry.again;
             }
             if !same_epoch {
                 verdict = verdict.of_other_history();
