@@ -303,9 +303,7 @@ fn send_anew(
     error: &MutationError,
 ) -> Result<(), StoreError> {
     release(applier, entry, applier.times.due_ms, Counted::No, error)?;
-    journal::forget_agreed(applier.tx, entry)?;
-    outbox::spend(applier.tx, entry)?;
-    refused(applier, entry)
+    spend(applier, entry)
 }
 
 struct Applied<'a> {
