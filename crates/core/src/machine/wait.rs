@@ -340,6 +340,7 @@ impl Machine {
             return self.start_cycle(now, out);
         }
         if matches!(reason, Reason::UserAsked | Reason::Pass) {
+            self.heed_credentials();
             let reasons = std::mem::take(&mut self.wanted).into_iter().collect();
             out.notice(Notice::CycleStarted { reasons });
             let end = backoff
@@ -397,12 +398,17 @@ impl Machine {
         self.end_cycle(CycleEnd::StoreFailed(fault), out);
     }
 
-    pub(super) fn start_cycle(&mut self, now: Now, out: &mut Effects) {
-        let asked = self.wanted.contains(&Reason::UserAsked);
+    /// New credentials may be somebody else's: the remote is greeted before anything is sent under them (I1),
+    /// also when the cycle that they are the reason of ends before its first request.
+    fn heed_credentials(&mut self) {
         if self.wanted.contains(&Reason::AuthRefreshed) {
-            // They may be somebody else's: the remote is greeted before anything is sent under them (I1).
             self.session = None;
         }
+    }
+
+    pub(super) fn start_cycle(&mut self, now: Now, out: &mut Effects) {
+        let asked = self.wanted.contains(&Reason::UserAsked);
+        self.heed_credentials();
         // Nothing is asked for the sake of the time alone.
         if self.wanted.iter().any(|reason| *reason != Reason::Timer) {
             self.doubt_greeting(self.config.greet_after_ms, now);
