@@ -332,9 +332,15 @@ fn move_cursor(
         ],
     )?;
     if phase == "feed" {
-        // From here on "as of the applied position" says the same.
+        // From here on "as of the applied position" says the same; but a create says no position, and one
+        // that is to take a deletion's place has to name that.
         tx.execute(
-            "DELETE FROM syncline_entity_state WHERE position <= ?1",
+            "DELETE FROM syncline_entity_state
+              WHERE position <= ?1
+                AND NOT (deleted = 1 AND EXISTS (
+                      SELECT 1 FROM syncline_outbox AS o
+                       WHERE o.entity_type = syncline_entity_state.entity_type
+                         AND o.entity_id = syncline_entity_state.entity_id AND o.op = 'create'))",
             [end.position],
         )?;
     }
