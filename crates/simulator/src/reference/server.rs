@@ -113,6 +113,12 @@ impl Server {
         self.entities.get(name)
     }
 
+    /// The entity that a key with an outcome was about.
+    pub fn done_by(&self, key: &str) -> Option<&Name> {
+        let known = self.keys.get(key)?;
+        known.outcome.as_ref().map(|_| &known.entity)
+    }
+
     /// The position of its last effect.
     pub fn head(&self) -> i64 {
         self.head

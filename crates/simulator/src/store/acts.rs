@@ -60,6 +60,13 @@ pub(super) fn act_on_device(world: &mut World, device: usize, act: DeviceAct) {
         }
         DeviceAct::Hint => tell(world, device, trigger(Reason::RemoteHint)),
         DeviceAct::Foreground => tell(world, device, trigger(Reason::Foreground)),
+        DeviceAct::Stall { seconds } => {
+            let until = world.now + u64::from(seconds) * 1_000;
+            if let Some(process) = world.devices[device].processes[0].as_mut() {
+                process.stalled_until = until;
+                world.played.fault("device: process stands still");
+            }
+        }
         DeviceAct::Second { start: true } => {
             world.played.fault("device: second process");
             world.start(device, 1);
@@ -133,7 +140,7 @@ fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
             upgrade(world, device);
         }
         DeviceAct::OtherAccount { on: true }
-            if check::has_account(world, device) && world.rests(device) =>
+            if check::has_account(world, device) && world.rests(device) && world.hears(device) =>
         {
             world.played.fault("device: another account");
             let stranger = world.stranger.trim_start_matches("Bearer ").to_owned();
@@ -205,6 +212,7 @@ fn put_back(world: &mut World, device: usize) {
     world.acknowledged.retain(|(owner, _)| *owner != device);
     world.sent.retain(|(owner, _), _| *owner != device);
     world.bounds.file_replaced(device);
+    world.order.file_replaced(device);
     if world.upgraded {
         world.devices[device].upgraded = false;
         upgrade(world, device);
@@ -220,6 +228,13 @@ pub(super) fn upgrade(world: &mut World, device: usize) {
         return;
     }
     peer.now(now);
+    // Where the disk failed nobody knows whether it was done.
+    let column = "SELECT 1 FROM pragma_table_info('note') WHERE name = 'extra'";
+    if peer.files.app.query_row(column, [], |_| Ok(())).is_ok() {
+        peer.upgraded = true;
+        peer.files.kind = None;
+        return;
+    }
     let script = "ALTER TABLE note ADD COLUMN extra TEXT";
     match syncline_store::migrate::migrate(&peer.files.path, script) {
         Ok(_) => {
@@ -264,6 +279,7 @@ pub(super) fn act_on_server(world: &mut World, act: ServerAct) {
             world.server.restore(&backup);
             let now = std::mem::replace(&mut world.model, model.clone());
             world.model.follows(&now);
+            world.order.server_restored();
             world.backup = Some((backup, model));
             rotate(world);
         }

@@ -2,6 +2,7 @@
 //! about a row that is not there does nothing.
 
 use super::scenario::Write;
+use super::secrets::VALUE;
 use crate::reference::ledger::Draft;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -90,7 +91,7 @@ impl App<'_> {
 
     fn add_note(&mut self) -> Done {
         let id = self.fresh(&format!("n{}x", self.device));
-        let (title, body) = (self.fresh("v"), self.fresh("v"));
+        let (title, body) = (self.fresh(VALUE), self.fresh(VALUE));
         self.execute(
             "INSERT INTO note (id, title, body, stock, tags, weight) VALUES (?1, ?2, ?3, 0, '[]', 0.1)",
             params![id, title, body],
@@ -106,7 +107,7 @@ impl App<'_> {
         let Some(id) = self.nth::<String>("note", "id", row)? else {
             return Ok(());
         };
-        let value = self.fresh("v");
+        let value = self.fresh(VALUE);
         let seen = self.one(
             &format!("SELECT {column} FROM note WHERE id = ?1"),
             [&id],
@@ -189,7 +190,7 @@ impl App<'_> {
     }
 
     fn add_project(&mut self) -> Done {
-        let (made, name) = (self.fresh("p"), self.fresh("v"));
+        let (made, name) = (self.fresh("p"), self.fresh(VALUE));
         self.execute(
             "INSERT INTO project (made, name) VALUES (?1, ?2)",
             [&made, &name],
@@ -203,7 +204,7 @@ impl App<'_> {
         let Some(made) = self.nth::<String>(table, "made", row)? else {
             return Ok(());
         };
-        let value = self.fresh("v");
+        let value = self.fresh(VALUE);
         let seen = self.one(
             &format!("SELECT name FROM {table} WHERE made = ?1"),
             [&made],
@@ -270,7 +271,7 @@ impl App<'_> {
 
     fn add_task(&mut self, row: u8) -> Done {
         let project = self.nth::<String>("project", "made", row)?;
-        let (made, name) = (self.fresh("k"), self.fresh("v"));
+        let (made, name) = (self.fresh("k"), self.fresh(VALUE));
         self.execute(
             "INSERT INTO task (made, name, project, of)
              VALUES (?1, ?2, (SELECT id FROM project WHERE made = ?3), ?3)",
@@ -313,7 +314,7 @@ impl App<'_> {
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .optional()?;
-        let name = self.fresh("v");
+        let name = self.fresh(VALUE);
         match there {
             Some((made, seen)) => {
                 self.execute(

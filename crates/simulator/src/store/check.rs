@@ -38,30 +38,22 @@ pub(crate) fn recorded(
     Ok(world.acknowledged.len() - known)
 }
 
-/// F:S3, D:E2: every acknowledged mutation is in the outbox or has its outcome in the log, and not both.
-pub(crate) fn accounted(world: &World) -> Checked<()> {
-    for (n, device) in world.devices.iter().enumerate() {
-        let mut statement = (device.files.app)
-            .prepare_cached(
-                "SELECT mutation, 1 FROM syncline_outbox
-                 UNION ALL SELECT value, 1 FROM syncline_outbox, json_each(covers)
-                 UNION ALL SELECT mutation, 0 FROM syncline_log WHERE kind IN ('applied', 'superseded', 'discarded', 'merged')",
-            )
-            .map_err(sql)?;
-        let known: BTreeMap<String, i64> = statement
-            .query_map([], |row| {
-                Ok((
-                    row.get::<_, Option<String>>(0)?.unwrap_or_default(),
-                    row.get(1)?,
-                ))
-            })
-            .and_then(Iterator::collect)
-            .map_err(sql)?;
-        for (_, mutation) in world.acknowledged.iter().filter(|(device, _)| *device == n) {
-            if !known.contains_key(mutation) {
-                let detail = format!("device {n} acknowledged {mutation} and knows nothing of it");
-                return Err(Broken::new("F:S3", detail));
-            }
+/// Every mutation that a commit on a device acknowledged is in the outbox or has its outcome in the log:
+/// at the end (F:S3, D:E2), and whenever a process is started on what another one left (F:S2).
+pub(crate) fn accounted(world: &World, n: usize, invariant: &'static str) -> Checked<()> {
+    let mut statement = (world.devices[n].files.app)
+        .prepare_cached(
+            "SELECT mutation FROM syncline_outbox
+             UNION ALL SELECT value FROM syncline_outbox, json_each(covers)
+             UNION ALL SELECT mutation FROM syncline_log WHERE kind IN ('applied', 'superseded', 'discarded', 'merged')",
+        )
+        .map_err(sql)?;
+    let known = statement.query_map([], |row| row.get::<_, Option<String>>(0));
+    let known: BTreeSet<Option<String>> = known.and_then(Iterator::collect).map_err(sql)?;
+    for (_, mutation) in world.acknowledged.iter().filter(|(device, _)| *device == n) {
+        if !known.contains(&Some(mutation.clone())) {
+            let detail = format!("device {n} acknowledged {mutation} and knows nothing of it");
+            return Err(Broken::new(invariant, detail));
         }
     }
     Ok(())
@@ -333,7 +325,10 @@ pub(super) fn has(world: &World, table: &str) -> bool {
 
 /// At rest: everybody has the same, it is what the model says, and nothing is lost.
 pub(crate) fn judge(world: &mut World) -> Checked<()> {
-    accounted(world)?;
+    for n in 0..world.devices.len() {
+        accounted(world, n, "F:S3")?;
+    }
+    told_without_secrets(world)?;
     let dead: i64 = count(world, "SELECT count(*) FROM syncline_outbox")?;
     if dead > 0 {
         let listed = texts(
@@ -376,6 +371,18 @@ fn texts(world: &World, query: &str) -> Checked<Vec<String>> {
         }
     }
     Ok(all)
+}
+
+/// F:S23: what is kept to be told to people has nothing secret. (What is waiting to be sent or decided is no
+/// message: it has to have the values.)
+fn told_without_secrets(world: &World) -> Checked<()> {
+    let query = "SELECT last_error FROM syncline_outbox UNION ALL SELECT detail FROM syncline_inbox
+                 UNION ALL SELECT json_remove(error, '$.remote') FROM syncline_conflict UNION ALL SELECT detail FROM syncline_log
+                 UNION ALL SELECT value FROM syncline_meta WHERE key = 'last_error'";
+    for told in texts(world, query)? {
+        world.secrets.keeps("a device's file", &told)?;
+    }
+    Ok(())
 }
 
 fn count(world: &World, query: &str) -> Checked<i64> {

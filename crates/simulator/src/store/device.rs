@@ -42,6 +42,19 @@ pub(crate) struct Process {
     pub(crate) run: u64,
     /// Requests that are not answered yet.
     pub(crate) awaited: BTreeMap<RequestId, RemoteRequest>,
+    /// It stands still until then, and the device does not.
+    pub(crate) stalled_until: u64,
+}
+
+impl Process {
+    /// The name under which it holds the file.
+    pub(crate) fn holder(&self) -> String {
+        holder(self.run)
+    }
+}
+
+fn holder(run: u64) -> String {
+    format!("process {run}")
 }
 
 /// A peer.
@@ -67,6 +80,8 @@ pub(crate) struct Device {
     pub(crate) skew_ms: i64,
     /// It stands still until then.
     pub(crate) asleep_until: u64,
+    /// Whether a second process ever had its file.
+    pub(crate) is_shared: bool,
     /// There are no new credentials until then.
     pub(crate) no_token_until: u64,
 }
@@ -97,13 +112,22 @@ impl Device {
             upgraded: false,
             skew_ms: 0,
             asleep_until: 0,
+            is_shared: false,
             no_token_until: 0,
         }
     }
 
+    /// Until when nothing reaches a process: the device sleeps, or the process alone stands still.
+    pub(crate) fn deaf_until(&self, process: usize) -> u64 {
+        let stalled = self.processes[process].as_ref();
+        stalled
+            .map_or(0, |stalled| stalled.stalled_until)
+            .max(self.asleep_until)
+    }
+
     /// Starts a process; `run` differs from that of every other.
     pub(crate) fn start(&mut self, which: usize, run: u64) -> Result<(), StoreError> {
-        let mut options = StoreOptions::new(format!("process {run}"), run);
+        let mut options = StoreOptions::new(holder(run), run);
         options.busy_timeout_ms = 0;
         options.lease_ttl_ms = self.config.lease_ttl_ms;
         options.checkpoint = self.checkpoint;
@@ -119,7 +143,9 @@ impl Device {
             engine,
             run,
             awaited: BTreeMap::new(),
+            stalled_until: 0,
         });
+        self.is_shared |= which > 0;
         Ok(())
     }
 

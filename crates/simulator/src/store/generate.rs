@@ -77,7 +77,7 @@ fn swarm(rng: &mut Rng, tables: Tables) -> Swarm {
         kinds,
         net: some(rng, NetFault::ALL),
         // Copies of a file (15) are not drawn yet: what they break stands in the README.
-        device: some(rng, &(0..22).filter(|n| *n != 15).collect::<Vec<_>>()),
+        device: some(rng, &(0..23).filter(|n| *n != 15).collect::<Vec<_>>()),
         server: some(rng, &(0..10).collect::<Vec<_>>()),
         writes,
         longest_wait_ms: *rng.pick(&[200, 2_000, 20_000, 120_000]).unwrap_or(&2_000),
@@ -219,6 +219,9 @@ fn device_act(rng: &mut Rng, swarm: &Swarm) -> DeviceAct {
         19 => DeviceAct::OtherAccount { on: rng.chance(50) },
         20 => DeviceAct::Pass {
             requests: 1 + rng.below(6) as u8,
+        },
+        21 => DeviceAct::Stall {
+            seconds: 1 + rng.below(120) as u16,
         },
         _ => DeviceAct::Second {
             start: rng.chance(60),

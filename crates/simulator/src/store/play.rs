@@ -8,6 +8,7 @@ use super::check;
 use super::files::Pool;
 use super::person;
 use super::scenario::{Scenario, Step, Write};
+use super::secrets::listening;
 use super::world::World;
 use crate::level::{Broken, Played};
 use crate::reference::ledger::Draft;
@@ -26,28 +27,19 @@ const LATE: usize = 14;
 pub(crate) fn play(scenario: &Scenario, pool: &Pool, within: &Path, verbose: bool) -> Played {
     let mut world = World::new(&scenario.setup, pool, within);
     world.verbose = verbose;
-    for (n, step) in scenario.steps.iter().enumerate() {
-        if world.broken.is_some() {
-            break;
+    let secrets = world.secrets.clone();
+    let listened = listening(scenario.setup.seed, &secrets, || {
+        act_out(&mut world, scenario);
+        if world.broken.is_none() {
+            calm(&mut world);
         }
-        if verbose {
-            eprintln!("{} ---- step {n}: {step:?}", world.now);
-        }
-        take(&mut world, step);
-        world.played.steps += 1;
-        let watched = n % world.devices.len();
-        let looked = check::reflects(&mut world, watched);
-        let looked = looked.and_then(|()| bounds::never_falls(&mut world, watched));
-        if let Err(broken) = looked {
+        if world.broken.is_none()
+            && let Err(broken) = check::judge(&mut world).and_then(|()| blind::writes(&world))
+        {
             world.breaks(broken);
         }
-    }
-    if world.broken.is_none() {
-        calm(&mut world);
-    }
-    if world.broken.is_none()
-        && let Err(broken) = check::judge(&mut world).and_then(|()| blind::writes(&world))
-    {
+    });
+    if let ((), Some(broken)) = listened {
         world.breaks(broken);
     }
     let mut played = std::mem::take(&mut world.played);
@@ -60,6 +52,25 @@ pub(crate) fn play(scenario: &Scenario, pool: &Pool, within: &Path, verbose: boo
         world.end_all(pool);
     }
     played
+}
+
+fn act_out(world: &mut World, scenario: &Scenario) {
+    for (n, step) in scenario.steps.iter().enumerate() {
+        if world.broken.is_some() {
+            return;
+        }
+        if world.verbose {
+            eprintln!("{} ---- step {n}: {step:?}", world.now);
+        }
+        take(world, step);
+        world.played.steps += 1;
+        let watched = n % world.devices.len();
+        let looked = check::reflects(world, watched);
+        let looked = looked.and_then(|()| bounds::never_falls(world, watched));
+        if let Err(broken) = looked {
+            world.breaks(broken);
+        }
+    }
 }
 
 fn take(world: &mut World, step: &Step) {
@@ -96,11 +107,10 @@ fn take(world: &mut World, step: &Step) {
 
 /// Feeds an input to every process of a device, unless it sleeps.
 pub(super) fn tell(world: &mut World, device: usize, input: impl Fn() -> Input) {
-    if world.devices[device].asleep_until > world.now {
-        return;
-    }
     for process in 0..2 {
-        world.feed(device, process, input());
+        if world.devices[device].deaf_until(process) <= world.now {
+            world.feed(device, process, input());
+        }
     }
 }
 
@@ -195,6 +205,9 @@ fn calm(world: &mut World) {
         device.dies.store(-1, Ordering::Relaxed);
         device.no_token_until = 0;
         device.asleep_until = 0;
+        for process in device.processes.iter_mut().flatten() {
+            process.stalled_until = 0;
+        }
         device.online = true;
         device.token.clone_from(&device.own_token);
         world.start(n, 0);

@@ -209,6 +209,12 @@ pub enum DeviceAct {
         /// How long.
         seconds: u16,
     },
+    /// Its first process stands still for so many seconds, and everything else goes on: longer than a
+    /// lease lasts, and a second process takes the file over.
+    Stall {
+        /// How long.
+        seconds: u16,
+    },
     /// Its file is copied to another machine, where the copy is opened as one more device.
     Clone,
     /// A backup of its file is made.

@@ -14,6 +14,7 @@ impl World {
     /// What the server was asked and said is compared with the model.
     pub(super) fn watch(
         &mut self,
+        device: usize,
         wire: &syncline_server::Request,
         response: &Response,
         unseen: bool,
@@ -30,7 +31,8 @@ impl World {
             );
         }
         if response.status != 200 {
-            return;
+            let body = String::from_utf8_lossy(&response.body);
+            return self.keeps_secrets("a refusal", &body);
         }
         let checked = match wire.path.as_str() {
             "/v1/push" if wire.headers.get("authorization") == Some(self.stranger.as_str()) => {
@@ -40,8 +42,12 @@ impl World {
             "/v1/push" => {
                 let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
                 self.forget_refused(&answer);
-                self.model
-                    .push(&wire.body, &answer, unix_ms(self.now), unseen)
+                self.refuses_without_values(&answer);
+                let sent: Value = serde_json::from_slice(&wire.body).unwrap_or_default();
+                let open = self.open_keys(&sent);
+                let now = unix_ms(self.now);
+                (self.model.push(&wire.body, &answer, now, unseen))
+                    .and_then(|()| self.in_order((device, wire), open, &answer, unseen))
             }
             "/v1/pull" => {
                 let lines: Vec<Value> = (response.body.split(|byte| *byte == b'\n'))

@@ -3,12 +3,16 @@
 
 use super::answer;
 use super::bounds::Bounds;
+use super::check;
 use super::device::{Device, Died, Process};
 use super::fault::{NetFault, Plan, TIME_OUT_MS, plan};
+use super::fence;
 use super::files::{Files, Pool};
 use super::http;
+use super::order::Order;
 use super::scenario::{Setup, StorageKind};
 use super::schema;
+use super::secrets::Secrets;
 use super::server::{self, Backup, Server, StorageFault};
 use super::words::{input_kind, short, storage_fault};
 use crate::level::{Broken, Played, Trace};
@@ -99,6 +103,8 @@ pub(crate) struct World {
     pub(crate) sent: BTreeMap<(usize, String), String>,
     pub(crate) last_page: BTreeMap<String, Response>,
     pub(crate) bounds: Bounds,
+    pub(crate) order: Order,
+    pub(crate) secrets: Secrets,
     /// Somebody's app was upgraded; everybody's will be.
     pub(crate) upgraded: bool,
     /// Whether everything that happens is printed.
@@ -117,6 +123,10 @@ impl World {
         schema::declare(setup.tables, &mut config);
         let sqlite = setup.storage == StorageKind::Sqlite;
         let server = Server::new(sqlite, config, folder.path());
+        let begin = unix_ms(BEGINNING_MS);
+        let own = server::token("somebody", begin);
+        let stranger = format!("Bearer {}", server::token("somebody else", begin));
+        let secrets = Secrets::new(&[&own, &stranger]);
         let mut world = Self {
             setup: setup.clone(),
             devices: Vec::new(),
@@ -134,13 +144,12 @@ impl World {
             trace: Trace::default(),
             broken: None,
             names: BTreeMap::new(),
-            stranger: format!(
-                "Bearer {}",
-                server::token("somebody else", unix_ms(BEGINNING_MS))
-            ),
+            stranger,
             sent: BTreeMap::new(),
             last_page: BTreeMap::new(),
             bounds: Bounds::default(),
+            order: Order::default(),
+            secrets,
             upgraded: false,
             verbose: false,
             folder,
@@ -218,6 +227,9 @@ impl World {
             ));
             return;
         }
+        if let Err(broken) = check::accounted(self, device, "F:S2") {
+            return self.breaks(broken);
+        }
         self.feed(device, process, Input::Trigger(Reason::AppStart));
     }
 
@@ -260,6 +272,10 @@ impl World {
             );
         }
         let run = running.run;
+        let theirs = fence::of_another(peer, process);
+        let Some(running) = peer.processes[process].as_mut() else {
+            return;
+        };
         let engine = &mut running.engine;
         let work = || {
             let mut all = engine.handle(input, now);
@@ -268,7 +284,12 @@ impl World {
             }
             all
         };
-        match catch_unwind(AssertUnwindSafe(work)) {
+        let done = catch_unwind(AssertUnwindSafe(work));
+        let respected = theirs.map(|theirs| fence::respected(peer, &theirs));
+        if let Some(Err(broken)) = respected {
+            self.breaks(broken);
+        }
+        match done {
             Ok(outgoing) => {
                 let place = Place {
                     device,
@@ -295,16 +316,13 @@ impl World {
                     self.later(50, Event::Credentials(place, has));
                 }
                 Outgoing::Notice(notice) => {
-                    self.trace.add(
-                        format!("{notice:?}")
-                            .split('{')
-                            .next()
-                            .unwrap_or("")
-                            .as_bytes(),
-                    );
+                    let told = format!("{notice:?}");
+                    let word = told.split('{').next().unwrap_or("");
+                    self.trace.add(word.as_bytes());
                     if self.verbose {
-                        eprintln!("{}   device {} told {notice:?}", self.now, place.device);
+                        eprintln!("{}   device {} told {told}", self.now, place.device);
                     }
+                    self.keeps_secrets("a notice", &told);
                 }
             }
         }
@@ -393,7 +411,7 @@ impl World {
             for (which, process) in device.processes.iter().enumerate() {
                 let due = process.as_ref().and_then(|p| p.engine.next_wakeup());
                 if let Some((at, _)) = due {
-                    let at = at.max(device.asleep_until).max(self.now);
+                    let at = at.max(device.deaf_until(which)).max(self.now);
                     if next.is_none_or(|(earliest, _)| at < earliest) {
                         next = Some((at, (n, which)));
                     }
@@ -408,7 +426,7 @@ impl World {
             Event::Arrive(message, way) => self.arrive(&message, way),
             Event::Start { device, process } => self.start(device, process),
             Event::Answer(place, id, answer, trust) => {
-                let asleep = self.devices[place.device].asleep_until;
+                let asleep = self.devices[place.device].deaf_until(place.process);
                 if asleep > self.now {
                     let again = Event::Answer(place, id, answer, trust);
                     return self.later(asleep - self.now, again);
@@ -419,7 +437,7 @@ impl World {
                 }
             }
             Event::GiveUp(place, id) => {
-                let asleep = self.devices[place.device].asleep_until;
+                let asleep = self.devices[place.device].deaf_until(place.process);
                 if asleep > self.now {
                     return self.later(asleep - self.now, Event::GiveUp(place, id));
                 }
@@ -463,7 +481,7 @@ impl World {
                 }
                 answer::instead(fault, &message.wire)
             }
-            None => self.ask_server(&message.wire),
+            None => self.ask_server(message.place.device, &message.wire),
         };
         let Some(Plan {
             back: Some(back),
@@ -516,7 +534,7 @@ impl World {
     }
 
     /// The server handles a request, and what it says is compared with the model.
-    fn ask_server(&mut self, wire: &syncline_server::Request) -> Response {
+    fn ask_server(&mut self, device: usize, wire: &syncline_server::Request) -> Response {
         let unix = unix_ms(self.now);
         let (response, fault) = self.server.handle(wire, unix);
         if let Some(fault) = fault {
@@ -524,10 +542,10 @@ impl World {
             if fault == StorageFault::CommitUnknown {
                 // What came of it is seen by asking again at once, as a proxy may.
                 let (seen, _) = self.server.handle(wire, unix);
-                self.watch(wire, &seen, true);
+                self.watch(device, wire, &seen, true);
             }
         }
-        self.watch(wire, &response, false);
+        self.watch(device, wire, &response, false);
         self.page_within(wire, &response);
         response
     }
@@ -546,6 +564,11 @@ impl World {
                 self.trace.add(part.as_bytes());
             }
         }
+    }
+
+    /// Whether every process of a device can be told something now.
+    pub(crate) fn hears(&self, device: usize) -> bool {
+        (0..2).all(|process| self.devices[device].deaf_until(process) <= self.now)
     }
 
     /// Whether an engine rests with nothing under way.
