@@ -11,7 +11,7 @@ use crate::{
     judge,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use syncline_protocol::{ExchangeToken, IdempotencyKey, KeyOutcome, PushResponse, PushResult};
 
 /// Every so many claims go in local order, so that no lane starves another.
@@ -364,10 +364,18 @@ impl Machine {
             .map(|result| (result.key.clone(), result))
             .collect();
         let mut bookings = Vec::with_capacity(batch.entries.len());
+        let mut untold = BTreeSet::new();
         for entry in &batch.entries {
             self.pusher.suspects.clear(&entry.mutation);
             let result = results.remove(&entry.key);
-            let mut verdict = judge(entry.attempts, result, &self.config, &mut self.dice);
+            let mut verdict = if untold.contains(&entry.entity) {
+                follows_untold()
+            } else {
+                if result.is_none() {
+                    untold.insert(&entry.entity);
+                }
+                judge(entry.attempts, result, &self.config, &mut self.dice)
+            };
             if let Verdict::Applied {
                 duplicate, unsent, ..
             } = &mut verdict
@@ -435,6 +443,19 @@ impl Machine {
 }
 
 /// The user gave it up, but nobody can say whether it took effect.
+/// What is said of an entity after a mutation that has no result is not booked before that one: it is asked
+/// for with it (O1).
+fn follows_untold() -> Verdict {
+    Verdict::Later {
+        after_ms: 0,
+        counted: Counted::No,
+        error: MutationError::new(
+            "no-result",
+            "the server's answer has no result for one before it",
+        ),
+    }
+}
+
 fn give_up_cancelling(detail: &str) -> Verdict {
     let why = format!("it could not be cancelled: {detail}; retry it, or look at the server");
     Verdict::Dead(MutationError::new("not-cancelled", why))

@@ -283,9 +283,8 @@ fn bend_hello(hello: &mut Hello, how: u8) {
 fn bend_push(response: &mut PushResponse, how: u8) {
     let results = &mut response.results;
     match how % 7 {
-        0 => {
-            results.pop();
-        }
+        0 if how % 2 == 1 && !results.is_empty() => drop(results.remove(0)),
+        0 => drop(results.pop()),
         1 => results.clear(),
         2 => results.reverse(),
         3 => results.push(PushResult {
