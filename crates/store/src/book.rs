@@ -18,6 +18,7 @@ use crate::retry::{Occasion, retry_waiting};
 use crate::row;
 use crate::state;
 use crate::store::RegisteredType;
+use crate::sweep;
 use crate::unknown;
 use rusqlite::params;
 use std::collections::BTreeSet;
@@ -348,9 +349,9 @@ fn book_applied(
         entity_id: names.1.to_owned(),
         ..entry.clone()
     };
-    if entry.op != Operation::Delete {
-        held::release(tx, entity)?;
-    }
+    let of_another_copy = is_of_another_copy(entry, applied);
+    let in_base = of_another_copy && copies::is_in_base(applier, entity, applied.position)?;
+    held::answered(tx, entity, entry.op, applied.position)?;
     let base = captured::base_of(tx, names.0, names.1)?;
     journal::note(tx, entry, payload.as_ref(), &base, applier.times)?;
     outbox::settle(tx, entry, "applied", &detail, applier.now)?;
@@ -362,10 +363,7 @@ fn book_applied(
             duplicate: applied.duplicate,
         };
         journal::book(applier, entry, entity, &confirmed, payload)?;
-    } else if !assigned.met
-        && is_of_another_copy(entry, applied)
-        && copies::is_in_base(applier, entity, applied.position)?
-    {
+    } else if !assigned.met && in_base && !copies::is_edit_of_deleted(tx, entity)? {
         copies::take_back(applier, entity, payload.as_ref())?;
     } else if !assigned.met {
         book_row(applier, entry, entity, applied, payload)?;
@@ -377,13 +375,9 @@ fn book_applied(
         apply_waiting(applier, sent_as)?;
     }
     match state::unpark(tx, entity)? {
-        Some(waiting)
-            if is_of_another_copy(entry, applied) || waiting.remote.position > applied.position =>
-        {
-            applier
-                .change(&waiting.scope, &waiting.change())
-                .map(|_| ())
-        }
+        Some(waiting) if of_another_copy || waiting.remote.position > applied.position => applier
+            .change(&waiting.scope, &waiting.change())
+            .map(|_| ()),
         _ => Ok(()),
     }
 }
@@ -409,6 +403,9 @@ fn book_row(
     // brings what the server made of it.
     if is_of_another_copy(entry, applied) {
         state::forget_known(tx, entity)?;
+        if entry.op != Operation::Delete {
+            sweep::mark_pushed(tx, entity, applied.position)?;
+        }
     } else {
         state::set_known(
             tx,

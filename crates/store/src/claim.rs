@@ -354,7 +354,7 @@ impl<'a> Claimer<'a> {
         // What another copy may have sent goes first: a change of its entity waits for the outcome.
         let behind = view.waiting.is_some() || stage::holds(self.tx, entity)?;
         let reflects = !behind || entry.is_sent();
-        let held = view.held && entry.op == Operation::Update;
+        let held = view.held && entry.op == Operation::Update && !entry.is_under_way();
         let entity_type = self.types.get(entry.entity_type.as_str());
         let alone = entity_type.is_none_or(|entity_type| !self.head.holds(entity_type, entry));
         Ok(based && alone && !held && !view.conflict_open && reflects)

@@ -8,15 +8,23 @@ use crate::outbox;
 use crate::page;
 use crate::row::Written;
 use crate::state;
+use rusqlite::Transaction;
 use syncline_core::{EntityRef, Verdict, moved};
-use syncline_protocol::{Fields, Value};
+use syncline_protocol::{Fields, Operation, Value};
 
-/// Whether the state below an entity's mutations has what was applied at this position.
+/// Whether the state below an entity's mutations has what was applied at this position. Below those of a row
+/// that is held is what the server lacks.
 pub(crate) fn is_in_base(
     applier: &Applier<'_>,
     entity: &EntityRef,
     position: i64,
 ) -> Result<bool, StoreError> {
+    let held = state::view(applier.tx, entity)?.held;
+    Ok(!held && is_passed(applier, entity, position)?)
+}
+
+/// Whether what is known here of the server's state of an entity is not older than this position.
+fn is_passed(applier: &Applier<'_>, entity: &EntityRef, position: i64) -> Result<bool, StoreError> {
     let view = state::view(applier.tx, entity)?;
     let reached = view.reflects.max(page::applied_position(applier.tx)?);
     Ok(view.waiting.is_none() && reached.is_some_and(|reached| reached >= position))
@@ -40,9 +48,25 @@ pub(crate) fn is_outdated(
     let names = (entity.entity_type.as_str(), entity.id.as_str());
     let base = captured::base_of(applier.tx, names.0, names.1)?.into_fields();
     match said {
-        Some(said) => is_in_base(applier, entity, said.position),
-        None => Ok(base.is_some() && is_in_base(applier, entity, 0)?),
+        Some(said) => is_passed(applier, entity, said.position),
+        None => Ok(base.is_some() && is_passed(applier, entity, 0)?),
     }
+}
+
+/// Whether what is left edits a row that the server has no more: the server's refusal brings the two together.
+pub(crate) fn is_edit_of_deleted(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+) -> Result<bool, StoreError> {
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let gone = captured::base_of(tx, names.0, names.1)?
+        .into_fields()
+        .is_none();
+    let rest = outbox::of_entity(tx, names.0, names.1)?;
+    Ok(gone
+        && rest
+            .first()
+            .is_some_and(|entry| entry.op == Operation::Update))
 }
 
 /// The row becomes that state with what is left laid over it. To a sum, what is left adds what it did.

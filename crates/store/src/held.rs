@@ -8,7 +8,8 @@ use crate::captured;
 use crate::error::StoreError;
 use crate::meta;
 use crate::orphans;
-use crate::outbox;
+use crate::outbox::{self, Entry};
+use crate::page;
 use crate::retry::{Occasion, retry_waiting};
 use crate::row::{self, Written};
 use crate::state;
@@ -60,7 +61,12 @@ pub(crate) fn hold_missing(
     let lacks = reason == ConflictReason::Missing && remote.is_none();
     let lost = lacks
         && meta::get::<i64>(applier.tx, meta::key::RESET)?.is_some()
-        && only_updated(applier.tx, entity.entity_type.as_str(), &entity.id)?;
+        && only_updated(
+            applier.tx,
+            entity.entity_type.as_str(),
+            &entity.id,
+            i64::MIN,
+        )?;
     if lost {
         hold_one(applier, entity)?;
     }
@@ -90,12 +96,28 @@ pub(crate) fn counts(conn: &Connection) -> Result<BTreeMap<String, u64>, StoreEr
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The held rows are to go; how many went. A row that has something waiting stays.
+/// A mutation of it took effect: the server has the row, or nobody has it any more, unless a snapshot
+/// that lacks the row is newer.
+pub(crate) fn answered(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+    op: Operation,
+    position: i64,
+) -> Result<(), StoreError> {
+    let passed = page::applied_position(tx)?.is_some_and(|applied| applied >= position);
+    match op == Operation::Delete || !passed {
+        true => release(tx, entity),
+        false => Ok(()),
+    }
+}
+
+/// The held rows are to go; how many went. A row that has something waiting stays, and one of which
+/// something is under way stays held until that is answered.
 pub(crate) fn confirm(applier: &mut Applier<'_>, name: &str) -> Result<u64, StoreError> {
     let (entity_type, held) = held(applier, name)?;
     let mut gone = 0;
     for entity in held {
-        if !is_free(applier, &entity)? {
+        if !decided(applier, &entity)? {
             continue;
         }
         settle_all(
@@ -113,7 +135,6 @@ pub(crate) fn confirm(applier: &mut Applier<'_>, name: &str) -> Result<u64, Stor
             gone += 1;
         }
     }
-    forget_type(applier.tx, name)?;
     retry_waiting(applier, Occasion::Changed, &mut PageSummary::default())?;
     Ok(gone)
 }
@@ -124,14 +145,13 @@ pub(crate) fn restore(applier: &mut Applier<'_>, name: &str) -> Result<u64, Stor
     let mut offered = 0;
     for entity in held {
         let row = row::read(applier.tx, &entity_type.table, &entity.id)?;
-        if let (Some(row), true) = (row, is_free(applier, &entity)?) {
+        if let (true, Some(row)) = (decided(applier, &entity)?, row) {
             settle_all(applier, &entity, "the row is offered as a whole")?;
             let now = applier.now;
             sweep::record_create(applier.tx, entity_type, &entity.id, &row, "restored", now)?;
             offered += 1;
         }
     }
-    forget_type(applier.tx, name)?;
     Ok(offered)
 }
 
@@ -161,19 +181,23 @@ fn held<'a>(
     Ok((entity_type, ids.into_iter().filter_map(entity).collect()))
 }
 
-/// Nothing of it may be under way at the server, and nothing of it waits here.
-fn is_free(applier: &Applier<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
+/// A person has decided about a held row: it is held no more, unless something of it is under way at
+/// the server. False: something else has to be decided or answered first.
+fn decided(applier: &Applier<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
+    if is_under_way(applier.tx, entity)? {
+        return Ok(false);
+    }
+    release(applier.tx, entity)?;
     let view = state::view(applier.tx, entity)?;
-    Ok(!is_under_way(applier.tx, entity)? && !view.conflict_open && view.waiting.is_none())
+    Ok(!view.conflict_open && view.waiting.is_none())
 }
 
 /// Whether something of it may have reached the server in its present history. What is offered
-/// again waits here like any edit of a row that is held.
+/// again waits here like any edit of a row that is held, and what follows it with it (O1).
 fn is_under_way(tx: &Transaction<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
     let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
-    Ok(entries.iter().any(|entry| {
-        entry.frozen.is_some() || (entry.origin_client.is_some() && !entry.is_offered_again())
-    }))
+    let frozen = entries.iter().any(|entry| entry.frozen.is_some());
+    Ok(frozen || entries.first().is_some_and(Entry::is_under_way))
 }
 
 fn settle_all(applier: &Applier<'_>, entity: &EntityRef, reason: &str) -> Result<(), StoreError> {
@@ -185,12 +209,13 @@ fn settle_all(applier: &Applier<'_>, entity: &EntityRef, reason: &str) -> Result
     Ok(())
 }
 
-/// Whether all that is known of an entity beyond its row are updates that are not under way: without
-/// its row at the server they mean nothing.
+/// Whether all that is known of an entity beyond its row, as of this position, are updates that are not
+/// under way: without its row at the server they mean nothing.
 pub(crate) fn only_updated(
     tx: &Transaction<'_>,
     name: &str,
     id: &EntityId,
+    position: i64,
 ) -> Result<bool, StoreError> {
     let entity = EntityRef {
         entity_type: name.into(),
@@ -199,7 +224,7 @@ pub(crate) fn only_updated(
     let view = state::view(tx, &entity)?;
     if !view.dirty
         || is_under_way(tx, &entity)?
-        || view.reflects.is_some()
+        || view.reflects.is_some_and(|reflects| reflects > position)
         || view.waiting.is_some()
     {
         return Ok(false);

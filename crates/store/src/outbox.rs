@@ -128,6 +128,11 @@ impl Entry {
         self.frozen.is_some() || self.origin_client.is_some()
     }
 
+    /// Whether it may have reached the server in its present history.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.frozen.is_some() || (self.origin_client.is_some() && !self.is_offered_again())
+    }
+
     /// Whether it was sent to a server whose history has changed since, and nothing is known yet of
     /// what became of its key in the new one.
     pub(crate) fn is_offered_again(&self) -> bool {
@@ -185,10 +190,18 @@ pub(crate) fn of_group(conn: &Connection, group: &str) -> Result<Vec<Entry>, Sto
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The first entry whose key is to be cancelled.
+/// Nothing earlier of the entity of `o` has been sent and is unsettled, unless it is to be cancelled as
+/// well: what became of that is known first (O1).
+pub(crate) const CAN_BE_CANCELLED: &str = "NOT EXISTS (SELECT 1 FROM syncline_outbox AS e
+     WHERE e.entity_type = o.entity_type AND e.entity_id = o.entity_id AND e.seq < o.seq AND e.cancel = 0
+       AND (e.frozen IS NOT NULL OR e.origin_client IS NOT NULL))";
+
+/// The first entry whose key is to be cancelled now.
 pub(crate) fn to_cancel(conn: &Connection) -> Result<Option<Entry>, StoreError> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM syncline_outbox WHERE cancel = 1 ORDER BY seq LIMIT 1");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM syncline_outbox AS o WHERE cancel = 1 AND {CAN_BE_CANCELLED}
+          ORDER BY seq LIMIT 1"
+    );
     Ok(conn.prepare_cached(&sql)?.query_row([], entry).optional()?)
 }
 

@@ -8,6 +8,7 @@ use crate::error::{StoreError, json};
 use crate::held;
 use crate::holder;
 use crate::meta;
+use crate::outbox::CAN_BE_CANCELLED;
 use crate::progress::{self, Progress};
 use crate::stage;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -294,10 +295,10 @@ fn scopes(conn: &Connection) -> Result<Vec<ScopeStatus>, StoreError> {
 /// What is left to do. What waits for a parent, a conflict or an answer is not claimable; the next
 /// claim finds that out, so "claimable" here means "worth a claim".
 pub(crate) fn survey(conn: &Connection, due_ms: i64) -> Result<Survey, StoreError> {
-    let sql = "
-        SELECT count(*) FILTER (WHERE cancel = 0),
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE cancel = 0),
                min(CASE WHEN not_before > ?1 THEN not_before END),
-               coalesce(max(cancel = 1 OR not_before <= ?1
+               coalesce(max(cancel = 1 AND {CAN_BE_CANCELLED} OR cancel = 0 AND not_before <= ?1
                  AND NOT EXISTS (SELECT 1 FROM syncline_conflict c WHERE c.resolved_at IS NULL
                                   AND c.entity_type = o.entity_type AND c.entity_id = o.entity_id)
                  AND (o.frozen IS NOT NULL OR o.origin_client IS NOT NULL
@@ -306,9 +307,10 @@ pub(crate) fn survey(conn: &Connection, due_ms: i64) -> Result<Survey, StoreErro
                  AND NOT EXISTS (SELECT 1 FROM syncline_outbox e
                                   WHERE e.entity_type = o.entity_type AND e.entity_id = o.entity_id
                                     AND e.seq < o.seq)), 0)
-          FROM syncline_outbox o WHERE state IN ('pending', 'in_flight') OR cancel = 1";
+          FROM syncline_outbox o WHERE state IN ('pending', 'in_flight') OR cancel = 1"
+    );
     let (unsettled, next, claimable): (_, Option<i64>, _) = conn
-        .prepare_cached(sql)?
+        .prepare_cached(&sql)?
         .query_row(params![due_ms], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;

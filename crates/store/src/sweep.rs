@@ -21,6 +21,7 @@ use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::unknown;
 use rusqlite::{Transaction, params};
+use std::collections::BTreeSet;
 use syncline_core::{EntityRef, Notice, Now, PageSummary, WaitsFor};
 use syncline_protocol::{Change, ChangeKind, EntityId, EntityType, Fields, Operation, Scope};
 
@@ -35,12 +36,17 @@ pub(crate) fn begin(
 ) -> Result<(), StoreError> {
     tx.execute("DELETE FROM syncline_seen", [])?;
     recover::forget_missing(tx)?;
-    for entity_type in types.iter() {
-        let table = crate::table::quote_ident(&entity_type.table.name);
+    let any = |table: &str| -> rusqlite::Result<bool> {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
-        if tx.query_row(&sql, [], |row| row.get(0))? {
-            return Ok(meta::set(tx, meta::key::SWEEPING, 1)?);
-        }
+        tx.query_row(&sql, [], |row| row.get(0))
+    };
+    // Below an edit, or a deletion of the last row, is what the server may have no more.
+    let mut compare = any("syncline_base WHERE fields IS NOT NULL")?;
+    for entity_type in types.iter() {
+        compare = compare || any(&crate::table::quote_ident(&entity_type.table.name))?;
+    }
+    if compare {
+        return Ok(meta::set(tx, meta::key::SWEEPING, 1)?);
     }
     // Nothing will be swept: what waits and is still so is shown again.
     inbox::forget_all(tx, scope)?;
@@ -62,6 +68,20 @@ pub(crate) fn mark(tx: &Transaction<'_>, change: &Change) -> Result<(), StoreErr
         "INSERT OR IGNORE INTO syncline_seen (entity_type, entity_id) VALUES (?1, ?2)",
     )?
     .execute([change.entity_type.as_str(), change.id.as_str()])?;
+    Ok(())
+}
+
+/// The server has it since the snapshot began, in which version is not known here.
+pub(crate) fn mark_pushed(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+    position: i64,
+) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO syncline_seen (entity_type, entity_id)
+         SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM syncline_cursor WHERE phase = 'snapshot' AND position < ?3)",
+    )?
+    .execute(params![entity.entity_type.as_str(), entity.id.as_str(), position])?;
     Ok(())
 }
 
@@ -115,7 +135,7 @@ fn sweep_type(
             // Edits of a row that the server lost mean nothing without the row.
             Standing::Spared
                 if !is_seen(tx, &entity_type.name, &id)?
-                    && held::only_updated(tx, &entity_type.name, &id)? =>
+                    && held::only_updated(tx, &entity_type.name, &id, pinned)? =>
             {
                 match reset {
                     true => gone.push((id, fields)),
@@ -148,8 +168,8 @@ fn sweep_type(
     // What was just pushed from here says nothing about what the server had before.
     let count = gone.len() + edited.len();
     if count > 0 && (reset || is_too_many(count, confirmed)) {
-        let ids = gone.iter().map(|(id, _)| id).chain(&edited);
-        return hold(applier, entity_type, ids);
+        let ids = gone.iter().map(|(id, _)| id).chain(&edited).collect();
+        return hold(applier, entity_type, &ids, scope, summary);
     }
     held::hold(tx, &entity_type.name, std::iter::empty())?;
     for (id, fields) in &gone {
@@ -159,44 +179,60 @@ fn sweep_type(
     delete_absent(applier, entity_type, scope, summary)
 }
 
-/// What is to go waits for a person; what an open conflict shows of the server is out of date.
-fn hold<'a>(
+/// What is to go waits for a person; what an open conflict shows of the server is out of date. What is
+/// under way at the server waits for its answer first.
+fn hold(
     applier: &mut Applier<'_>,
     entity_type: &RegisteredType,
-    ids: impl Iterator<Item = &'a EntityId> + Clone,
+    ids: &BTreeSet<&EntityId>,
+    scope: &Scope,
+    summary: &mut PageSummary,
 ) -> Result<(), StoreError> {
     let tx = applier.tx;
-    held::hold(tx, &entity_type.name, ids.clone())?;
+    held::hold(tx, &entity_type.name, ids.iter().copied())?;
     applier.notices.push(Notice::SweepHeld {
         entity_type: entity_type.name.clone(),
-        rows: ids.count() as u64,
+        rows: ids.len() as u64,
     });
     for entity in absent(tx, entity_type, applier.newest)? {
         record::lost_remote(tx, &entity)?;
+        if !ids.contains(&entity.id) && state::view(tx, &entity)?.sent {
+            delete(applier, entity, scope, summary)?;
+        }
     }
     Ok(())
 }
 
-/// What has more than a row here is deleted as if the feed had said so, at the snapshot's position.
+/// What has more than a row here is deleted as if the feed had said so.
 fn delete_absent(
     applier: &mut Applier<'_>,
     entity_type: &RegisteredType,
     scope: &Scope,
     summary: &mut PageSummary,
 ) -> Result<(), StoreError> {
-    let pinned = applier.newest;
-    let plain = std::mem::replace(&mut applier.plain, false);
-    for entity in absent(applier.tx, entity_type, pinned)? {
-        let deletion = Change {
-            entity_type: entity.entity_type,
-            id: entity.id,
-            kind: ChangeKind::Delete,
-            version: state::nameless(),
-            position: pinned,
-            key: None,
-        };
-        applier.change(scope, &deletion)?.count(summary);
+    for entity in absent(applier.tx, entity_type, applier.newest)? {
+        delete(applier, entity, scope, summary)?;
     }
+    Ok(())
+}
+
+/// A deletion at the snapshot's position.
+fn delete(
+    applier: &mut Applier<'_>,
+    entity: EntityRef,
+    scope: &Scope,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    let deletion = Change {
+        entity_type: entity.entity_type,
+        id: entity.id,
+        kind: ChangeKind::Delete,
+        version: state::nameless(),
+        position: applier.newest,
+        key: None,
+    };
+    let plain = std::mem::replace(&mut applier.plain, false);
+    applier.change(scope, &deletion)?.count(summary);
     applier.plain = plain;
     Ok(())
 }

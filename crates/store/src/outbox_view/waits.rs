@@ -35,7 +35,7 @@ pub(super) fn of(
         return Ok(None);
     };
     match entry.state {
-        _ if entry.cancel => return Ok(Some(WaitsFor::Cancel)),
+        _ if entry.cancel => return Ok(Some(before_cancel(conn, &entry)?)),
         EntryState::Failed | EntryState::Dead => return Ok(Some(WaitsFor::Person)),
         EntryState::InFlight => return Ok(Some(WaitsFor::Answer)),
         EntryState::Pending => {}
@@ -54,6 +54,15 @@ pub(super) fn of(
             None => time,
         },
     })
+}
+
+/// What may have been sent before it is answered first.
+fn before_cancel(conn: &Connection, entry: &Entry) -> Result<WaitsFor, StoreError> {
+    let all = outbox::of_entity(conn, entry.entity_type.as_str(), &entry.entity_id)?;
+    let earlier = (all.iter())
+        .take_while(|one| one.seq < entry.seq)
+        .find(|one| one.is_sent() && !one.cancel);
+    Ok(earlier.map_or(WaitsFor::Cancel, |one| WaitsFor::Earlier { seq: one.seq }))
 }
 
 /// Whether an entry was put off. Longer than anything that can have been meant does not count: the
@@ -96,7 +105,7 @@ fn own_row(
     if let Some(seq) = earlier {
         return Ok(Some(WaitsFor::Earlier { seq }));
     }
-    if view.held && entry.op == Operation::Update {
+    if view.held && entry.op == Operation::Update && !entry.is_under_way() {
         return Ok(Some(WaitsFor::Held));
     }
     if entry.op != Operation::Create && page::applied_position(conn)?.is_none() {
