@@ -65,7 +65,6 @@ impl Which {
     const USUAL: Self = Self::Core;
 }
 
-#[cfg_attr(not(feature = "store"), allow(unused_variables))]
 fn level(which: Which, verbose: bool) -> Box<dyn Level> {
     match which {
         #[cfg(feature = "store")]
@@ -74,7 +73,7 @@ fn level(which: Which, verbose: bool) -> Box<dyn Level> {
             level.verbose = verbose;
             Box::new(level)
         }
-        Which::Core => Box::new(CoreLevel),
+        Which::Core => Box::new(CoreLevel { verbose }),
     }
 }
 

@@ -34,7 +34,8 @@ impl File {
         let mut summary = PageSummary::default();
         let snapshot = page.end.phase != PagePhase::Feed;
         if from.is_none() {
-            let compare = !self.rows.is_empty() || !self.conflicts.is_empty();
+            let below = self.base.values().any(Option::is_some);
+            let compare = below || !self.rows.is_empty() || !self.conflicts.is_empty();
             self.seen = compare.then(BTreeSet::new);
         }
         let newest = if snapshot {
@@ -108,6 +109,9 @@ impl File {
         }
         let entity = &change.id;
         let plan = plan_change(self.view(entity), change.position);
+        if plan == ChangePlan::Resolve && self.is_about_nothing(change) {
+            return Landed::Skipped;
+        }
         let sent = self.of_entity(entity).any(Entry::is_sent);
         let dirty = self.of_entity(entity).next().is_some();
         let told = || format!("a change of {entity} is planned as {plan:?}");
@@ -173,45 +177,58 @@ impl File {
             *remote = None;
         }
         let absent = self.edited_and_absent(&seen, pin);
-        let (mut gone, mut left) = (Vec::new(), 0);
+        let (mut gone, mut edited, mut left) = (BTreeSet::new(), BTreeSet::new(), 0);
         for id in self.rows.keys() {
             let ahead = self
                 .known
                 .get(id)
                 .is_some_and(|(_, position)| *position > pin);
             let mut entries = self.of_entity(id);
-            let updated = |entry: &Entry| entry.op == Operation::Update && !entry.is_sent();
             let spared = ahead || self.inbox.contains_key(id) || entries.next().is_some();
-            // Edits of a row that the server lost mean nothing without the row.
-            let lost = reset && !ahead && self.of_entity(id).all(updated);
             match seen.contains(id) {
                 true => left += usize::from(!spared),
-                false if !spared || lost => gone.push(id.clone()),
+                false if !spared => drop(gone.insert(id.clone())),
+                // Edits of a row that the server lost mean nothing without the row.
+                false if self.is_only_updated(id, pin) => drop(edited.insert(id.clone())),
                 false => {}
             }
         }
-        let hold = !gone.is_empty() && (reset || left == 0);
-        if hold {
-            summary.notices.push(Notice::SweepHeld {
-                entity_type: TYPE.to_owned(),
-                rows: gone.len() as u64,
-            });
-            for id in &absent {
-                if let Some(remote) = self.conflicts.get_mut(id) {
-                    *remote = None;
-                }
-            }
-            self.held.extend(gone);
-            self.held.extend(absent);
-            return;
+        if !(gone.is_empty() && edited.is_empty()) && (reset || left == 0) {
+            gone.append(&mut edited);
+            return self.hold(&gone, absent, pin, summary, desk);
         }
+        self.held.clear();
         summary.deletes += gone.len() as u64;
         for id in gone {
             self.rows.remove(&id);
         }
         // What was edited here and is not there any more was deleted there.
-        for id in absent.into_iter().filter(|_| !reset) {
+        for id in absent {
             self.change(&deletion(&id, pin), pin, &mut summary.notices, desk);
+        }
+    }
+
+    /// Rows that would go wait for a person; what is under way at the server waits for its answer first.
+    fn hold(
+        &mut self,
+        ids: &BTreeSet<EntityId>,
+        absent: BTreeSet<EntityId>,
+        pin: i64,
+        summary: &mut PageSummary,
+        desk: &mut Desk<'_>,
+    ) {
+        summary.notices.push(Notice::SweepHeld {
+            entity_type: TYPE.to_owned(),
+            rows: ids.len() as u64,
+        });
+        self.held = ids.clone();
+        for id in absent {
+            if let Some(remote) = self.conflicts.get_mut(&id) {
+                *remote = None;
+            }
+            if !ids.contains(&id) && self.of_entity(&id).any(Entry::is_sent) {
+                self.change(&deletion(&id, pin), pin, &mut summary.notices, desk);
+            }
         }
     }
 
@@ -219,16 +236,26 @@ impl File {
     fn edited_and_absent(&self, seen: &BTreeSet<EntityId>, pin: i64) -> BTreeSet<EntityId> {
         let edited = self.outbox.values().map(|entry| entry.entity.clone());
         let absent = |id: &EntityId| {
-            let shown = self.conflicts.get(id).cloned().flatten();
-            let sent = self.of_entity(id).any(Entry::is_sent);
-            let had = matches!(self.base.get(id), Some(Some(_)));
             // What was pushed since the snapshot began is not in it, and is there.
             let ahead = self.known.get(id).is_some_and(|known| known.1 > pin);
-            !seen.contains(id)
-                && !ahead
-                && (had || sent || shown.is_some_and(|one| one.fields.is_some()))
+            !seen.contains(id) && !ahead && self.was_there(id)
         };
         edited.filter(absent).collect()
+    }
+
+    /// Whether the server is known to have had it, or may have it by now.
+    fn was_there(&self, id: &EntityId) -> bool {
+        let shown = self.conflicts.get(id).cloned().flatten();
+        matches!(self.base.get(id), Some(Some(_)))
+            || self.inbox.contains_key(id)
+            || self.of_entity(id).any(Entry::is_sent)
+            || shown.is_some_and(|one| one.fields.is_some())
+    }
+
+    /// Whether a deletion that was only inferred is about what the server never had: its create was under
+    /// way then, and refused since.
+    fn is_about_nothing(&self, change: &Change) -> bool {
+        change.version == super::server::version(0) && !self.was_there(&change.id)
     }
 
     /// Brings a dirty entity and a remote state together; false: a person has to decide.
@@ -406,10 +433,13 @@ impl File {
 
     /// A person confirms that rows which the server lacks may go.
     pub(crate) fn confirm_sweep(&mut self) {
-        for id in std::mem::take(&mut self.held) {
-            let sent = self.of_entity(&id).any(Entry::is_sent);
-            // What the server has to be asked about, or has told of since, is not held any more.
-            if sent || self.inbox.contains_key(&id) {
+        for id in self.held.clone() {
+            // What the server is asked about stays held until it has answered.
+            if self.is_under_way(&id) {
+                continue;
+            }
+            self.held.remove(&id);
+            if self.inbox.contains_key(&id) || self.conflicts.contains_key(&id) {
                 continue;
             }
             let seqs: Vec<i64> = self.of_entity(&id).map(|entry| entry.seq).collect();
@@ -418,7 +448,6 @@ impl File {
             }
             self.rows.remove(&id);
             self.base.remove(&id);
-            self.conflicts.remove(&id);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The model store's booking: what became of a batch, and what a person does about what is left.
 
+use super::again::Answer;
 use super::file::{Desk, Entry, EntryState, Fact, File, Why, after_mutation, named, told_failed};
 use std::collections::BTreeSet;
 use syncline_core::{BookSummary, Booking, ConflictCause, Counted, MutationError, Notice, Verdict};
 use syncline_protocol::{
-    Change, ChangeKind, ConflictReason, EntityId, IdempotencyKey, Operation, RemoteState,
-    ServerVersion,
+    Change, ChangeKind, ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState,
 };
 
 impl File {
@@ -77,7 +77,13 @@ impl File {
                 summary.applied += 1;
                 summary.duplicates += u64::from(*duplicate);
                 let of_another_copy = *unsent || *duplicate && entry.origin.is_some();
-                self.book_applied(entry, version, *position, of_another_copy, desk);
+                let answer = Answer {
+                    version,
+                    position: *position,
+                    duplicate: *duplicate,
+                    of_another_copy,
+                };
+                self.book_applied(entry, &answer, desk);
             }
             Verdict::Conflict {
                 remote, replayed, ..
@@ -131,12 +137,13 @@ impl File {
 
     /// Whether an answer that is given again is about an older state than the one below what was written.
     fn is_outdated(&self, entity: &EntityId, said: Option<&RemoteState>) -> bool {
-        let known = self.known.get(entity).map(|(_, position)| *position);
-        let cursor = self.cursor.as_ref().filter(|cursor| !cursor.in_snapshot);
-        let reached = known.max(cursor.map(|cursor| cursor.position));
-        let exists = self.base.get(entity).is_some_and(Option::is_some);
-        !self.inbox.contains_key(entity)
-            && reached.is_some_and(|reached| said.map_or(exists, |said| said.position <= reached))
+        match said {
+            Some(said) => self.is_passed(entity, said.position),
+            None => {
+                let exists = self.base.get(entity).is_some_and(Option::is_some);
+                exists && self.is_passed(entity, i64::MIN)
+            }
+        }
     }
 
     fn release_entry(&mut self, entry: &Entry, not_before: u64, counted: Counted) {
@@ -204,35 +211,95 @@ impl File {
         true
     }
 
-    fn book_applied(
-        &mut self,
-        entry: &Entry,
-        version: &ServerVersion,
-        position: i64,
-        of_another_copy: bool,
-        desk: &mut Desk<'_>,
-    ) {
+    fn book_applied(&mut self, entry: &Entry, answer: &Answer<'_>, desk: &mut Desk<'_>) {
         let entity = &entry.entity;
         self.outbox.remove(&entry.seq);
         self.facts.push(Fact::Applied(entry.mutation.clone()));
-        if entry.op != Operation::Delete {
+        let in_base = answer.of_another_copy && self.is_in_base(entity, answer.position);
+        if entry.op == Operation::Delete || !self.has_passed(answer.position) {
             self.held.remove(entity);
         }
-        if of_another_copy {
+        if entry.is_offered_again() {
+            return self.book_again(entry, answer, desk);
+        }
+        if in_base && !self.is_edit_of_deleted(entity) {
+            self.take_back(entity);
+        } else if answer.of_another_copy {
             self.known.remove(entity);
+            if entry.op != Operation::Delete {
+                self.mark_pushed(entity, answer.position);
+            }
+            self.advance_base(entry);
         } else {
-            let known = (version.as_str().to_owned(), position);
+            let known = (answer.version.as_str().to_owned(), answer.position);
             self.known.insert(entity.clone(), known);
+            self.advance_base(entry);
         }
-        if self.of_entity(entity).next().is_none() {
-            self.base.remove(entity);
-        } else {
-            let base = self.base.get(entity).cloned().flatten();
-            let after = after_mutation(base, entry.op, &entry.fields);
-            self.base.insert(entity.clone(), after);
-        }
-        let newer_than = if of_another_copy { i64::MIN } else { position };
+        let newer_than = match answer.of_another_copy {
+            true => i64::MIN,
+            false => answer.position,
+        };
         self.apply_waiting(entity, newer_than, &mut Vec::new(), desk);
+    }
+
+    /// The state below what is left is the one after this entry.
+    pub(crate) fn advance_base(&mut self, entry: &Entry) {
+        let base = self.base.get(&entry.entity).cloned().flatten();
+        let after = after_mutation(base, entry.op, &entry.fields);
+        self.move_base(&entry.entity, after);
+    }
+
+    /// What is below what is left, if anything is left.
+    pub(crate) fn move_base(&mut self, entity: &EntityId, base: Option<Fields>) {
+        self.base.insert(entity.clone(), base);
+        self.drop_base_if_clean(entity);
+    }
+
+    /// Another copy of the file has done it, and the state below has that already: the row is that state
+    /// with what is left laid over it.
+    fn take_back(&mut self, entity: &EntityId) {
+        let mut row = self.base.get(entity).cloned().flatten();
+        for entry in self.of_entity(entity) {
+            row = after_mutation(row, entry.op, &entry.fields);
+        }
+        self.drop_base_if_clean(entity);
+        self.put_row(entity, row);
+    }
+
+    /// Whether what is left edits a row that the server has no more: its refusal brings the two together.
+    fn is_edit_of_deleted(&self, entity: &EntityId) -> bool {
+        let gone = self.base.get(entity).is_none_or(Option::is_none);
+        let first = self.of_entity(entity).next();
+        gone && first.is_some_and(|entry| entry.op == Operation::Update)
+    }
+
+    /// Whether the state below what was written has what was applied at this position. Below that of a row
+    /// that is held is what the server lacks.
+    fn is_in_base(&self, entity: &EntityId, position: i64) -> bool {
+        !self.held.contains(entity) && self.is_passed(entity, position)
+    }
+
+    /// Whether what is known here of an entity is not older than this position.
+    fn is_passed(&self, entity: &EntityId, position: i64) -> bool {
+        let known = self.known.get(entity).map(|(_, position)| *position);
+        !self.inbox.contains_key(entity)
+            && (known.is_some_and(|known| known >= position) || self.has_passed(position))
+    }
+
+    /// Whether the cursor is there already, with the snapshot complete.
+    pub(crate) fn has_passed(&self, position: i64) -> bool {
+        let cursor = self.cursor.as_ref().filter(|cursor| !cursor.in_snapshot);
+        cursor.is_some_and(|cursor| cursor.position >= position)
+    }
+
+    /// The server has it since the snapshot under way began.
+    fn mark_pushed(&mut self, entity: &EntityId, position: i64) {
+        let cursor = self.cursor.as_ref().filter(|cursor| cursor.in_snapshot);
+        if let (Some(seen), Some(cursor)) = (&mut self.seen, cursor)
+            && cursor.position < position
+        {
+            seen.insert(entity.clone());
+        }
     }
 
     /// What waited for the answer, unless the answer is newer.
@@ -264,6 +331,9 @@ impl File {
             self.held.remove(entity);
         }
         self.refused(entry);
+        if reason == ConflictReason::Missing && remote.is_none() && self.hold_missing(entity) {
+            return;
+        }
         let waiting = self.inbox.remove(entity).map(|change| state_of(&change));
         let newest = match (waiting, remote) {
             (Some(waiting), Some(remote)) if waiting.position > remote.position => Some(waiting),

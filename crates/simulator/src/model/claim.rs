@@ -80,8 +80,19 @@ impl File {
         }
     }
 
+    /// What may have been sent before it is answered first (O1).
+    pub(crate) fn can_be_cancelled(&self, entry: &Entry) -> bool {
+        let mut earlier = self
+            .of_entity(&entry.entity)
+            .take_while(|one| one.seq < entry.seq);
+        entry.cancel && earlier.all(|one| one.cancel || !one.is_sent())
+    }
+
     fn first_to_cancel(&self, limits: &ClaimLimits) -> Option<Cancel> {
-        let entry = self.outbox.values().find(|entry| entry.cancel)?;
+        let entry = self
+            .outbox
+            .values()
+            .find(|entry| self.can_be_cancelled(entry))?;
         let under_way = limits.under_way.contains(&entry.seq);
         let entry = (!under_way).then_some(entry)?;
         Some(Cancel {
@@ -194,7 +205,9 @@ impl Claimer<'_, '_> {
     fn may_write(&self, entry: &Entry) -> bool {
         let based = entry.op == Operation::Create || self.position().is_some();
         let behind = self.file.inbox.contains_key(&entry.entity) && !entry.is_sent();
-        let held = self.file.held.contains(&entry.entity) && entry.op == Operation::Update;
+        let held = self.file.held.contains(&entry.entity)
+            && entry.op == Operation::Update
+            && !entry.is_under_way();
         based && !behind && !held && !self.file.conflicts.contains_key(&entry.entity)
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) frozen: Option<String>,
     pub(crate) origin: Option<ClientId>,
+    /// The server's history changed while it had no answer.
+    pub(crate) unbound: bool,
     pub(crate) covers: Vec<MutationId>,
     /// All that was ever coalesced into it: for the ledger only.
     pub(crate) carries: BTreeSet<MutationId>,
@@ -57,6 +59,16 @@ impl Entry {
     /// It may have been sent and has no final outcome yet (E5).
     pub(crate) fn is_sent(&self) -> bool {
         self.frozen.is_some() || self.origin.is_some()
+    }
+
+    /// It is offered to another history under the key that the one before knows.
+    pub(crate) fn is_offered_again(&self) -> bool {
+        self.origin.is_some() && self.unbound
+    }
+
+    /// It may have reached the server in its present history.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.frozen.is_some() || self.origin.is_some() && !self.unbound
     }
 }
 
@@ -315,6 +327,7 @@ impl File {
             let bound = entry.frozen.is_some() && entry.op != Operation::Create;
             if bound && !entry.cancel && waits(entry.state) {
                 entry.frozen = None;
+                entry.unbound = true;
                 entry.state = EntryState::Pending;
                 entry.origin.get_or_insert_with(|| client.clone());
             }
@@ -356,8 +369,9 @@ impl File {
                 let due_in_ms = entry.not_before - now.monotonic_ms;
                 survey.due_in_ms = Some(earliest.min(due_in_ms));
             }
-            survey.claimable |= entry.cancel
+            survey.claimable |= self.can_be_cancelled(entry)
                 || !due
+                    && !entry.cancel
                     && !self.conflicts.contains_key(&entry.entity)
                     && (entry.origin.is_some() || !self.inbox.contains_key(&entry.entity))
                     && self.is_first(entry);
@@ -451,6 +465,7 @@ impl File {
             key: None,
             frozen: None,
             origin: None,
+            unbound: false,
             covers: Vec::new(),
             carries: BTreeSet::new(),
             cancel: false,

@@ -16,6 +16,7 @@
 //!
 //! Playing reads no clock and keeps nothing between seeds.
 
+mod again;
 mod apply;
 mod book;
 mod calm;
@@ -41,7 +42,10 @@ use world::World;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct CoreLevel;
+pub struct CoreLevel {
+    /// Prints everything that happens to standard error, in a seed and in the scenario that is left of it.
+    pub verbose: bool,
+}
 
 impl Level for CoreLevel {
     fn name(&self) -> &'static str {
@@ -50,14 +54,30 @@ impl Level for CoreLevel {
 
     fn play(&self, seed: u64) -> Played {
         let (setup, steps) = draw(seed);
-        run(setup, &steps)
+        self.run(setup, &steps)
     }
 
     fn shrink(&self, seed: u64) -> Option<String> {
         let (setup, steps) = draw(seed);
         let broken = run(setup, &steps).broken?;
         let (setup, steps) = shrink::shrink(setup, steps, broken.invariant);
+        if self.verbose {
+            self.run(setup, &steps);
+        }
         Some(shrink::print(seed, broken.invariant, &setup, &steps))
+    }
+}
+
+impl CoreLevel {
+    fn run(&self, setup: Setup, steps: &[Step]) -> Played {
+        let mut world = World::new(setup);
+        world.verbose = self.verbose;
+        world.say(|| format!("{setup:?}"));
+        let played = play_out(world, steps, &mut |_| Ok(()));
+        if self.verbose {
+            eprintln!("{:?}", played.broken);
+        }
+        played
     }
 }
 
@@ -69,12 +89,11 @@ pub fn play(setup: Setup, steps: &[Step]) -> Option<String> {
 
 /// Plays a scenario.
 pub fn run(setup: Setup, steps: &[Step]) -> Played {
-    run_with(setup, steps, &mut |_| Ok(()))
+    CoreLevel::default().run(setup, steps)
 }
 
-/// Plays a scenario; something else is done to the world after each step.
-fn run_with(setup: Setup, steps: &[Step], also: &mut Also<'_>) -> Played {
-    let mut world = World::new(setup);
+/// Plays a scenario in a new world; something else is done to it after each step.
+fn play_out(mut world: World, steps: &[Step], also: &mut Also<'_>) -> Played {
     let broken = chaos(&mut world, steps, also).and_then(|()| world.calm());
     world.finish(broken.err())
 }
@@ -83,6 +102,7 @@ type Also<'a> = dyn FnMut(&mut World) -> Result<(), Broken> + 'a;
 
 fn chaos(world: &mut World, steps: &[Step], also: &mut Also<'_>) -> Result<(), Broken> {
     for step in steps {
+        world.say(|| format!("{step:?}"));
         world.step(*step)?;
         also(world)?;
         world.check()?;

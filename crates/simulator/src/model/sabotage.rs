@@ -4,7 +4,7 @@
 
 use super::file::{Cursor, EntryState, Fact, File};
 use super::plan::draw;
-use super::run_with;
+use super::play_out;
 use super::world::World;
 use crate::level::Broken;
 use syncline_protocol::Fields;
@@ -100,7 +100,7 @@ fn loses_values(world: &mut World) -> Result<(), Broken> {
 fn found(act: Act) -> Option<(u64, Broken)> {
     (0..MOST_SEEDS).find_map(|seed| {
         let (setup, steps) = draw(seed);
-        let played = run_with(setup, &steps, &mut |world| act(world));
+        let played = play_out(World::new(setup), &steps, &mut |world| act(world));
         Some((seed, played.broken?))
     })
 }

@@ -246,7 +246,7 @@ impl Server {
                 Some(outcome) => outcome,
                 None => match because.or(left_out) {
                     Some(because) => (Outcome::Skipped { because }, false),
-                    None => (self.decide(push.subject, owner, mutation, sent), false),
+                    None => (self.decide(push, mutation, sent), false),
                 },
             };
             if !matches!(outcome, Outcome::Applied { .. }) {
@@ -287,14 +287,16 @@ impl Server {
         (sent.origin.is_some()).then(|| (recorded.outcome.clone(), true))
     }
 
-    fn decide(
-        &mut self,
-        subject: u8,
-        owner: &ClientId,
-        mutation: &Mutation,
-        sent: &Sent<'_>,
-    ) -> Outcome {
-        let outcome = self.judge(owner, mutation);
+    fn decide(&mut self, push: &Push<'_>, mutation: &Mutation, sent: &Sent<'_>) -> Outcome {
+        let (owner, subject) = (sent.origin.unwrap_or(push.client), push.subject);
+        // What a mutation follows is its owner's, or in the same push.
+        let along = push
+            .mutations
+            .iter()
+            .map(|other| other.origin.unwrap_or(push.client));
+        let owners: Vec<&ClientId> = [owner].into_iter().chain(along).collect();
+        let owners = owners.as_slice();
+        let outcome = self.judge(owners, mutation);
         if let Outcome::Applied { .. } = outcome {
             self.effects.push(Effect {
                 mutation: mutation.mutation.clone(),
@@ -320,7 +322,7 @@ impl Server {
         outcome
     }
 
-    fn judge(&mut self, owner: &ClientId, mutation: &Mutation) -> Outcome {
+    fn judge(&mut self, owners: &[&ClientId], mutation: &Mutation) -> Outcome {
         if self.busy.contains(&mutation.id) {
             return Outcome::Retry {
                 detail: "busy".to_owned(),
@@ -342,7 +344,7 @@ impl Server {
             };
         }
         let current = self.rows.get(&mutation.id).cloned();
-        let holds = self.holds(owner, mutation.base.as_ref(), current.as_ref());
+        let holds = self.holds(owners, mutation.base.as_ref(), current.as_ref());
         let conflict = |reason| Outcome::Conflict {
             reason,
             remote: current.as_ref().map(state_of),
@@ -380,7 +382,7 @@ impl Server {
         }
     }
 
-    fn holds(&self, owner: &ClientId, base: Option<&Base>, current: Option<&Row>) -> bool {
+    fn holds(&self, owners: &[&ClientId], base: Option<&Base>, current: Option<&Row>) -> bool {
         let Some(row) = current else { return false };
         match base {
             None => false,
@@ -392,9 +394,11 @@ impl Server {
                 version: seen,
             }) => *epoch == self.epoch_name() && *seen == version(row.version),
             Some(Base::After(key)) => {
-                let recorded = self.keys.get(&(owner.clone(), key.clone()));
-                let applied = recorded.map(|recorded| &recorded.outcome);
-                matches!(applied, Some(Outcome::Applied { version: left, .. }) if *left == version(row.version))
+                owners.iter().any(|owner| {
+                    let recorded = self.keys.get(&((*owner).clone(), key.clone()));
+                    let applied = recorded.map(|recorded| &recorded.outcome);
+                    matches!(applied, Some(Outcome::Applied { version: left, .. }) if *left == version(row.version))
+                })
             }
         }
     }

@@ -82,6 +82,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) played: Played,
     broken: VecDeque<Broken>,
+    /// Everything that happens is printed.
+    pub(crate) verbose: bool,
 }
 
 /// An entity by number.
@@ -141,6 +143,7 @@ impl World {
             trace: Trace::default(),
             played: Played::default(),
             broken: VecDeque::new(),
+            verbose: false,
         };
         for file in (0..count).chain(setup.second.then_some(0)) {
             let process = world.process(file);
@@ -170,6 +173,13 @@ impl World {
             token: self.accounts.get(file).copied().unwrap_or(0),
             refresh: false,
             doom: None,
+        }
+    }
+
+    /// For a reader of standard error.
+    pub(crate) fn say(&self, what: impl Fn() -> String) {
+        if self.verbose {
+            eprintln!("{:>9} {}", self.now_ms, what());
         }
     }
 
@@ -269,6 +279,7 @@ impl World {
             return Ok(Vec::new());
         };
         let now = self.now(file);
+        self.say(|| format!("  {at} hears {input:?}"));
         let Some(process) = self.processes.get_mut(at).filter(|process| process.alive) else {
             return Ok(Vec::new());
         };
@@ -303,6 +314,7 @@ impl World {
     }
 
     fn effect(&mut self, at: usize, effect: Effect) -> Result<Done, Broken> {
+        self.say(|| format!("  {at} wants {effect:?}"));
         match effect {
             Effect::Store(work) => {
                 self.trace.add(b"store");
