@@ -180,7 +180,7 @@ fn sweep_type(
 }
 
 /// What is to go waits for a person; what an open conflict shows of the server is out of date. What is
-/// under way at the server waits for its answer first.
+/// under way at the server waits for its answer first, and what is deleted here as well is that.
 fn hold(
     applier: &mut Applier<'_>,
     entity_type: &RegisteredType,
@@ -196,7 +196,9 @@ fn hold(
     });
     for entity in absent(tx, entity_type, applier.newest)? {
         record::lost_remote(tx, &entity)?;
-        if !ids.contains(&entity.id) && state::view(tx, &entity)?.sent {
+        let waits = state::view(tx, &entity)?.sent;
+        let gone = row::read(tx, &entity_type.table, &entity.id)?.is_none();
+        if !ids.contains(&entity.id) && (waits || gone) {
             delete(applier, entity, scope, summary)?;
         }
     }

@@ -164,3 +164,15 @@ fn a_row_that_was_pushed_during_a_snapshot_is_not_taken_for_deleted() {
     let records = world.rows("Alice", "SELECT count(*) FROM syncline_conflict");
     assert_eq!(records, ["0"], "nobody has deleted it");
 }
+
+/// P5: what is deleted here as well is settled by the snapshot, although other rows are held.
+#[test]
+fn a_row_that_is_deleted_on_both_sides_is_settled_beside_held_ones() {
+    let mut world = deleted_elsewhere("('1', 'milk'), ('2', 'bread')");
+    world.sql("Alice", "DELETE FROM task WHERE id = '1'");
+    world.online("Alice");
+    world.pull_only("Alice");
+    assert_eq!(world.status("Alice").held_removals["task"], 1);
+    let left = world.rows("Alice", "SELECT op FROM syncline_outbox");
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -208,7 +208,8 @@ impl File {
         }
     }
 
-    /// Rows that would go wait for a person; what is under way at the server waits for its answer first.
+    /// Rows that would go wait for a person; what is under way at the server waits for its answer
+    /// first, and what is deleted here as well is that.
     fn hold(
         &mut self,
         ids: &BTreeSet<EntityId>,
@@ -226,7 +227,8 @@ impl File {
             if let Some(remote) = self.conflicts.get_mut(&id) {
                 *remote = None;
             }
-            if !ids.contains(&id) && self.of_entity(&id).any(Entry::is_sent) {
+            let sent = self.of_entity(&id).any(Entry::is_sent);
+            if !ids.contains(&id) && (sent || !self.rows.contains_key(&id)) {
                 self.change(&deletion(&id, pin), pin, &mut summary.notices, desk);
             }
         }

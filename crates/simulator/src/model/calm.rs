@@ -191,20 +191,18 @@ impl World {
                     act = !file.conflicts.contains_key(&entity);
                 }
             }
-            let given_up = file.outbox.values().find(|one| one.is_given_up());
-            if let (Some(entry), false) = (given_up, act) {
-                let (seq, sent) = (entry.seq, entry.frozen.is_some());
-                let outbox = file.outbox.clone();
-                match sent {
-                    true => file.retry(seq),
-                    false => self.discard(at, seq),
-                }
-                // Of a group that is asked about already, nothing is left to do.
-                act = (self.files.get(at)).is_some_and(|file| file.outbox != outbox);
-            } else if !act && !file.held.is_empty() {
+            let given_up: Vec<(i64, bool)> = (file.outbox.values())
+                .filter(|one| one.is_given_up())
+                .map(|one| (one.seq, one.frozen.is_some()))
+                .collect();
+            if !act && given_up.is_empty() && !file.held.is_empty() {
                 let held = file.held.len();
                 file.confirm_sweep();
                 act = file.held.len() < held;
+            }
+            for (seq, sent) in given_up {
+                // Of what is asked about already, nothing is left to do.
+                act = act || self.give_up_or_retry(at, seq, sent);
             }
             self.note_recorded(at, before);
             self.tell(at)?;
@@ -222,6 +220,19 @@ impl World {
             }
         }
         Ok(acted)
+    }
+
+    /// Whether that changes anything.
+    fn give_up_or_retry(&mut self, at: usize, seq: i64, sent: bool) -> bool {
+        let Some(file) = self.files.get_mut(at) else {
+            return false;
+        };
+        let outbox = file.outbox.clone();
+        match sent {
+            true => file.retry(seq),
+            false => self.discard(at, seq),
+        }
+        (self.files.get(at)).is_some_and(|file| file.outbox != outbox)
     }
 
     /// F:S11: rows of a file that is done are the server's.
