@@ -11,6 +11,11 @@ pub trait Level: Sync {
     /// Plays one seed to its end or to the first broken invariant.
     fn play(&self, seed: u64) -> Played;
 
+    /// Every cell of the machine's table, and why it is not reached where it is not.
+    fn table(&self) -> Vec<(Cell, &'static str)> {
+        Vec::new()
+    }
+
     /// A scenario as small as possible that breaks the same invariant as the seed, as a Rust test to
     /// paste; `None` when the seed does not break it.
     fn shrink(&self, seed: u64) -> Option<String>;

@@ -28,6 +28,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// Visits to cells of the machine's table, as `state × input`.
     pub cells: BTreeMap<String, u64>,
+    /// Cells that were not visited, and why.
+    pub unreached: BTreeMap<String, &'static str>,
     /// Anything else that was counted.
     pub counts: BTreeMap<&'static str, u64>,
     /// Seeds that broke an invariant.
@@ -65,6 +67,14 @@ impl Report {
         if let Some(broken) = played.broken {
             self.fail(seed, broken);
         }
+    }
+
+    /// Lists what of a table was not visited.
+    pub fn compare(&mut self, table: Vec<(Cell, &'static str)>) {
+        let named = table.into_iter().map(|(one, why)| (cell(&one), why));
+        self.unreached = named
+            .filter(|(one, _)| !self.cells.contains_key(one))
+            .collect();
     }
 
     /// Notes a failure.
@@ -110,6 +120,12 @@ impl fmt::Display for Report {
         writeln!(f, "{} cells of the machine's table:", self.cells.len())?;
         for (cell, n) in &self.cells {
             writeln!(f, "  {n:>9}  {cell}")?;
+        }
+        if !self.unreached.is_empty() {
+            writeln!(f, "{} cells not visited:", self.unreached.len())?;
+        }
+        for (cell, why) in &self.unreached {
+            writeln!(f, "             {cell} ({why})")?;
         }
         for (what, n) in &self.counts {
             writeln!(f, "  {n:>9}  {what}")?;

@@ -69,6 +69,7 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     let mut report = gathered.into_report();
+    report.compare(level.table());
     report.wall_s = begun.elapsed().as_secs_f64();
     let shrunk = if run.shrink { MOST_SHRUNK } else { 0 };
     for failure in report.failures.iter_mut().take(shrunk) {

@@ -25,6 +25,7 @@ mod schema;
 mod secrets;
 mod server;
 mod shrink;
+mod unreached;
 mod watch;
 mod words;
 mod world;
@@ -34,7 +35,7 @@ pub use scenario::{
     DeviceAct, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables, Write,
 };
 
-use crate::level::{Level, Played};
+use crate::level::{Cell, Level, Played};
 use files::Pool;
 use std::path::{Path, PathBuf};
 
@@ -85,6 +86,10 @@ impl Level for StoreLevel {
 
     fn play(&self, seed: u64) -> Played {
         self.play_scenario(&self.scenario(seed))
+    }
+
+    fn table(&self) -> Vec<(Cell, &'static str)> {
+        unreached::table()
     }
 
     fn shrink(&self, seed: u64) -> Option<String> {
