@@ -180,14 +180,21 @@ pub fn judge(
 
 impl Verdict {
     /// The verdict when the answer comes from another history than the mutation was made on: what
-    /// had no effect is not decided by that.
+    /// had no effect is not decided by that, and an id that was chosen there may be another row's here,
+    /// so that is asked again once that history is known.
     #[must_use]
     pub(crate) fn of_other_history(self) -> Self {
+        let error = |why| MutationError::new("epoch-changed", why);
         match self {
             Verdict::Conflict { .. } | Verdict::Failed(_) => {
                 let why = "the server's history is another one; it is sent anew";
-                Verdict::OtherHistory(MutationError::new("epoch-changed", why))
+                Verdict::OtherHistory(error(why))
             }
+            Verdict::Applied { id: Some(_), .. } => Verdict::Later {
+                after_ms: 0,
+                counted: Counted::No,
+                error: error("the server's history is another one; its id is asked again"),
+            },
             other => other,
         }
     }

@@ -485,6 +485,12 @@ pub(super) fn release(
 fn is_fruitless(booking: &Booking) -> bool {
     matches!(
         booking.verdict,
-        Verdict::Conflict { .. } | Verdict::OtherHistory(_) | Verdict::Skipped { .. }
+        Verdict::Conflict { .. }
+            | Verdict::OtherHistory(_)
+            | Verdict::Skipped { .. }
+            | Verdict::Later {
+                counted: Counted::No,
+                ..
+            }
     )
 }
