@@ -400,9 +400,8 @@ fn book_row(
         (entity.entity_type.as_str(), entity.id.as_str()),
     );
     // What another copy of this file sent under the key need not be what this one has: the feed
-    // brings what the server made of it.
+    // brings what the server made of it, and until then no more is known than before.
     if is_of_another_copy(entry, applied) {
-        state::forget_known(tx, entity)?;
         if entry.op != Operation::Delete {
             sweep::mark_pushed(tx, entity, applied.position)?;
         }
