@@ -9,6 +9,7 @@ use crate::captured;
 use crate::error::StoreError;
 use crate::outbox::{self, Entry, Recorded};
 use crate::row;
+use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::Reference;
 use rusqlite::{Connection, Transaction};
@@ -144,6 +145,9 @@ pub(super) fn follow(
     for child in children {
         if let Moved::Refused(why) = relocate(applier, &child)? {
             tracing::warn!(entity = %child.entity, why, "its parent has another id; it cannot follow");
+        } else if let Some(waiting) = state::unpark(applier.tx, &child.entity)? {
+            // What waited for an answer under the old id is about another row.
+            applier.change(&waiting.scope, &waiting.change())?;
         }
     }
     Ok(())
@@ -181,7 +185,8 @@ fn rewrite(applier: &mut Applier<'_>, way: &Move, entry: &Entry) -> Result<Rewri
         }
     }
     let added = write_fields(tx, own, entry, &entity, &set, applier.now)?;
-    let moves = key != entity.id.parts() && entry.op == Operation::Create && !entry.is_sent();
+    // What only another copy may have sent is answered with the id that it got there.
+    let moves = key != entity.id.parts() && entry.op == Operation::Create && entry.frozen.is_none();
     let id = match moves {
         true => EntityId::from_parts(&key).ok(),
         false => None,
