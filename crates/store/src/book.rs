@@ -107,7 +107,7 @@ fn book_one(
             book_failed(applier, entry, &entity, &error)
         }
         Verdict::Failed(error) if error.code == "key-reused" && entry.origin_client.is_none() => {
-            outbox::inherit(applier.tx, entry)
+            copies::inherit(applier, entry)
         }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
         Verdict::OtherHistory(error) => {

@@ -9,6 +9,7 @@
 mod depend;
 mod freeze;
 mod lanes;
+pub(crate) mod parts;
 
 use crate::captured::{self, CapturedError};
 use crate::conflict::natural;
@@ -389,6 +390,7 @@ impl<'a> Claimer<'a> {
     }
 
     fn take(&mut self, entry: &Entry, send: Send) -> Result<(), StoreError> {
+        self.note_parts(entry, &send.folded)?;
         self.supersede_folded(&send.folded)?;
         if let Some(payload) = &send.fresh {
             captured::write_payload(self.tx, entry.seq, payload.as_ref())?;

@@ -3,14 +3,26 @@
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured;
+use crate::claim::parts;
 use crate::error::StoreError;
-use crate::outbox;
+use crate::outbox::{self, Entry};
 use crate::page;
 use crate::row::Written;
 use crate::state;
 use rusqlite::Transaction;
 use syncline_core::{EntityRef, Verdict, moved};
 use syncline_protocol::{Fields, Operation, Value};
+
+/// A copy has used the key of an entry, with other bytes: what came of that is asked, as the copy would ask. What has
+/// become part of a create here is none of it.
+pub(crate) fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    outbox::inherit(applier.tx, entry)?;
+    if entry.op == Operation::Create {
+        parts::take_apart(applier.tx, entry)?;
+        applier.rekeying.outbox_changed();
+    }
+    Ok(())
+}
 
 /// Whether the state below an entity's mutations has what was applied at this position. Below those of a row
 /// that is held is what the server lacks.

@@ -217,3 +217,49 @@ fn what_one_copy_sent_is_not_taken_for_all_that_another_has() {
         }
     }
 }
+
+/// The original goes on with a row that it has not sent when the copy sends it: the row is made once, and the edit, which
+/// became part of making it here, follows.
+#[test]
+fn a_row_that_a_copy_made_first_is_not_made_again_with_its_edits() {
+    for schema in [
+        "CREATE TABLE thing (id INTEGER PRIMARY KEY, name TEXT, weight REAL)",
+        "CREATE TABLE thing (id TEXT PRIMARY KEY NOT NULL, name TEXT, weight REAL)",
+    ] {
+        for pulls_first in [false, true] {
+            let mut world = World::new(schema);
+            world.device("Alice");
+            world.device("Bob");
+            world.run_until_quiet();
+            world.sql("Alice", "INSERT INTO thing VALUES (7, 'rake', 0.1)");
+            world.copy("Alice", "Copy", Machine::Another);
+            world.sql("Bob", "INSERT INTO thing VALUES (7 + 1, 'spade', 2)");
+            world.sql("Alice", "UPDATE thing SET name = 'iron rake'");
+            world.sql("Alice", "UPDATE thing SET weight = 0.3");
+            world.sync("Copy");
+            world.settle("Copy");
+            world.sync("Bob");
+            world.settle("Bob");
+            if pulls_first {
+                world.sql(
+                    "Alice",
+                    "UPDATE syncline_outbox SET not_before = 1800000000000 + 600000",
+                );
+                world.sync("Alice");
+                world.sql("Alice", "UPDATE syncline_outbox SET not_before = 0");
+            }
+            world.run_until_quiet();
+            world.assert_converged();
+            for name in ["Alice", "Bob", "Copy"] {
+                world.assert_equals_server(name);
+                let things = "SELECT name || ' ' || weight FROM thing ORDER BY name";
+                assert_eq!(
+                    world.rows(name, things),
+                    ["iron rake 0.3", "spade 2.0"],
+                    "{name}: {schema}"
+                );
+                assert_eq!(world.status(name).open_conflicts, 0, "{name}: {schema}");
+            }
+        }
+    }
+}

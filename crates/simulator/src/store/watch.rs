@@ -83,7 +83,13 @@ impl World {
             let is_it = |result: &Value| result["outcome"] == "skipped" && result["key"] == *key;
             results.is_some_and(|results| results.iter().any(is_it))
         };
-        self.sent.retain(|(_, key), _| !skipped(key));
+        // A copy of the file was there first: what came of that is asked, with what the copy had.
+        let reused = |key: &str| {
+            let is_it = |result: &Value| result["code"] == "key-reused" && result["key"] == *key;
+            results.is_some_and(|results| results.iter().any(is_it))
+        };
+        self.sent
+            .retain(|(_, key), _| !skipped(key) && !reused(key));
         while !refused.is_empty() {
             let mut following = BTreeSet::new();
             self.sent.retain(|(_, key), frozen| {

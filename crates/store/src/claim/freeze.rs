@@ -1,6 +1,6 @@
 //! From an entry to the bytes that are sent: coalescing what was never sent, then freezing (E3).
 
-use super::{Claimer, Send, Step};
+use super::{Claimer, Send, Step, parts};
 use crate::captured::{self, BaseState};
 use crate::error::{StoreError, to_json};
 use crate::ids;
@@ -122,9 +122,18 @@ impl Claimer<'_> {
         covers: &[MutationId],
         folded: &[Entry],
     ) -> Result<(), StoreError> {
+        self.note_parts(entry, folded)?;
         captured::write_payload(self.tx, entry.seq, Some(&intent.fields))?;
         self.note_covers(entry, covers)?;
         self.supersede_folded(folded)
+    }
+
+    /// A create goes under the key that it would have alone, which a copy of the file may use for just that.
+    pub(super) fn note_parts(&self, entry: &Entry, folded: &[Entry]) -> Result<(), StoreError> {
+        match entry.op {
+            Operation::Create if !folded.is_empty() => parts::note(self.tx, entry, folded),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn supersede_folded(&mut self, folded: &[Entry]) -> Result<(), StoreError> {
@@ -301,9 +310,11 @@ impl Claimer<'_> {
     }
 
     /// An untouched mutation is sent under its own id, and under the key that follows when that is spent: a
-    /// copied or restored file, which knows the id but not what was sent, then sends it under the same key.
+    /// copied or restored file, which knows the id but not what was sent, then sends it under the same key. So is a
+    /// create with edits that became part of it: a row is not to be made twice.
     fn key(&mut self, entry: &Entry, covers: &[MutationId]) -> String {
-        let alone = covers.is_empty() || entry.origin_client.is_some();
+        let alone =
+            covers.is_empty() || entry.origin_client.is_some() || entry.op == Operation::Create;
         match &entry.key {
             Some(key) if entry.is_offered_again() => key.clone(),
             None if alone => entry.mutation.to_string(),

@@ -3,6 +3,7 @@
 use super::{Move, Reason, relocate, with_id};
 use crate::apply::Applier;
 use crate::error::StoreError;
+use crate::meta;
 use crate::state;
 use rusqlite::OptionalExtension;
 use syncline_core::EntityRef;
@@ -18,6 +19,20 @@ pub(crate) fn recognise(
     let Some(key) = &change.key else {
         return Ok(());
     };
+    // A copy of this file has made it already, under the id that it has here: what became of the create is asked.
+    applier
+        .tx
+        .prepare_cached(
+            "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?4)
+              WHERE entity_type = ?1 AND entity_id = ?2 AND mutation = ?3 AND op = 'create'
+                AND state = 'pending' AND idempotency_key IS NULL AND origin_client IS NULL",
+        )?
+        .execute([
+            entity.entity_type.as_str(),
+            entity.id.as_str(),
+            key.as_str(),
+            meta::key::CLIENT_ID,
+        ])?;
     let create: Option<(i64, String)> = applier
         .tx
         .prepare_cached(

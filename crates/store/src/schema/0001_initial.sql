@@ -50,6 +50,7 @@ CREATE TABLE syncline_outbox (
   depends_on  TEXT,                      -- JSON array of mutations that must be settled before
   -- What follows is the engine's.
   covers      TEXT,                      -- JSON array of mutations coalesced into this one
+  parts       TEXT,                      -- JSON: what a create and the edits coalesced into it were, each by itself
   origin      TEXT,                      -- attach, recovered, restored, journal, reference; NULL: captured
   origin_client TEXT,                    -- another installation may have sent it: as it was called then
   cancel      INTEGER NOT NULL DEFAULT 0 -- 1: to be cancelled at the server, then discarded
