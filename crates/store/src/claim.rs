@@ -341,7 +341,8 @@ impl<'a> Claimer<'a> {
         if !unbound && self.waits_for_parent(entry, &entity, &intent.fields)? {
             return Ok(Step::Hold);
         }
-        if intent.op == Operation::Delete && self.referenced.contains(&entity) {
+        let waits = intent.op == Operation::Delete && self.referenced.contains(&entity);
+        if waits || self.is_unseen(entry, &entity, &intent)? {
             return Ok(Step::Hold);
         }
         self.freeze(entry, entity, (intent, folded), covers)

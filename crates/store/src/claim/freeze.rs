@@ -264,6 +264,21 @@ impl Claimer<'_> {
         }))
     }
 
+    /// Whether an entry that is offered again would follow one in the batch over a state that waits and that is not
+    /// what it was made on: first that one's outcome brings the two together.
+    pub(super) fn is_unseen(
+        &self,
+        entry: &Entry,
+        entity: &EntityRef,
+        intent: &Intent,
+    ) -> Result<bool, StoreError> {
+        let name = (entity.entity_type.to_string(), entity.id.to_string());
+        Ok(entry.is_offered_again()
+            && self.chain.contains_key(&name)
+            && state::view(self.tx, entity)?.waiting.is_some()
+            && journal::base_in(self.tx, entry, entity, &intent.fields)?.is_none())
+    }
+
     /// The state that a mutation is made on.
     fn base(
         &self,
