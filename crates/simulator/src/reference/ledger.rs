@@ -19,6 +19,20 @@ pub struct Draft {
 /// A table and the name of a row for ever.
 pub type Row = (&'static str, String);
 
+/// What was confirmed to a file and stood in its journal when a backup that has none of it took its place: nobody
+/// offers it again to a server that loses it as well.
+#[derive(Debug, Clone, Default)]
+pub struct GivenUp {
+    /// Rows that were made.
+    pub created: BTreeSet<Row>,
+    /// Rows that were changed.
+    pub edited: BTreeSet<Row>,
+    /// Rows that were deleted.
+    pub deleted: BTreeSet<Row>,
+    /// Values that were written.
+    pub values: BTreeSet<String>,
+}
+
 /// What all apps wrote and committed.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -36,6 +50,10 @@ pub struct Ledger {
     /// sent anything of it sends nothing at all: it cannot know that the other file has made the row for
     /// everybody, or will, and a row that one of two devices offers is not to be lost.
     pub copied: BTreeSet<Row>,
+    /// What only the server has for certain.
+    pub given_up: GivenUp,
+    /// Rows of which an edit may be lost: their numbers and sets are no longer known.
+    pub unsure: BTreeSet<Row>,
     /// What was added to the number of a row.
     pub sums: BTreeMap<Row, i64>,
     /// Elements that were put into the set of a row.
@@ -96,6 +114,15 @@ impl Ledger {
         for (row, element) in draft.untagged {
             self.untagged.entry(row).or_default().insert(element);
         }
+    }
+
+    /// The server was restored, and may have lost what was given up.
+    pub fn lose_given_up(&mut self) {
+        let lost = std::mem::take(&mut self.given_up);
+        self.mistaken.extend(lost.created);
+        self.unsure.extend(lost.edited);
+        self.copied.extend(lost.deleted);
+        self.overwritten.extend(lost.values);
     }
 
     /// Whether a row was deleted or mistaken, or something that it was ever part of.

@@ -51,13 +51,17 @@ pub struct Server {
     forgotten_before: i64,
     /// Deletions may have been forgotten at or below this position.
     horizon: i64,
-    /// What was made under the id of a row whose deletion may be forgotten: whoever was away meanwhile
-    /// takes it for the earlier row, and what was decided about that one hits it. (An app that must not
+    /// What was made under the id of a row whose deletion may be forgotten, or that a restored server did not have:
+    /// whoever was away meanwhile takes it for the earlier row, and what was decided about that one hits it. (An app that must not
     /// have this never gives an id again: `AUTOINCREMENT`.)
     mistaken: BTreeSet<Name>,
+    /// Rows that had a name at any time, in whichever history, by the name that they have for ever.
+    named: BTreeMap<Name, BTreeSet<String>>,
     /// What a restored server did not have: it is there again when who made it has offered it again, and
     /// until then nobody can delete it.
     unknown: BTreeSet<Name>,
+    /// An older state took the place of a later one.
+    pub restored: bool,
     /// Effects so far.
     pub applied: u64,
     /// Conflicts answered so far.
@@ -140,6 +144,8 @@ impl Server {
         let lost = now.alive().map(|(name, _)| name);
         let lost = lost.filter(|name| !self.entities.contains_key(*name));
         self.unknown = now.unknown.iter().chain(lost).cloned().collect();
+        self.named.clone_from(&now.named);
+        self.restored = true;
     }
 
     /// Whether deletions may have been forgotten, or a new history begun: then a device may never have
@@ -319,10 +325,18 @@ impl Server {
         let was = self.entities.get(name);
         let alive = was.and_then(|entity| entity.fields.as_ref());
         self.honours_base(was, mutation, name)?;
-        if was.is_some_and(|was| was.fields.is_none() && was.position <= self.horizon)
-            && let Some(made) = mutation.pointer("/fields/made").and_then(Value::as_str)
+        let forgotten = match was {
+            None => true,
+            Some(was) => was.fields.is_none() && was.position <= self.horizon,
+        };
+        if let Some(made) = mutation.pointer("/fields/made").and_then(Value::as_str)
+            && text(mutation, "op") == "create"
         {
-            self.mistaken.insert((name.0.clone(), made.to_owned()));
+            let named = self.named.entry(name.clone()).or_default();
+            named.insert(made.to_owned());
+            if forgotten && named.len() > 1 {
+                self.mistaken.insert((name.0.clone(), made.to_owned()));
+            }
         }
         let op = text(mutation, "op");
         let fields = match (op, alive) {

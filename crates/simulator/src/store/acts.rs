@@ -3,6 +3,7 @@
 use super::check;
 use super::device::Device;
 use super::files::Files;
+use super::given_up;
 use super::play::tell;
 use super::scenario::{DeviceAct, ServerAct};
 use super::server::{RETENTION_HOURS, StorageFault};
@@ -204,7 +205,18 @@ fn put_back(world: &mut World, device: usize) {
     world.played.fault("device: file restored");
     world.end(device, 0, false);
     world.end(device, 1, false);
+    let confirmed = given_up::confirmed(&world.devices[device].files.app);
     world.devices[device].files.replace(&backup);
+    let given_up = confirmed.and_then(|confirmed| {
+        given_up::without(
+            confirmed,
+            &world.devices[device].files.app,
+            &mut world.ledger,
+        )
+    });
+    if let Err(broken) = given_up {
+        return world.breaks(broken);
+    }
     match check::unanswered_creates(world, &world.devices[device].files.app) {
         Ok(rows) => world.ledger.copied.extend(rows),
         Err(broken) => return world.breaks(broken),

@@ -16,6 +16,7 @@ mod fault;
 mod fence;
 mod files;
 mod generate;
+mod given_up;
 mod http;
 mod order;
 mod person;
