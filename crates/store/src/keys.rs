@@ -1,6 +1,6 @@
 //! The keys under which one mutation is tried. Every copy of a file must find the same ones without
-//! being told: the mutation's own id, and for each final no of the server the next number behind it. A
-//! mutation that others were folded into goes under a random key, which remembers how far it was.
+//! being told: the mutation's own id, and for each final no of the server the next number behind it. An
+//! update that others were folded into goes under a random key, which remembers how far it was.
 
 use syncline_protocol::MutationId;
 
@@ -12,7 +12,7 @@ pub(crate) fn after(mutation: &MutationId, spent: &str) -> String {
     )
 }
 
-/// A random key for a mutation that others were folded into.
+/// A random key for an update that others were folded into.
 pub(crate) fn folded(random: &str, spent: Option<&str>) -> String {
     match spent {
         None => random.to_owned(),

@@ -326,10 +326,11 @@ impl Claimer<'_> {
 
     /// An untouched mutation is sent under its own id, and under the key that follows when that is spent: a
     /// copied or restored file, which knows the id but not what was sent, then sends it under the same key. So is a
-    /// create with edits that became part of it: a row is not to be made twice.
+    /// create or delete of which edits became part: a row is not to be made twice, and a delete must not hit the next
+    /// row of that id.
     fn key(&mut self, entry: &Entry, covers: &[MutationId]) -> String {
         let alone =
-            covers.is_empty() || entry.origin_client.is_some() || entry.op == Operation::Create;
+            covers.is_empty() || entry.origin_client.is_some() || entry.op != Operation::Update;
         match &entry.key {
             Some(key) if entry.is_offered_again() => key.clone(),
             None if alone => entry.mutation.to_string(),
