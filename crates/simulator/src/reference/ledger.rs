@@ -50,6 +50,9 @@ pub struct Ledger {
     /// sent anything of it sends nothing at all: it cannot know that the other file has made the row for
     /// everybody, or will, and a row that one of two devices offers is not to be lost.
     pub copied: BTreeSet<Row>,
+    /// Rows with edits that stood in two files when one was copied, or in a backup that was put back. Whoever takes an
+    /// edit back before it was sent sends nothing at all, as with a row.
+    pub edited_twice: BTreeSet<Row>,
     /// What only the server has for certain.
     pub given_up: GivenUp,
     /// Rows of which an edit may be lost: their numbers and sets are no longer known.

@@ -10,6 +10,7 @@ use super::server::{RETENTION_HOURS, StorageFault};
 use super::world::{World, unix_ms};
 use crate::level::Broken;
 use crate::rng::Rng;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use syncline::{Allowance, Constraints, Input, Reason};
 use syncline_fault_vfs::{Call, Failure, Fault};
@@ -176,9 +177,14 @@ fn clone(world: &mut World, device: usize) {
         return;
     };
     world.played.fault("device: cloned");
-    match check::unanswered_creates(world, &files.app) {
-        Ok(rows) => world.ledger.copied.extend(rows),
-        Err(broken) => return world.breaks(broken),
+    let created = check::unanswered_creates(world, &files.app);
+    let edited = check::unanswered_edits(&files.app);
+    match (created, edited) {
+        (Ok(created), Ok(edited)) => {
+            world.ledger.copied.extend(created);
+            world.ledger.edited_twice.extend(edited);
+        }
+        (Err(broken), _) | (_, Err(broken)) => return world.breaks(broken),
     }
     let rng = Rng::new(world.setup.seed ^ n as u64);
     let mut copy = Device::new(files, None, rng);
@@ -205,21 +211,8 @@ fn put_back(world: &mut World, device: usize) {
     world.played.fault("device: file restored");
     world.end(device, 0, false);
     world.end(device, 1, false);
-    let confirmed = given_up::confirmed(&world.devices[device].files.app);
-    world.devices[device].files.replace(&backup);
-    let given_up = confirmed.and_then(|confirmed| {
-        given_up::without(
-            confirmed,
-            &world.devices[device].files.app,
-            &mut world.ledger,
-        )
-    });
-    if let Err(broken) = given_up {
+    if let Err(broken) = replace(world, device, &backup) {
         return world.breaks(broken);
-    }
-    match check::unanswered_creates(world, &world.devices[device].files.app) {
-        Ok(rows) => world.ledger.copied.extend(rows),
-        Err(broken) => return world.breaks(broken),
     }
     world.acknowledged.retain(|(owner, _)| *owner != device);
     world.sent.retain(|(owner, _), _| *owner != device);
@@ -230,6 +223,19 @@ fn put_back(world: &mut World, device: usize) {
         upgrade(world, device);
     }
     world.start(device, 0);
+}
+
+/// The ledger is told what the files had and have.
+fn replace(world: &mut World, device: usize, backup: &Path) -> Result<(), Broken> {
+    let confirmed = given_up::confirmed(&world.devices[device].files.app)?;
+    world.devices[device].files.replace(backup);
+    let app = &world.devices[device].files.app;
+    given_up::without(confirmed, app, &mut world.ledger)?;
+    let edited = check::unanswered_edits(app)?;
+    let created = check::unanswered_creates(world, &world.devices[device].files.app)?;
+    world.ledger.copied.extend(created);
+    world.ledger.edited_twice.extend(edited);
+    Ok(())
 }
 
 /// Notes get another column, as `syncline migrate` gives it.
