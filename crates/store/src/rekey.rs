@@ -14,7 +14,6 @@ use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
 use crate::error::StoreError;
 use crate::ids;
-use crate::inbox;
 use crate::orphans;
 use crate::outbox::{self, Entry};
 use crate::row::{self, Written};
@@ -547,11 +546,6 @@ fn rebuild(
     if entries.iter().any(|entry| entry.op == Operation::Create) {
         if entries.last().map(|entry| entry.op) == Some(Operation::Delete) {
             row::remove(tx, &entity_type.table, &entity.id)?;
-        }
-        if let Some(met) = met.filter(|_| entries.iter().any(Entry::is_sent)) {
-            // What the server has of it may be what another copy has made: the answer tells.
-            let kind = ChangeKind::Upsert(met);
-            inbox::park_pulled(tx, entity, kind, WaitsFor::Answer, "", applier.now)?;
         }
         return Ok(captured::write_base(tx, name, entity.id.as_str(), None)?);
     }

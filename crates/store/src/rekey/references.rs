@@ -7,15 +7,17 @@ use super::{Move, Moved, relocate, with_id};
 use crate::apply::Applier;
 use crate::captured;
 use crate::error::StoreError;
+use crate::inbox;
+use crate::meta;
 use crate::outbox::{self, Entry, Recorded};
 use crate::row;
 use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::Reference;
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_core::EntityRef;
-use syncline_protocol::{EntityId, Fields, KeyPart, Operation, Value};
+use syncline_core::{EntityRef, WaitsFor};
+use syncline_protocol::{ChangeKind, EntityId, Fields, KeyPart, Operation, Value};
 
 /// Unsettled entries by the rows that they refer to; read once in a transaction.
 #[derive(Debug, Default)]
@@ -143,14 +145,44 @@ pub(super) fn follow(
     applier.rekeying.references.put(way.to.clone(), added);
     applier.rekeying.references.put(way.to.clone(), follow);
     for child in children {
+        let met = match types.get(child.to.entity_type.as_str()) {
+            Some(entity_type) => row::read(applier.tx, &entity_type.table, &child.to.id)?,
+            None => None,
+        };
         if let Moved::Refused(why) = relocate(applier, &child)? {
             tracing::warn!(entity = %child.entity, why, "its parent has another id; it cannot follow");
-        } else if let Some(waiting) = state::unpark(applier.tx, &child.entity)? {
+            continue;
+        }
+        if let Some(met) = met {
+            ask(applier, &child, met)?;
+        }
+        if let Some(waiting) = state::unpark(applier.tx, &child.entity)? {
             // What waited for an answer under the old id is about another row.
             applier.change(&waiting.scope, &waiting.change())?;
         }
     }
     Ok(())
+}
+
+/// A row that was created here has the id now of one that the server has: another copy of this file may have made just
+/// that. What became of the create is asked, and until then what the server has waits.
+fn ask(applier: &Applier<'_>, child: &Move, met: Fields) -> Result<(), StoreError> {
+    applier
+        .tx
+        .prepare_cached(
+            "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?2)
+              WHERE seq = ?1 AND frozen IS NULL AND origin_client IS NULL",
+        )?
+        .execute(params![child.from, meta::key::CLIENT_ID])?;
+    let kind = ChangeKind::Upsert(met);
+    inbox::park_pulled(
+        applier.tx,
+        &child.to,
+        kind,
+        WaitsFor::Answer,
+        "",
+        applier.now,
+    )
 }
 
 /// What came of rewriting one entry.
