@@ -199,6 +199,10 @@ fn book_failed(
     if is_certain(entry, error) {
         refused(applier, entry)?;
     }
+    if error.code == "too-large" {
+        // No key of the request was looked at.
+        outbox::unfreeze(applier.tx, entry, entry.state)?;
+    }
     outbox::fail(applier.tx, entry, error, applier.now)?;
     if natural::join_refused(applier, entry, entity, error)? {
         return Ok(());

@@ -52,7 +52,12 @@ pub(crate) fn remint(tx: &Transaction<'_>, dice: &mut Dice) -> Result<ClientId, 
             AND NOT EXISTS (SELECT 1 FROM syncline_conflict AS c
                              WHERE c.entity_type = o.entity_type AND c.entity_id = o.entity_id
                                AND c.resolved_at IS NULL)",
-        [old],
+        [&old],
+    )?;
+    // But it may be sent again by hand, in each of the files.
+    tx.execute(
+        "UPDATE syncline_outbox SET shared_with = coalesce(shared_with, ?1) WHERE origin_client IS NULL",
+        [&old],
     )?;
     let client = random(dice);
     meta::set(tx, meta::key::CLIENT_ID, &client)?;

@@ -392,7 +392,8 @@ pub(crate) fn fail(
 ) -> Result<(), StoreError> {
     let detail = to_json(error);
     conn.prepare_cached(
-        "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, origin_client = NULL, cancel = 0,
+        "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, cancel = 0,
+                shared_with = coalesce(origin_client, shared_with), origin_client = NULL,
                 last_error = ?2, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
     )?
     .execute(params![entry.seq, detail])?;
@@ -461,7 +462,7 @@ pub(crate) fn rewrite(
     fields: &Fields,
 ) -> Result<(), StoreError> {
     conn.prepare_cached(
-        &format!("UPDATE syncline_outbox SET op = ?2, state = 'pending', frozen = NULL, {OF_A_COPY}, covers = NULL,
+        &format!("UPDATE syncline_outbox SET op = ?2, state = 'pending', frozen = NULL, {OF_A_COPY}, covers = NULL, parts = NULL, shared_with = NULL,
                 attempts = 0, not_before = 0, last_error = NULL, lease_token = NULL, lease_until = NULL
           WHERE seq = ?1"),
     )?

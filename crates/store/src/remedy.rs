@@ -29,7 +29,20 @@ pub(crate) fn retry(applier: &Applier<'_>, seq: i64) -> Result<(), StoreError> {
           WHERE seq = ?1",
         params![seq],
     )?;
+    share(applier, &entry)?;
     outbox::log(applier.tx, &entry, "retried", "{}", applier.now)
+}
+
+/// What a copy of the file has as well, and somebody may send again there: with what follows it, it goes under the
+/// keys that both have, as if it had been sent (I2).
+fn share(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    applier.tx.execute(
+        "UPDATE syncline_outbox SET origin_client = shared_with, shared_with = NULL
+          WHERE entity_type = ?1 AND entity_id = ?2 AND seq >= ?3 AND state = 'pending'
+            AND shared_with IS NOT NULL AND origin_client IS NULL",
+        params![entry.entity_type.as_str(), entry.entity_id, entry.seq],
+    )?;
+    Ok(())
 }
 
 /// What came of discarding an entry. Entries by number, in local order.

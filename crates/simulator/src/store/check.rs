@@ -97,6 +97,14 @@ pub(crate) fn unanswered_edits(app: &Connection) -> Checked<Vec<(&'static str, S
     Ok(notes.into_iter().map(|id| ("note", id)).collect())
 }
 
+/// Whether a mutation was refused with the request that it was in, of which the server looked at no key.
+pub(crate) fn was_too_large(world: &World, device: usize, mutation: &str) -> bool {
+    let query = "SELECT 1 FROM syncline_log WHERE kind = 'failed' AND mutation = ?1
+                    AND json_extract(detail, '$.code') = 'too-large'";
+    let app = &world.devices[device].files.app;
+    app.query_row(query, [mutation], |_| Ok(())).is_ok()
+}
+
 /// What stands in a device's records of conflicts.
 pub(crate) fn recorded_values(world: &World, device: usize) -> Checked<Vec<String>> {
     let mut statement = (world.devices[device].files.app)

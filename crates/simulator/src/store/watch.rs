@@ -115,6 +115,7 @@ impl World {
             let known = self.sent.insert((device, key), entry.frozen.clone());
             if let Some(known) = known.filter(|known| *known != entry.frozen)
                 && self.model.histories() == 1
+                && !check::was_too_large(self, device, entry.mutation.as_str())
             {
                 let detail = format!("{known} was sent, and then {}", entry.frozen);
                 return self.breaks(Broken::new("D:E3", detail));

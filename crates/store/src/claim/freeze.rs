@@ -106,12 +106,13 @@ impl Claimer<'_> {
 
     /// Whether a person sends again what was refused. What was corrected since belongs to it.
     fn is_retried(&self, entry: &Entry) -> Result<bool, StoreError> {
-        let sql = "SELECT last_error IS NOT NULL FROM syncline_outbox WHERE seq = ?1";
-        Ok(entry.key.is_some()
-            && self
-                .tx
-                .prepare_cached(sql)?
-                .query_row([entry.seq], |row| row.get(0))?)
+        let sql = "SELECT last_error IS NOT NULL
+                      AND (idempotency_key IS NOT NULL OR json_extract(last_error, '$.code') = 'too-large')
+                     FROM syncline_outbox WHERE seq = ?1";
+        Ok(self
+            .tx
+            .prepare_cached(sql)?
+            .query_row([entry.seq], |row| row.get(0))?)
     }
 
     /// Without being sent: it is one with them that it fails.

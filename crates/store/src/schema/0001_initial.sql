@@ -53,6 +53,7 @@ CREATE TABLE syncline_outbox (
   parts       TEXT,                      -- JSON: what a create and the edits coalesced into it were, each by itself
   origin      TEXT,                      -- attach, recovered, restored, journal, reference; NULL: captured
   origin_client TEXT,                    -- another installation may have sent it: as it was called then
+  shared_with TEXT,                      -- the installation whose failed entry it is as well: sent again by hand, it counts as sent by that
   cancel      INTEGER NOT NULL DEFAULT 0 -- 1: to be cancelled at the server, then discarded
 );
 CREATE INDEX syncline_outbox_entity ON syncline_outbox (entity_type, entity_id);
