@@ -400,7 +400,7 @@ fn told_without_secrets(world: &World) -> Checked<()> {
     let query = "SELECT last_error FROM syncline_outbox UNION ALL SELECT detail FROM syncline_inbox
                  UNION ALL SELECT json_remove(error, '$.remote') FROM syncline_conflict UNION ALL SELECT detail FROM syncline_log
                  UNION ALL SELECT value FROM syncline_meta WHERE key = 'last_error'";
-    for told in texts(world, query)? {
+    for told in texts_of_all(world, query)? {
         world.secrets.keeps("a device's file", &told)?;
     }
     Ok(())
