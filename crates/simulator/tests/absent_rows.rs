@@ -192,3 +192,34 @@ fn a_row_that_was_made_and_deleted_under_an_unanswered_create_leaves() {
     ];
     assert_eq!(play(setup, &steps), None);
 }
+
+/// Seed 3000681525, F:S12: a deletion that was inferred from a snapshot, and waited for the answer to another
+/// copy's create, was taken for newer than that create, and so the row's own deletion was not sent.
+#[test]
+fn what_waits_for_the_answer_to_another_copys_create_can_be_older() {
+    let setup = Setup {
+        attempts: 3,
+        entities: 2,
+        ..ONE_FILE
+    };
+    let steps = [
+        Trigger(2, 0),
+        Group {
+            process: 2,
+            entity: 1,
+        },
+        Deliver(0, Answered),
+        Deliver(0, Answered),
+        Poison(5, true),
+        Deliver(0, Forked),
+        Deliver(0, Bent(13)),
+        Deliver(0, Answered),
+        Wake(1),
+        Deliver(0, Answered),
+        write(0, 4, 130),
+        StoreFault(1, 123),
+        Poison(3, false),
+        Deliver(2, Answered),
+    ];
+    assert_eq!(play(setup, &steps), None);
+}

@@ -379,9 +379,15 @@ fn book_applied(
         apply_waiting(applier, sent_as)?;
     }
     match state::unpark(tx, entity)? {
-        Some(waiting) if of_another_copy || waiting.remote.position > applied.position => applier
-            .change(&waiting.scope, &waiting.change())
-            .map(|_| ()),
+        // Of another copy's work, what waits for it is what the server made of it.
+        Some(waiting)
+            if waiting.remote.position > applied.position
+                || of_another_copy && waiting.remote.position == applied.position =>
+        {
+            applier
+                .change(&waiting.scope, &waiting.change())
+                .map(|_| ())
+        }
         _ => Ok(()),
     }
 }

@@ -235,10 +235,8 @@ impl File {
             self.known.insert(entity.clone(), known);
             self.advance_base(entry);
         }
-        let newer_than = match answer.of_another_copy {
-            true => i64::MIN,
-            false => answer.position,
-        };
+        // Of another copy's work, what waits for it is what the server made of it.
+        let newer_than = answer.position - i64::from(answer.of_another_copy);
         self.apply_waiting(entity, newer_than, &mut Vec::new(), desk);
     }
 
