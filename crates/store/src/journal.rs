@@ -20,7 +20,7 @@ use crate::store::{EntityTypes, RegisteredType};
 use crate::unknown;
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_core::{EntityRef, Now};
+use syncline_core::{ConflictRules, EntityRef, Now};
 use syncline_protocol::{Change, ChangeKind, EntityId, Fields, Hello, Operation, ServerVersion};
 
 /// `origin` of an outbox entry that is offered again.
@@ -120,7 +120,7 @@ fn offer_again(
             continue;
         };
         let agreed = agreed(tx, entity_type, &entity)?;
-        let again = still_there(agreed.as_ref(), noted);
+        let again = still_there(agreed.as_ref(), &entity_type.rules, noted);
         if again.is_empty() {
             continue;
         }
@@ -208,7 +208,7 @@ fn agreed(
 }
 
 /// The mutations of one entity whose work is still there, oldest first, with the fields that are.
-fn still_there(agreed: Option<&Fields>, noted: Vec<Noted>) -> Vec<Noted> {
+fn still_there(agreed: Option<&Fields>, rules: &ConflictRules, noted: Vec<Noted>) -> Vec<Noted> {
     let (mut again, mut written) = (Vec::new(), BTreeSet::new());
     // Going back in time: whether the entity was there.
     let mut there = agreed.is_some();
@@ -222,8 +222,12 @@ fn still_there(agreed: Option<&Fields>, noted: Vec<Noted>) -> Vec<Noted> {
             (Operation::Update, true) if one.is_command => {}
             (Operation::Update, true) => {
                 let mine = one.fields.unwrap_or_default();
+                let before = one.before.as_ref();
                 let shown = |name: &String, value| {
-                    written.contains(name) || agreed.and_then(|row| row.get(name)) == Some(value)
+                    let before = before.and_then(|before| before.get(name));
+                    let now = agreed.and_then(|row| row.get(name));
+                    written.contains(name)
+                        || now.is_some_and(|now| rules.still_has(name, before, value, now))
                 };
                 let kept = mine.iter().filter(|(name, value)| shown(name, value));
                 let kept: Fields = kept.map(|(n, v)| (n.clone(), v.clone())).collect();

@@ -2,6 +2,7 @@
 //! fixtures in `fixtures/conflicts`): the policy, a rule per field, delete rules, the natural key,
 //! invariants. Only data: `declared.rs` makes a resolver of it.
 
+use super::set;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -235,6 +236,20 @@ impl ConflictRules {
     /// Whether changes of the field are added up.
     pub fn adds_up(&self, field: &str) -> bool {
         self.policy == Policy::FieldMerge && self.merge.get(field) == Some(&FieldRule::Counter)
+    }
+
+    /// Whether a field that is `now` still has what a write made of it: all of a set's elements that were
+    /// added, and none that was removed; of any other field the value.
+    pub fn still_has(
+        &self,
+        field: &str,
+        before: Option<&Value>,
+        wrote: &Value,
+        now: &Value,
+    ) -> bool {
+        let is_set =
+            self.policy == Policy::FieldMerge && self.merge.get(field) == Some(&FieldRule::Set);
+        wrote == now || is_set && set::merge(before, wrote, now).as_ref() == Some(now)
     }
 
     /// Every field that the rules name, with the key that names it: for whoever knows the table.

@@ -523,9 +523,17 @@ impl World {
         );
     }
 
-    /// A cache in between gives an earlier page of the same feed.
+    /// A cache in between gives an earlier page of the same feed. Without a cursor it would be believed: no
+    /// client can tell it from the answer of a server that has nothing more.
     fn old_page(&mut self, message: &Message, response: &mut Response) {
-        if !matches!(message.request, RemoteRequest::Pull { .. }) || response.status != 200 {
+        let goes_on = matches!(
+            &message.request,
+            RemoteRequest::Pull {
+                cursor: Some(_),
+                ..
+            }
+        );
+        if !goes_on || response.status != 200 {
             return;
         }
         if let Some(old) = self.last_page.values().next() {

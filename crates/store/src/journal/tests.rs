@@ -4,6 +4,7 @@ use super::*;
 use crate::outbox::Kept;
 use crate::settings::Retention;
 use rusqlite::Connection;
+use syncline_core::FieldRule;
 
 fn fields(all: &[(&str, i64)]) -> Fields {
     all.iter().copied().collect()
@@ -22,7 +23,7 @@ fn noted(op: Operation, wrote: &[(&str, i64)], before: &[(&str, i64)]) -> Noted 
 /// Which operations are offered, with which fields, and on which base.
 fn offered(row: Option<&[(&str, i64)]>, noted: &[Noted]) -> (Vec<String>, Option<Fields>) {
     let agreed = row.map(fields);
-    let again = still_there(agreed.as_ref(), noted.to_vec());
+    let again = still_there(agreed.as_ref(), &ConflictRules::default(), noted.to_vec());
     let base = match again.is_empty() {
         true => agreed,
         false => before_all(agreed, &again),
@@ -32,6 +33,38 @@ fn offered(row: Option<&[(&str, i64)]>, noted: &[Noted]) -> (Vec<String>, Option
         format!("{:?} {}", one.op, fields.collect::<Vec<_>>().join(","))
     };
     (again.iter().map(show).collect(), base)
+}
+
+/// An element of a set is still there when others have added to the set since, and not when they took it.
+#[test]
+fn an_element_of_a_set_is_offered_although_others_have_added_theirs() {
+    let tags = |text: &str| Fields::from_iter([("tags", text)]);
+    let mut rules = ConflictRules::default();
+    rules.merge.insert("tags".to_owned(), FieldRule::Set);
+    let edit = Noted {
+        id: 0,
+        op: Operation::Update,
+        fields: Some(tags(r#"["a"]"#)),
+        before: Some(tags("[]")),
+        is_command: false,
+    };
+    for (row, shown) in [
+        (r#"["a"]"#, true),
+        (r#"["b", "a"]"#, true),
+        (r#"["b"]"#, false),
+    ] {
+        let again = still_there(Some(&tags(row)), &rules, vec![edit.clone()]);
+        assert_eq!(!again.is_empty(), shown, "{row}");
+    }
+    let plain = still_there(
+        Some(&tags(r#"["b", "a"]"#)),
+        &ConflictRules::default(),
+        vec![edit],
+    );
+    assert!(
+        plain.is_empty(),
+        "a field without the rule is the last writer's"
+    );
 }
 
 #[test]
