@@ -11,7 +11,7 @@ use sockets::*;
 use std::time::{Duration, Instant};
 use syncline_protocol::{Epoch, Head};
 use syncline_server::{HttpConfig, Now, Service, Storage, issue_token};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A bound for tests in which nothing of the kind is to happen.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -374,6 +374,10 @@ async fn a_reader_who_does_not_read_is_cut() {
         running.token
     );
     deaf.write_all(request.as_bytes()).await.unwrap();
+    // It has the place; nothing more of what it is told is read.
+    let mut status = [0; 12];
+    deaf.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
     let deadline = Instant::now() + Duration::from_secs(30);
     for wanted in [503, 200] {
         // The only place is taken, then it is free again.

@@ -120,11 +120,11 @@ pub(crate) fn confirm(applier: &mut Applier<'_>, name: &str) -> Result<u64, Stor
         if !decided(applier, &entity)? {
             continue;
         }
-        settle_all(
-            applier,
-            &entity,
-            "its row is gone on the server, as a person confirmed",
-        )?;
+        let reason = "its row is gone on the server, as a person confirmed";
+        if is_made_anew(applier, &entity, reason)? {
+            continue;
+        }
+        settle_all(applier, &entity, reason)?;
         let row = row::read(applier.tx, &entity_type.table, &entity.id)?;
         if applier.write_row(entity_type, &entity, None)? == Written::Done {
             if let Some(row) = &row {
@@ -198,6 +198,29 @@ fn is_under_way(tx: &Transaction<'_>, entity: &EntityRef) -> Result<bool, StoreE
     let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
     let frozen = entries.iter().any(|entry| entry.frozen.is_some());
     Ok(frozen || entries.first().is_some_and(Entry::is_under_way))
+}
+
+/// Whether the app has deleted the row itself and made another one under its id, which stays: then only
+/// what was about the earlier one is settled.
+fn is_made_anew(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    reason: &str,
+) -> Result<bool, StoreError> {
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let entries = outbox::of_entity(applier.tx, names.0, names.1)?;
+    let deleted = entries
+        .iter()
+        .rposition(|entry| entry.op == Operation::Delete);
+    let Some(deleted) = deleted.filter(|deleted| deleted + 1 < entries.len()) else {
+        return Ok(false);
+    };
+    for entry in entries.iter().take(deleted + 1) {
+        let detail = serde_json::json!({ "reason": reason });
+        outbox::settle(applier.tx, entry, "superseded", &detail, applier.now)?;
+    }
+    captured::write_base(applier.tx, names.0, names.1, None)?;
+    Ok(true)
 }
 
 fn settle_all(applier: &Applier<'_>, entity: &EntityRef, reason: &str) -> Result<(), StoreError> {

@@ -176,3 +176,28 @@ fn a_row_that_is_deleted_on_both_sides_is_settled_beside_held_ones() {
     let left = world.rows("Alice", "SELECT op FROM syncline_outbox");
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// F:S12: the removal that a person confirms is that of the row that was there.
+#[test]
+fn a_row_that_is_made_anew_under_the_id_of_a_held_one_stays() {
+    let mut world = deleted_elsewhere("('1', 'milk'), ('2', 'bread')");
+    world.online("Alice");
+    world.run_until_quiet();
+    assert_eq!(world.status("Alice").held_removals["task"], 2);
+    world.sql(
+        "Alice",
+        "UPDATE task SET title = 'oat milk' WHERE id = '1';
+         DELETE FROM task WHERE id = '1';
+         INSERT INTO task VALUES ('1', 'butter')",
+    );
+    let now = world.now();
+    let gone = world
+        .get("Alice")
+        .engine()
+        .store()
+        .confirm_sweep("task", now);
+    assert_eq!(gone.unwrap(), 1, "the other one goes");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.rows("Bob", "SELECT title FROM task"), ["butter"]);
+}

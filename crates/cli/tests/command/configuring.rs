@@ -158,14 +158,38 @@ fn a_dry_run_shows_what_would_be_sent_and_changes_nothing() {
         "{json}"
     );
     assert_eq!(outbox(), before);
-    // The project's two mutations became one, which gets a key of its own.
+    // A create goes under its own key, whatever became part of it.
     let of = |name: &str| *sent.iter().find(|one| one["type"] == name).unwrap();
-    let made_up = serde_json::json!([of("project")["key"]]);
-    assert_eq!(json["made_up_keys"], made_up);
-    assert_eq!(of("task")["key"], of("task")["mutation"]);
+    assert_eq!(json["made_up_keys"], serde_json::json!([]));
+    for name in ["project", "task"] {
+        assert_eq!(of(name)["key"], of(name)["mutation"]);
+    }
     let text = run(syncline(&["sync", &db, "--dry-run"]))
         .expect_code(0)
         .stdout;
     assert!(text.starts_with("batch 1: "), "{text}");
+}
+
+#[test]
+fn a_dry_run_says_which_keys_the_sync_will_not_use() {
+    let home = Home::new();
+    let db = home.attached("a.db", MILK, "http://127.0.0.1:1");
+    // Two edits of a row that the server has become one, which gets a key of its own.
+    sql(
+        &db,
+        "DELETE FROM syncline_outbox; DELETE FROM syncline_base;
+         INSERT INTO syncline_cursor (scope, epoch, cursor, position, phase, pulled_at)
+         VALUES ('default', 'e', 'c', 1, 'feed', 0);
+         UPDATE task SET title = 'oat milk'; UPDATE task SET title = 'rice milk'",
+    );
+    let dry_run = ["sync", db.as_str(), "--dry-run"];
+    let json = run(syncline(&[&dry_run[..], &["--json"]].concat()))
+        .expect_code(0)
+        .json();
+    let sent = &json["batches"][0][0];
+    assert_eq!(sent["fields"]["title"], "rice milk", "{json}");
+    assert_ne!(sent["key"], sent["mutation"]);
+    assert_eq!(json["made_up_keys"], serde_json::json!([sent["key"]]));
+    let text = run(syncline(&dry_run)).expect_code(0).stdout;
     assert!(text.contains("the sync will use other keys: "), "{text}");
 }

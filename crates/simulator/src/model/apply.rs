@@ -444,12 +444,19 @@ impl File {
             if self.inbox.contains_key(&id) || self.conflicts.contains_key(&id) {
                 continue;
             }
-            let seqs: Vec<i64> = self.of_entity(&id).map(|entry| entry.seq).collect();
-            for seq in seqs {
-                self.supersede(seq, Why::Discarded);
+            let entries: Vec<Entry> = self.of_entity(&id).cloned().collect();
+            let deleted = entries.iter().rposition(|one| one.op == Operation::Delete);
+            // The app may have deleted the row itself and made another one under its id.
+            let anew = deleted.filter(|deleted| deleted + 1 < entries.len());
+            for entry in entries.iter().take(anew.map_or(usize::MAX, |at| at + 1)) {
+                self.supersede(entry.seq, Why::Discarded);
             }
-            self.rows.remove(&id);
-            self.base.remove(&id);
+            if anew.is_some() {
+                self.base.insert(id, None);
+            } else {
+                self.rows.remove(&id);
+                self.base.remove(&id);
+            }
         }
     }
 }
