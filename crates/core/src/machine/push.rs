@@ -442,7 +442,6 @@ impl Machine {
     }
 }
 
-/// The user gave it up, but nobody can say whether it took effect.
 /// What is said of an entity after a mutation that has no result is not booked before that one: it is asked
 /// for with it (O1).
 fn follows_untold() -> Verdict {
@@ -456,6 +455,7 @@ fn follows_untold() -> Verdict {
     }
 }
 
+/// The user gave it up, but nobody can say whether it took effect.
 fn give_up_cancelling(detail: &str) -> Verdict {
     let why = format!("it could not be cancelled: {detail}; retry it, or look at the server");
     Verdict::Dead(MutationError::new("not-cancelled", why))
