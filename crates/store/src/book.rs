@@ -367,7 +367,12 @@ fn book_applied(
             duplicate: applied.duplicate,
         };
         journal::book(applier, entry, entity, &confirmed, payload)?;
-    } else if !assigned.met && in_base && !copies::is_edit_of_deleted(tx, entity)? {
+        if entity != sent_as {
+            apply_waiting(applier, sent_as)?;
+        }
+        return Ok(());
+    }
+    if !assigned.met && in_base && !copies::is_edit_of_deleted(tx, entity)? {
         copies::take_back(applier, entity, payload.as_ref())?;
     } else if !assigned.met {
         book_row(applier, entry, entity, applied, payload)?;
@@ -378,16 +383,12 @@ fn book_applied(
         // What waited for this answer under the old id is about another row.
         apply_waiting(applier, sent_as)?;
     }
+    // Of another copy's work, what waits for it is what the server made of it.
+    let reflected = applied.position - i64::from(of_another_copy);
     match state::unpark(tx, entity)? {
-        // Of another copy's work, what waits for it is what the server made of it.
-        Some(waiting)
-            if waiting.remote.position > applied.position
-                || of_another_copy && waiting.remote.position == applied.position =>
-        {
-            applier
-                .change(&waiting.scope, &waiting.change())
-                .map(|_| ())
-        }
+        Some(waiting) if waiting.remote.position > reflected => applier
+            .change(&waiting.scope, &waiting.change())
+            .map(|_| ()),
         _ => Ok(()),
     }
 }
