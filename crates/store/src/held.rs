@@ -1,7 +1,8 @@
 //! Removals that wait for a person (I3): rows that a snapshot did not have, kept here until someone
 //! says that they are to go, or that the server is to have them again.
 //!
-//! While a row is held, edits of it wait too: the server would only answer that it is not there.
+//! While a row is held, edits of it wait too: the server would only answer that it is not there. What may have
+//! reached the server all the same is asked about first, and the row stays held until that is answered.
 
 use crate::apply::Applier;
 use crate::captured;
@@ -9,7 +10,6 @@ use crate::error::StoreError;
 use crate::meta;
 use crate::orphans;
 use crate::outbox::{self, Entry};
-use crate::page;
 use crate::retry::{Occasion, retry_waiting};
 use crate::row::{self, Written};
 use crate::state;
@@ -104,11 +104,17 @@ pub(crate) fn answered(
     op: Operation,
     position: i64,
 ) -> Result<(), StoreError> {
-    let passed = page::applied_position(tx)?.is_some_and(|applied| applied >= position);
-    match op == Operation::Delete || !passed {
-        true => release(tx, entity),
-        false => Ok(()),
-    }
+    tx.prepare_cached(
+        "DELETE FROM syncline_held WHERE entity_type = ?1 AND entity_id = ?2
+            AND (?3 OR NOT EXISTS (SELECT 1 FROM syncline_cursor WHERE phase = 'feed' AND position >= ?4))",
+    )?
+    .execute(params![
+        entity.entity_type.as_str(),
+        entity.id.as_str(),
+        op == Operation::Delete,
+        position
+    ])?;
+    Ok(())
 }
 
 /// The held rows are to go; how many went. A row that has something waiting stays, and one of which
@@ -120,11 +126,14 @@ pub(crate) fn confirm(applier: &mut Applier<'_>, name: &str) -> Result<u64, Stor
         if !decided(applier, &entity)? {
             continue;
         }
+        let entries = of_entity(applier.tx, &entity)?;
+        let (earlier, made_anew) = entries.split_at(end_of_row(&entries));
         let reason = "its row is gone on the server, as a person confirmed";
-        if is_made_anew(applier, &entity, reason)? {
+        settle(applier, earlier, reason)?;
+        if !made_anew.is_empty() {
+            captured::write_base(applier.tx, name, entity.id.as_str(), None)?;
             continue;
         }
-        settle_all(applier, &entity, reason)?;
         let row = row::read(applier.tx, &entity_type.table, &entity.id)?;
         if applier.write_row(entity_type, &entity, None)? == Written::Done {
             if let Some(row) = &row {
@@ -146,7 +155,8 @@ pub(crate) fn restore(applier: &mut Applier<'_>, name: &str) -> Result<u64, Stor
     for entity in held {
         let row = row::read(applier.tx, &entity_type.table, &entity.id)?;
         if let (true, Some(row)) = (decided(applier, &entity)?, row) {
-            settle_all(applier, &entity, "the row is offered as a whole")?;
+            let entries = of_entity(applier.tx, &entity)?;
+            settle(applier, &entries, "the row is offered as a whole")?;
             let now = applier.now;
             sweep::record_create(applier.tx, entity_type, &entity.id, &row, "restored", now)?;
             offered += 1;
@@ -195,39 +205,28 @@ fn decided(applier: &Applier<'_>, entity: &EntityRef) -> Result<bool, StoreError
 /// Whether something of it may have reached the server in its present history. What is offered
 /// again waits here like any edit of a row that is held, and what follows it with it (O1).
 fn is_under_way(tx: &Transaction<'_>, entity: &EntityRef) -> Result<bool, StoreError> {
-    let entries = outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())?;
+    let entries = of_entity(tx, entity)?;
     let frozen = entries.iter().any(|entry| entry.frozen.is_some());
     Ok(frozen || entries.first().is_some_and(Entry::is_under_way))
 }
 
-/// Whether the app has deleted the row itself and made another one under its id, which stays: then only
-/// what was about the earlier one is settled.
-fn is_made_anew(
-    applier: &Applier<'_>,
-    entity: &EntityRef,
-    reason: &str,
-) -> Result<bool, StoreError> {
-    let names = (entity.entity_type.as_str(), entity.id.as_str());
-    let entries = outbox::of_entity(applier.tx, names.0, names.1)?;
+/// How many of an entity's mutations are about the row that is held: the app may have deleted it itself and
+/// made another one under its id, which stays.
+fn end_of_row(entries: &[Entry]) -> usize {
     let deleted = entries
         .iter()
         .rposition(|entry| entry.op == Operation::Delete);
-    let Some(deleted) = deleted.filter(|deleted| deleted + 1 < entries.len()) else {
-        return Ok(false);
-    };
-    for entry in entries.iter().take(deleted + 1) {
-        let detail = serde_json::json!({ "reason": reason });
-        outbox::settle(applier.tx, entry, "superseded", &detail, applier.now)?;
-    }
-    captured::write_base(applier.tx, names.0, names.1, None)?;
-    Ok(true)
+    deleted.map_or(entries.len(), |deleted| deleted + 1)
 }
 
-fn settle_all(applier: &Applier<'_>, entity: &EntityRef, reason: &str) -> Result<(), StoreError> {
+fn of_entity(tx: &Transaction<'_>, entity: &EntityRef) -> Result<Vec<Entry>, StoreError> {
+    outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())
+}
+
+fn settle(applier: &Applier<'_>, entries: &[Entry], reason: &str) -> Result<(), StoreError> {
     let detail = serde_json::json!({ "reason": reason });
-    let names = (entity.entity_type.as_str(), entity.id.as_str());
-    for entry in outbox::of_entity(applier.tx, names.0, names.1)? {
-        outbox::settle(applier.tx, &entry, "superseded", &detail, applier.now)?;
+    for entry in entries {
+        outbox::settle(applier.tx, entry, "superseded", &detail, applier.now)?;
     }
     Ok(())
 }
@@ -252,6 +251,6 @@ pub(crate) fn only_updated(
     {
         return Ok(false);
     }
-    let entries = outbox::of_entity(tx, name, id.as_str())?;
+    let entries = of_entity(tx, &entity)?;
     Ok(entries.iter().all(|entry| entry.op == Operation::Update))
 }

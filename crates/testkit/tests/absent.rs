@@ -21,6 +21,13 @@ fn deleted_elsewhere(rows: &str) -> World {
     world
 }
 
+/// A person says that what is held may go; how many rows went.
+fn confirm(world: &mut World) -> u64 {
+    let now = world.now();
+    let store = world.get("Alice").engine().store();
+    store.confirm_sweep("task", now).unwrap()
+}
+
 /// O1: the state under an edit of the last row is the server's as of the snapshot, like any other.
 #[test]
 fn the_last_row_is_deleted_on_both_sides_and_nothing_is_sent() {
@@ -54,13 +61,7 @@ fn an_edited_row_that_was_pushed_before_the_snapshot_is_held_with_the_others() {
     world.online("Alice");
     world.pull_only("Alice");
     assert_eq!(world.status("Alice").held_removals["task"], 2);
-    let now = world.now();
-    let gone = world
-        .get("Alice")
-        .engine()
-        .store()
-        .confirm_sweep("task", now);
-    assert_eq!(gone.unwrap(), 2);
+    assert_eq!(confirm(&mut world), 2);
     world.run_until_quiet();
     world.assert_converged();
     assert!(world.on_server("task").is_empty());
@@ -79,13 +80,7 @@ fn a_held_row_whose_edit_may_have_been_sent_stays_held_until_that_is_answered() 
         "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = 'client_id')",
     );
     world.offline("Alice");
-    let now = world.now();
-    let gone = world
-        .get("Alice")
-        .engine()
-        .store()
-        .confirm_sweep("task", now);
-    assert_eq!(gone.unwrap(), 1, "the other one goes");
+    assert_eq!(confirm(&mut world), 1, "the other one goes");
     assert_eq!(world.status("Alice").held_removals["task"], 1);
     world.online("Alice");
     world.run_until_quiet();
@@ -190,13 +185,7 @@ fn a_row_that_is_made_anew_under_the_id_of_a_held_one_stays() {
          DELETE FROM task WHERE id = '1';
          INSERT INTO task VALUES ('1', 'butter')",
     );
-    let now = world.now();
-    let gone = world
-        .get("Alice")
-        .engine()
-        .store()
-        .confirm_sweep("task", now);
-    assert_eq!(gone.unwrap(), 1, "the other one goes");
+    assert_eq!(confirm(&mut world), 1, "the other one goes");
     world.run_until_quiet();
     world.assert_converged();
     assert_eq!(world.rows("Bob", "SELECT title FROM task"), ["butter"]);
