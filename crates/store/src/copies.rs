@@ -10,7 +10,7 @@ use crate::page;
 use crate::row::Written;
 use crate::state;
 use rusqlite::Transaction;
-use syncline_core::{EntityRef, Verdict, moved};
+use syncline_core::{EntityRef, LocalView, Verdict, moved};
 use syncline_protocol::{Fields, Operation, Value};
 
 /// A copy has used the key of an entry, with other bytes: what came of that is asked, as the copy would ask. What has
@@ -31,13 +31,12 @@ pub(crate) fn is_in_base(
     entity: &EntityRef,
     position: i64,
 ) -> Result<bool, StoreError> {
-    let held = state::view(applier.tx, entity)?.held;
-    Ok(!held && is_passed(applier, entity, position)?)
+    let view = state::view(applier.tx, entity)?;
+    Ok(!view.held && is_passed(applier, view, position)?)
 }
 
 /// Whether what is known here of the server's state of an entity is not older than this position.
-fn is_passed(applier: &Applier<'_>, entity: &EntityRef, position: i64) -> Result<bool, StoreError> {
-    let view = state::view(applier.tx, entity)?;
+fn is_passed(applier: &Applier<'_>, view: LocalView, position: i64) -> Result<bool, StoreError> {
     let reached = view.reflects.max(page::applied_position(applier.tx)?);
     Ok(view.waiting.is_none() && reached.is_some_and(|reached| reached >= position))
 }
@@ -58,10 +57,13 @@ pub(crate) fn is_outdated(
         return Ok(false);
     };
     let names = (entity.entity_type.as_str(), entity.id.as_str());
-    let base = captured::base_of(applier.tx, names.0, names.1)?.into_fields();
+    let view = state::view(applier.tx, entity)?;
     match said {
-        Some(said) => is_passed(applier, entity, said.position),
-        None => Ok(base.is_some() && is_passed(applier, entity, 0)?),
+        Some(said) => is_passed(applier, view, said.position),
+        None => {
+            let base = captured::base_of(applier.tx, names.0, names.1)?;
+            Ok(base.into_fields().is_some() && is_passed(applier, view, 0)?)
+        }
     }
 }
 
