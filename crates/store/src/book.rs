@@ -359,7 +359,8 @@ fn book_applied(
     let base = captured::base_of(tx, names.0, names.1)?;
     journal::note(tx, entry, payload.as_ref(), &base, applier.times)?;
     outbox::settle(tx, entry, "applied", &detail, applier.now)?;
-    if entry.is_offered_again() && !assigned.met {
+    let offered_again = entry.is_offered_again() && !assigned.met;
+    if offered_again {
         let confirmed = Confirmed {
             version: applied.version,
             position: applied.position,
@@ -367,12 +368,7 @@ fn book_applied(
             duplicate: applied.duplicate,
         };
         journal::book(applier, entry, entity, &confirmed, payload)?;
-        if entity != sent_as {
-            apply_waiting(applier, sent_as)?;
-        }
-        return Ok(());
-    }
-    if !assigned.met && in_base && !copies::is_edit_of_deleted(tx, entity)? {
+    } else if !assigned.met && in_base && !copies::is_edit_of_deleted(tx, entity)? {
         copies::take_back(applier, entity, payload.as_ref())?;
     } else if !assigned.met {
         book_row(applier, entry, entity, applied, payload)?;
@@ -382,6 +378,10 @@ fn book_applied(
     if entity != sent_as {
         // What waited for this answer under the old id is about another row.
         apply_waiting(applier, sent_as)?;
+    }
+    if offered_again {
+        // What waits now is what it made.
+        return Ok(());
     }
     // Of another copy's work, what waits for it is what the server made of it.
     let reflected = applied.position - i64::from(of_another_copy);
