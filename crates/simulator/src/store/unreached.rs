@@ -2,18 +2,7 @@
 //! visits them all, or lists why that cannot be.
 
 use crate::level::Cell;
-
-const STATES: [&str; 9] = [
-    "idle",
-    "connecting",
-    "pushing",
-    "pulling",
-    "blocked_auth",
-    "blocked_conflict",
-    "backoff",
-    "paused",
-    "stopped",
-];
+use crate::model::cover::STATES;
 
 const INPUTS: [&str; 25] = [
     "trigger",
