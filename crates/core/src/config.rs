@@ -26,7 +26,8 @@ pub struct Config {
     pub page_changes: usize,
     /// Attributable failures after which a mutation is `dead`.
     pub max_attempts: u32,
-    /// How long a mutation that fails alone, with nothing else to push beside it, is not blamed for it.
+    /// How long a mutation that fails alone is not blamed for it while no push goes through, and the least time
+    /// between two that are given up for nothing but that.
     pub lone_patience_ms: u64,
     /// Tokens that all retries of this process draw from: 5 each, 10 after no answer; an answered
     /// request gives 1 back. Without tokens every wait is the longest.

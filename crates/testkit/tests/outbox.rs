@@ -369,6 +369,46 @@ fn a_lone_write_that_always_fails_is_told_after_an_hour_and_blocks_no_pull() {
     assert_eq!(pulled, ["1"]);
 }
 
+/// Makes Alice sync every half minute for so long.
+fn keep_at_it(world: &mut World, minutes: u64) {
+    for _ in 0..2 * minutes {
+        world.pass(30_000);
+        world.sync("Alice");
+    }
+}
+
+#[test]
+fn two_writes_that_make_the_server_hang_end_dead_one_after_the_other() {
+    let mut world = alice();
+    world.sync("Alice");
+    tasks(&mut world, 0..2);
+    world.hang("Alice", "t00");
+    keep_at_it(&mut world, 50);
+    assert_eq!(world.status("Alice").outbox["dead"], 0);
+    keep_at_it(&mut world, 70);
+    assert_eq!(world.status("Alice").outbox["dead"], 1);
+    keep_at_it(&mut world, 120);
+    let status = world.status("Alice");
+    assert_eq!((status.outbox["dead"], status.outbox["pending"]), (2, 0));
+}
+
+/// O4: a server that takes no push for hours costs one mutation an hour at most, however many there are.
+#[test]
+fn a_server_that_reads_and_does_not_write_costs_one_mutation_an_hour() {
+    let mut world = alice();
+    world.sync("Alice");
+    tasks(&mut world, 0..4);
+    world.poison("Alice", "t00");
+    keep_at_it(&mut world, 55);
+    assert_eq!(world.status("Alice").outbox["dead"], 0);
+    keep_at_it(&mut world, 120);
+    let dead = world.status("Alice").outbox["dead"];
+    assert!((1..=2).contains(&dead), "{dead}");
+    world.heal("Alice");
+    keep_at_it(&mut world, 10);
+    assert_eq!(world.on_server("task").len() + dead as usize, 4);
+}
+
 #[test]
 fn an_hour_of_503_kills_nothing() {
     let mut world = alice();

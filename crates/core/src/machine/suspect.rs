@@ -3,9 +3,10 @@
 //! A batch that fails as a whole (a 500, a garbled answer, a time-out or a reset although the
 //! server was reached just before) is halved until the culprit stands alone. A failure counts
 //! against a mutation only when it failed alone although another push went through since it was
-//! first suspected, or when it alone has failed for an hour while other requests were answered; so
-//! an outage kills nothing. While it is not known whose fault it is, pushing pauses with growing
-//! delays and pulling goes on.
+//! first suspected, or when it has failed for an hour while other requests were answered. By that hour
+//! alone no more than one mutation an hour is given up, for it may be that the server takes no push at
+//! all; an outage of the whole server kills nothing. While it is not known whose fault it is, pushing
+//! pauses with growing delays and pulling goes on.
 
 use super::push::{Then, release};
 use super::{Booking, Machine};
@@ -38,6 +39,9 @@ pub(super) struct Suspects {
     unread: BTreeSet<MutationId>,
     /// Failures of entries alone that nobody can be blamed for, since the last answered push.
     unexplained: u32,
+    /// When the last one was given up by nothing but patience (monotonic milliseconds).
+    #[serde(default)]
+    outlasted_ms: u64,
     /// Pushes that were not answered at all since the last that was.
     hung: u32,
     /// No push before this moment (monotonic milliseconds), after an unexplained failure.
@@ -208,40 +212,37 @@ impl Machine {
         let patience = self.config.lone_patience_ms;
         let suspects = &mut self.pusher.suspects;
         let (answered, reached) = (suspects.answered, suspects.reached);
-        let (mut counts, mut times) = (true, 0);
+        let outlasted_ms = suspects.outlasted_ms;
+        let (mut counts, mut others_go, mut times) = (true, true, 0);
         for entry in &batch.entries {
             suspects.alone.insert(entry.mutation.clone());
-        }
-        let lone = suspects.alone.len() == batch.entries.len();
-        for entry in &batch.entries {
             let suspect = suspects.suspect(entry, now);
             suspect.alone = suspect.alone.saturating_add(1);
-            let others_go = answered > suspect.since;
-            let only_this = lone
-                && reached > suspect.reached
-                && now.monotonic_ms.saturating_sub(suspect.since_ms) >= patience;
+            let waited_from = suspect.since_ms.max(outlasted_ms);
+            let outlasts = reached > suspect.reached
+                && now.monotonic_ms.saturating_sub(waited_from) >= patience;
             suspect.reached = reached;
             times = times.max(suspect.alone);
-            counts &= others_go || only_this;
+            counts &= answered > suspect.since || outlasts;
+            others_go &= answered > suspect.since;
         }
         // A server's wish to be left alone holds for whatever comes next.
         let wished = error.retry_after().map(|_| Then::Halve(error.clone()));
         if counts {
             self.pusher.then = wished.unwrap_or(Then::ClaimMore);
-            return batch
-                .entries
-                .iter()
-                .map(|entry| Booking {
-                    seq: entry.seq,
-                    verdict: count_failure(
-                        entry.attempts,
-                        MutationError::new("request-failed", error.to_string()),
-                        None,
-                        &self.config,
-                        &mut self.dice,
-                    ),
-                })
-                .collect();
+            let mut bookings = Vec::with_capacity(batch.entries.len());
+            for entry in &batch.entries {
+                let error = MutationError::new("request-failed", error.to_string());
+                let verdict =
+                    count_failure(entry.attempts, error, None, &self.config, &mut self.dice);
+                let seq = entry.seq;
+                bookings.push(Booking { seq, verdict });
+            }
+            let is_dead = |booking: &Booking| matches!(booking.verdict, Verdict::Dead(_));
+            if !others_go && bookings.iter().any(is_dead) {
+                suspects.outlasted_ms = now.monotonic_ms;
+            }
+            return bookings;
         }
         self.pusher.then = wished.unwrap_or(Then::Leave);
         suspects.unexplained = suspects.unexplained.saturating_add(1);
