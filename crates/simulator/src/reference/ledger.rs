@@ -46,6 +46,8 @@ pub struct Ledger {
     pub deleted: BTreeSet<Row>,
     /// Rows that somebody may have taken for an earlier one of the same id.
     pub mistaken: BTreeSet<Row>,
+    /// Rows of which nobody can say whether what is part of one is part of another of that id.
+    pub ambiguous: BTreeSet<Row>,
     /// Rows whose create stood in two files when one was copied, or in a backup that was put back. Whoever deletes such a row before it has
     /// sent anything of it sends nothing at all: it cannot know that the other file has made the row for
     /// everybody, or will, and a row that one of two devices offers is not to be lost.
@@ -133,10 +135,12 @@ impl Ledger {
         self.deleted.contains(row) || self.mistaken.contains(row) || self.may_be_orphaned(row)
     }
 
-    /// Whether something was deleted that the row was ever part of.
+    /// Whether something was deleted that the row was ever part of, or that may have been taken for that.
     pub fn may_be_orphaned(&self, row: &Row) -> bool {
-        (self.created.get(row))
-            .is_some_and(|parents| parents.iter().any(|parent| self.may_be_gone(parent)))
+        (self.created.get(row)).is_some_and(|parents| {
+            let gone = |parent| self.ambiguous.contains(parent) || self.may_be_gone(parent);
+            parents.iter().any(gone)
+        })
     }
 
     /// Values that stand nowhere: not among `standing`, in no record, nobody wrote over them who saw

@@ -44,7 +44,8 @@ pub struct Server {
     rotations: u64,
     head: i64,
     entities: BTreeMap<Name, Entity>,
-    keys: BTreeMap<String, Known>,
+    /// By the client in whose space the key is, and the key.
+    keys: BTreeMap<Name, Known>,
     /// Positions of the cursors that were handed out in the feed.
     cursors: BTreeMap<String, i64>,
     /// Keys may have been forgotten that were recorded before this time.
@@ -55,6 +56,8 @@ pub struct Server {
     /// whoever was away meanwhile takes it for the earlier row, and what was decided about that one hits it. (An app that must not
     /// have this never gives an id again: `AUTOINCREMENT`.)
     mistaken: BTreeSet<Name>,
+    /// All rows that had such an id: of what referred to one of them nobody can say which it meant.
+    ambiguous: BTreeSet<Name>,
     /// Rows that had a name at any time, in whichever history, by the name that they have for ever.
     named: BTreeMap<Name, BTreeSet<String>>,
     /// What a restored server did not have: it is there again when who made it has offered it again, and
@@ -82,6 +85,13 @@ fn broken<T>(invariant: &'static str, detail: String) -> Result<T, Broken> {
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A key of a push with the client in whose space it is.
+fn in_space(push: &Value, key: &str) -> Name {
+    let inherited = push["inherited"][key].as_str();
+    let client = inherited.unwrap_or_else(|| text(push, "client"));
+    (client.to_owned(), key.to_owned())
 }
 
 /// The texts of the elements of the array `mutations`, as they stand in the body.
@@ -117,9 +127,9 @@ impl Server {
         self.entities.get(name)
     }
 
-    /// The entity that a key with an outcome was about.
-    pub fn done_by(&self, key: &str) -> Option<&Name> {
-        let known = self.keys.get(key)?;
+    /// The entity that a key of a push with an outcome was about.
+    pub fn done_by(&self, push: &Value, key: &str) -> Option<&Name> {
+        let known = self.keys.get(&in_space(push, key))?;
         known.outcome.as_ref().map(|_| &known.entity)
     }
 
@@ -133,7 +143,12 @@ impl Server {
         self.mistaken.iter()
     }
 
-    /// Whether a restored server did not have this entity for a while.
+    /// Rows that shared an id with one that may be taken for them, by the same names.
+    pub fn ambiguous(&self) -> impl Iterator<Item = &Name> {
+        self.ambiguous.iter()
+    }
+
+    /// Whether a restored server did not have this entity for a while, by its name or the one for ever.
     pub fn did_not_know(&self, name: &Name) -> bool {
         self.unknown.contains(name)
     }
@@ -141,9 +156,18 @@ impl Server {
     /// This is an older state that takes the place of this one.
     pub fn follows(&mut self, now: &Self) {
         (self.applied, self.conflicts) = (now.applied, now.conflicts);
-        let lost = now.alive().map(|(name, _)| name);
-        let lost = lost.filter(|name| !self.entities.contains_key(*name));
-        self.unknown = now.unknown.iter().chain(lost).cloned().collect();
+        let lost = now
+            .alive()
+            .filter(|(name, _)| !self.entities.contains_key(*name));
+        let for_ever = |(name, fields): (&Name, &Map<String, Value>)| {
+            let made = fields.get("made").and_then(Value::as_str);
+            let made = made.map(|made| (name.0.clone(), made.to_owned()));
+            [Some(name.clone()), made]
+        };
+        self.unknown = lost.flat_map(for_ever).flatten().collect();
+        self.unknown.extend(now.unknown.iter().cloned());
+        self.mistaken.extend(now.mistaken.iter().cloned());
+        self.ambiguous.extend(now.ambiguous.iter().cloned());
         self.named.clone_from(&now.named);
         self.restored = true;
     }
@@ -189,17 +213,18 @@ impl Server {
         if epoch != self.epoch {
             return broken("F:S16", format!("history {epoch} after {}", self.epoch));
         }
+        let push: Value = serde_json::from_slice(body).unwrap_or_default();
         let mut ids = BTreeMap::new();
         for (sent, result) in raw.iter().zip(results) {
             let mutation: Value = serde_json::from_str(sent).unwrap_or_default();
-            self.one(sent, &mutation, result, (&mut ids, now_ms, unseen))?;
+            self.one((&push, sent), &mutation, result, (&mut ids, now_ms, unseen))?;
         }
         Ok(())
     }
 
     fn one(
         &mut self,
-        sent: &str,
+        (push, sent): (&Value, &str),
         mutation: &Value,
         result: &Value,
         (ids, now_ms, unseen): (&mut BTreeMap<Name, String>, i64, bool),
@@ -213,22 +238,23 @@ impl Server {
             return Ok(());
         }
         let duplicate = result.get("duplicate") == Some(&Value::Bool(true));
-        if let Some(known) = self.keys.get(&key)
+        let place = in_space(push, &key);
+        if let Some(known) = self.keys.get(&place)
             && let Some(before) = &known.outcome
         {
             return self.again(known, before, sent, result);
         }
-        if let Some(covering) = self.covering(mutation).filter(|_| duplicate) {
+        if let Some(covering) = self.covering(&place).filter(|_| duplicate) {
             // A copied file sends on its own what the original sent as part of another.
             let known = covering.clone();
-            self.keys.insert(key, known);
+            self.keys.insert(place, known);
             return Ok(());
         }
         let name = (
             text(mutation, "type").to_owned(),
             text(mutation, "id").to_owned(),
         );
-        let mut entity = self.meant(mutation, name.clone(), ids);
+        let mut entity = self.meant(push, mutation, name.clone(), ids);
         match outcome {
             "applied" => {
                 if let Some(id) = result.get("id").and_then(Value::as_str) {
@@ -236,7 +262,7 @@ impl Server {
                     ids.insert(name, id.to_owned());
                     entity = chosen;
                 }
-                self.apply(&entity, mutation, result, &key)?;
+                self.apply(&entity, (push, mutation), result, &key)?;
             }
             "conflict" => self.conflicts += 1,
             _ => {}
@@ -254,15 +280,15 @@ impl Server {
             entity,
             covers: covers(mutation),
         };
-        self.keys.insert(key, known);
+        self.keys.insert(place, known);
         Ok(())
     }
 
     /// What a mutation had become part of when it was sent before.
-    fn covering(&self, mutation: &Value) -> Option<&Known> {
-        let key = text(mutation, "key");
+    fn covering(&self, (space, key): &Name) -> Option<&Known> {
+        let of_it = self.keys.iter().filter(|(place, _)| place.0 == *space);
         let has = |known: &&Known| known.covers.iter().any(|covered| covered == key);
-        self.keys.values().find(has)
+        of_it.map(|(_, known)| known).find(has)
     }
 
     /// A key that has its outcome: it is said again, or was forgotten, and nothing happens.
@@ -292,9 +318,15 @@ impl Server {
     }
 
     /// The entity that a mutation is about: by its base, if that is what made it under another id.
-    fn meant(&self, mutation: &Value, name: Name, ids: &BTreeMap<Name, String>) -> Name {
+    fn meant(
+        &self,
+        push: &Value,
+        mutation: &Value,
+        name: Name,
+        ids: &BTreeMap<Name, String>,
+    ) -> Name {
         if let Some(after) = mutation.pointer("/base/after").and_then(Value::as_str)
-            && let Some(known) = self.keys.get(after)
+            && let Some(known) = self.keys.get(&in_space(push, after))
         {
             return known.entity.clone();
         }
@@ -305,7 +337,13 @@ impl Server {
         }
     }
 
-    fn apply(&mut self, name: &Name, mutation: &Value, result: &Value, key: &str) -> Check {
+    fn apply(
+        &mut self,
+        name: &Name,
+        (push, mutation): (&Value, &Value),
+        result: &Value,
+        key: &str,
+    ) -> Check {
         let position = result.get("position").and_then(Value::as_i64);
         let is_gone = self
             .entities
@@ -324,7 +362,7 @@ impl Server {
         }
         let was = self.entities.get(name);
         let alive = was.and_then(|entity| entity.fields.as_ref());
-        self.honours_base(was, mutation, name)?;
+        self.honours_base(was, (push, mutation), name)?;
         let forgotten = match was {
             None => true,
             Some(was) => was.fields.is_none() && was.position <= self.horizon,
@@ -336,6 +374,8 @@ impl Server {
             named.insert(made.to_owned());
             if forgotten && named.len() > 1 {
                 self.mistaken.insert((name.0.clone(), made.to_owned()));
+                let all = named.iter().map(|made| (name.0.clone(), made.clone()));
+                self.ambiguous.extend(all);
             }
         }
         let op = text(mutation, "op");
@@ -372,7 +412,12 @@ impl Server {
     }
 
     /// What was applied was made on the state that was there (D:P6, no lost update).
-    fn honours_base(&self, was: Option<&Entity>, mutation: &Value, name: &Name) -> Check {
+    fn honours_base(
+        &self,
+        was: Option<&Entity>,
+        (push, mutation): (&Value, &Value),
+        name: &Name,
+    ) -> Check {
         // A deletion that was forgotten is no state: there is nothing.
         let was = was.filter(|was| was.fields.is_some() || was.position > self.horizon);
         let base = mutation.get("base");
@@ -386,7 +431,8 @@ impl Server {
         };
         let holds = if let Some(after) = base.get("after").and_then(Value::as_str) {
             // A delete of what was gone left it as it was, and says where that stands.
-            let told = self.keys.get(after).and_then(|known| known.position());
+            let told = self.keys.get(&in_space(push, after));
+            let told = told.and_then(|known| known.position());
             was.key == after || told == Some(was.position)
         } else if let Some(position) = base.pointer("/position/position") {
             text(&base["position"], "epoch") == self.epoch

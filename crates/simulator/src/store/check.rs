@@ -373,9 +373,11 @@ pub(crate) fn judge(world: &mut World) -> Checked<()> {
         world.ledger.lose_given_up();
     }
     for (table, _) in NAMED {
-        let of_it = world.model.mistaken().filter(|name| name.0 == table);
-        let rows = of_it.map(|name| (table, name.1.clone()));
-        world.ledger.mistaken.extend(rows);
+        let rows = |name: &(String, String)| (name.0 == table).then(|| (table, name.1.clone()));
+        let mistaken = world.model.mistaken().filter_map(rows);
+        world.ledger.mistaken.extend(mistaken);
+        let ambiguous = world.model.ambiguous().filter_map(rows);
+        world.ledger.ambiguous.extend(ambiguous);
     }
     rows_kept(world)?;
     values_kept(world)?;
@@ -472,7 +474,8 @@ fn rows_kept(world: &World) -> Checked<()> {
             if !world.ledger.created.contains_key(&row) {
                 return Err(Broken::new("F:S12 rows", format!("nobody made {row:?}")));
             }
-            if world.model.did_not_know(name) {
+            let for_ever = (table.to_owned(), row.1.clone());
+            if world.model.did_not_know(name) || world.model.did_not_know(&for_ever) {
                 unknown.insert(row.clone());
             }
             if !there.insert(row.clone()) {
@@ -530,7 +533,9 @@ fn sums_kept(world: &World) -> Checked<()> {
             _ => continue,
         };
         let row = (table, name.1.clone());
-        if world.ledger.unsure.contains(&row) {
+        let may_be_older =
+            world.ledger.copied.contains(&row) && world.ledger.deleted.contains(&row);
+        if world.ledger.unsure.contains(&row) || may_be_older {
             continue;
         }
         let expected = world.ledger.sums.get(&row).copied().unwrap_or(0);

@@ -28,6 +28,8 @@ pub(crate) struct Order {
     /// What a restored server may have lost. It is offered again once a device learns of that; a command that
     /// was sent before has taken effect by then, since it has no base that the server could refuse.
     lost: BTreeSet<String>,
+    /// Mutations that somebody has decided about in one of two files.
+    decided: BTreeSet<String>,
 }
 
 impl Order {
@@ -35,6 +37,11 @@ impl Order {
     /// has not sent may have taken effect already.
     pub(crate) fn file_replaced(&mut self, device: usize) {
         self.last.retain(|(owner, _), _| *owner != device);
+    }
+
+    /// Somebody has decided in one file about mutations that copies of it have as well: each decision counts.
+    pub(crate) fn decided(&mut self, mutations: impl IntoIterator<Item = String>) {
+        self.decided.extend(mutations);
     }
 
     /// The server has an older state, and does not know what took effect since.
@@ -57,7 +64,7 @@ impl World {
         let mutations = sent["mutations"].as_array();
         let open = |mutation: &&Value| {
             let key = mutation["key"].as_str().unwrap_or_default();
-            self.model.done_by(key).is_none()
+            self.model.done_by(sent, key).is_none()
         };
         mutations
             .into_iter()
@@ -76,6 +83,7 @@ impl World {
         unseen: bool,
     ) -> Result<(), Broken> {
         let results = answer["results"].as_array();
+        let sent: Value = serde_json::from_slice(&wire.body).unwrap_or_default();
         let client = wire
             .headers
             .get(HEADER_CLIENT)
@@ -90,7 +98,7 @@ impl World {
                 continue;
             }
             let key = mutation["key"].as_str().unwrap_or_default();
-            let entity = self.model.done_by(key).cloned().unwrap_or_default();
+            let entity = self.model.done_by(&sent, key).cloned().unwrap_or_default();
             self.took_effect(device, &client, &mutation)?;
             let name = mutation["mutation"].as_str().unwrap_or_default();
             if !self.order.lost.contains(name) {
@@ -112,6 +120,9 @@ impl World {
             content.retain(|part, _| matches!(part.as_str(), "op" | "fields" | "command"));
         }
         let now = Effect { device, content };
+        if self.order.decided.contains(&name) {
+            return Ok(());
+        }
         match self.order.effects.insert(name, now) {
             Some(before) => Err(Broken::new(
                 if before.device == device {

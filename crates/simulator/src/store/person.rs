@@ -25,15 +25,24 @@ pub(crate) fn for_a_person(world: &World, device: usize) -> Checked<(Vec<i64>, V
     ))
 }
 
-/// An open conflict about a row that was made under one id on two devices, and the server's row of it.
-pub(crate) type MadeTwice = (i64, Option<(&'static str, String)>);
+/// An open conflict about a row that was made under one id on two devices.
+pub(crate) struct MadeTwice {
+    pub(crate) id: i64,
+    /// The server's row of it.
+    pub(crate) theirs: Option<(&'static str, String)>,
+    /// What waits for the decision.
+    pub(crate) mutations: Vec<String>,
+}
 
 /// Those of a device: which row it is, only a person knows.
 pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<MadeTwice>> {
     let app = &world.devices[device].files.app;
     let mut open = app
         .prepare_cached(
-            "SELECT id, entity_type, entity_id, remote FROM syncline_conflict
+            "SELECT id, entity_type, entity_id, remote,
+                    (SELECT json_group_array(mutation) FROM syncline_outbox AS o
+                      WHERE o.entity_type = c.entity_type AND o.entity_id = c.entity_id)
+               FROM syncline_conflict AS c
               WHERE resolved_at IS NULL AND base IS NULL AND local IS NOT NULL AND remote IS NOT NULL",
         )
         .map_err(sql)?;
@@ -42,7 +51,12 @@ pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<MadeTwice>
         let fields: Map<String, Value> = serde_json::from_str(&remote).unwrap_or_default();
         let named = NAMED.iter().find(|(name, _)| *name == table);
         let theirs = named.map(|(name, _)| ledger_row(name, &id, &fields));
-        Ok((row.get(0)?, theirs))
+        let mutations: String = row.get(4)?;
+        Ok(MadeTwice {
+            id: row.get(0)?,
+            theirs,
+            mutations: serde_json::from_str(&mutations).unwrap_or_default(),
+        })
     });
     open.and_then(Iterator::collect).map_err(sql)
 }

@@ -269,11 +269,12 @@ fn remedy(world: &mut World, device: usize, late: bool) {
         return;
     };
     let mut retried = 0;
-    for (id, theirs) in twice {
+    for one in twice {
         let store = running.engine.store();
-        if store.resolve_conflict(id, &Choice::Mine, now).is_ok() {
+        if store.resolve_conflict(one.id, &Choice::Mine, now).is_ok() {
             // What gives way stands in the record.
-            world.ledger.mistaken.extend(theirs);
+            world.ledger.mistaken.extend(one.theirs);
+            world.order.decided(one.mutations);
             retried += 1;
         }
     }

@@ -217,7 +217,8 @@ impl World {
             return;
         }
         if let Err(error) = peer.start(process, run) {
-            if peer.files.disk.failed() > 0 {
+            let is_locked = !peer.files.app.is_autocommit();
+            if peer.files.disk.failed() > 0 || is_locked {
                 // It is tried again, as whoever starts programs does.
                 return self.later(60_000, Event::Start { device, process });
             }
