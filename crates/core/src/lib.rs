@@ -52,4 +52,4 @@ pub use remote::{
 };
 pub use retry::{Dice, backoff_ms, retry_after_ms};
 pub use time::Now;
-pub use verdict::{Counted, MutationError, Verdict, count_failure, judge};
+pub use verdict::{Counted, KEY_REUSED, MutationError, Verdict, count_failure, judge};

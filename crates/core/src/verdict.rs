@@ -8,6 +8,9 @@ use syncline_protocol::{
     ServerVersion,
 };
 
+/// The code of a refusal: the key was used for something else.
+pub const KEY_REUSED: &str = "key-reused";
+
 /// What became of one entry; booked together with everything that follows from it (A3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -180,8 +183,8 @@ pub fn judge(
 
 impl Verdict {
     /// The verdict when the answer comes from another history than the mutation was made on: what
-    /// had no effect is not decided by that, and an id that was chosen there may be another row's here,
-    /// so that is asked again once that history is known.
+    /// had no effect is not decided by that. What took effect is asked again once that history is known: its position
+    /// is none of this one's, and an id that was chosen there may be another row's here.
     #[must_use]
     pub(crate) fn of_other_history(self) -> Self {
         let error = |why| MutationError::new("epoch-changed", why);
@@ -190,10 +193,10 @@ impl Verdict {
                 let why = "the server's history is another one; it is sent anew";
                 Verdict::OtherHistory(error(why))
             }
-            Verdict::Applied { id: Some(_), .. } => Verdict::Later {
+            Verdict::Applied { .. } => Verdict::Later {
                 after_ms: 0,
                 counted: Counted::No,
-                error: error("the server's history is another one; its id is asked again"),
+                error: error("the server's history is another one; it is asked again"),
             },
             other => other,
         }

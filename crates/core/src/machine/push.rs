@@ -7,11 +7,11 @@ use super::{
     Booking, Cancel, ClaimLimits, Claimed, Effects, Machine, Notice, State, StoreAnswer, StoreWork,
 };
 use crate::{
-    Batch, Config, Counted, MutationError, Now, RemoteAnswer, RemoteError, RemoteRequest, Verdict,
-    judge,
+    Batch, Config, Counted, KEY_REUSED, MutationError, Now, RemoteAnswer, RemoteError,
+    RemoteRequest, Verdict, judge,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use syncline_protocol::{ExchangeToken, IdempotencyKey, KeyOutcome, PushResponse, PushResult};
 
 /// Every so many claims go in local order, so that no lane starves another.
@@ -364,18 +364,17 @@ impl Machine {
             .map(|result| (result.key.clone(), result))
             .collect();
         let mut bookings = Vec::with_capacity(batch.entries.len());
-        let mut untold = BTreeSet::new();
+        let mut before = BTreeMap::new();
         for entry in &batch.entries {
             self.pusher.suspects.clear(&entry.mutation);
             let result = results.remove(&entry.key);
-            let mut verdict = if untold.contains(&entry.entity) {
-                follows_untold()
-            } else {
-                if result.is_none() {
-                    untold.insert(&entry.entity);
-                }
-                judge(entry.attempts, result, &self.config, &mut self.dice)
-            };
+            let told = result.is_some();
+            let mut verdict = judge(entry.attempts, result, &self.config, &mut self.dice);
+            let so_far = before.entry(&entry.entity).or_default();
+            if follows_open(*so_far, &verdict) {
+                verdict = asked_again();
+            }
+            *so_far = (*so_far).max(SoFar::after(told, &verdict));
             if let Verdict::Applied {
                 duplicate, unsent, ..
             } = &mut verdict
@@ -442,15 +441,55 @@ impl Machine {
     }
 }
 
-/// What is said of an entity after a mutation that has no result is not booked before that one: it is asked
-/// for with it (O1).
-fn follows_untold() -> Verdict {
+/// What an answer says of an entity's mutations, up to one of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum SoFar {
+    /// All of them took effect, or were refused for good.
+    #[default]
+    Decided,
+    /// One of them had no effect and is sent anew.
+    Anew,
+    /// Of one of them nothing is known: it has no result, or another copy of the file used its key.
+    Unknown,
+}
+
+impl SoFar {
+    fn after(told: bool, verdict: &Verdict) -> Self {
+        match verdict {
+            _ if !told => Self::Unknown,
+            Verdict::Failed(error) if error.code == KEY_REUSED => Self::Unknown,
+            Verdict::Conflict { .. } | Verdict::Skipped { .. } | Verdict::Later { .. } => {
+                Self::Anew
+            }
+            _ => Self::Decided,
+        }
+    }
+}
+
+/// Whether a verdict comes too early: an entity's mutations are settled in their order (O1). One that took effect
+/// below one that is sent anew was another copy's, which had the earlier one done before.
+fn follows_open(so_far: SoFar, verdict: &Verdict) -> bool {
+    match so_far {
+        SoFar::Decided => false,
+        SoFar::Anew => matches!(
+            verdict,
+            Verdict::Applied {
+                duplicate: true,
+                ..
+            }
+        ),
+        SoFar::Unknown => true,
+    }
+}
+
+/// It is asked for again together with the one before it.
+fn asked_again() -> Verdict {
     Verdict::Later {
         after_ms: 0,
         counted: Counted::No,
         error: MutationError::new(
             "no-result",
-            "the server's answer has no result for one before it",
+            "the server's answer does not settle one before it",
         ),
     }
 }
