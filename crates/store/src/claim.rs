@@ -11,6 +11,8 @@ mod freeze;
 mod lanes;
 pub(crate) mod parts;
 
+pub(crate) use freeze::stands_alone;
+
 use crate::captured::{self, CapturedError};
 use crate::conflict::natural;
 use crate::error::{StoreError, to_json};

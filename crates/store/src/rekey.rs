@@ -7,6 +7,7 @@
 
 mod recognise;
 mod references;
+mod undone;
 
 pub(crate) use recognise::recognise;
 
@@ -439,7 +440,10 @@ fn step_aside(
     match entries.iter().find(is_create) {
         None => Ok(Moved::Free),
         Some(_) if entity_type.id_mode() == IdMode::Client => {
-            Ok(Moved::Refused(format!("{to} was created here as well")))
+            match undone::is_undone(applier.tx, entity_type, to, &entries)? {
+                true => undone::forget(applier, to, &entries),
+                false => Ok(Moved::Refused(format!("{to} was created here as well"))),
+            }
         }
         Some(create) => to_fresh_id(applier, entity_type, to, create.seq),
     }

@@ -342,7 +342,7 @@ impl Claimer<'_> {
 }
 
 /// Not to be coalesced: it means more than its fields, or counts as sent.
-fn stands_alone(entry: &Entry) -> bool {
+pub(crate) fn stands_alone(entry: &Entry) -> bool {
     entry.group.is_some()
         || entry.command.is_some()
         || entry.depends_on.is_some()
