@@ -16,6 +16,7 @@ pub(crate) use freeze::stands_alone;
 use crate::captured::{self, CapturedError};
 use crate::conflict::natural;
 use crate::error::{StoreError, to_json};
+use crate::inbox;
 use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
 use crate::stage;
@@ -27,7 +28,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
     Batch, BatchEntry, Cancel, ClaimLimits, Claimed, Dice, EntityRef, Intent, MutationError,
-    Notice, Now,
+    Notice, Now, WaitsFor,
 };
 use syncline_protocol::{
     Base, ClientId, EntityId, Epoch, Fields, IdempotencyKey, MutationId, Operation, Scope,
@@ -355,13 +356,19 @@ impl<'a> Claimer<'a> {
     fn may_write(&self, entry: &Entry, entity: &EntityRef) -> Result<bool, StoreError> {
         let view = state::view(self.tx, entity)?;
         let based = entry.op == Operation::Create || self.position.is_some();
-        // What another copy may have sent goes first: a change of its entity waits for the outcome.
+        // What another copy may have sent goes first, since a change of its entity waits for the outcome; unless that
+        // waits for a checkpoint anyway, before which each answer would only spend one more key.
         let behind = view.waiting.is_some() || stage::holds(self.tx, entity)?;
-        let reflects = !behind || entry.is_sent();
+        let reflects = !behind || entry.is_sent() && !self.waits_for_checkpoint(entity)?;
         let held = view.held && entry.op == Operation::Update && !entry.is_under_way();
         let entity_type = self.types.get(entry.entity_type.as_str());
         let alone = entity_type.is_none_or(|entity_type| !self.head.holds(entity_type, entry));
         Ok(based && alone && !held && !view.conflict_open && reflects)
+    }
+
+    fn waits_for_checkpoint(&self, entity: &EntityRef) -> Result<bool, StoreError> {
+        let reason = inbox::reason(self.tx, entity)?;
+        Ok(reason.as_deref() == Some(WaitsFor::Checkpoint.as_str()))
     }
 
     /// Whether more of its entity may go in the same batch: not before a new entity's id is known.
