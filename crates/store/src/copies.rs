@@ -9,6 +9,7 @@ use crate::outbox::{self, Entry};
 use crate::page;
 use crate::row::Written;
 use crate::state;
+use crate::store::RegisteredType;
 use rusqlite::Transaction;
 use syncline_core::{EntityRef, LocalView, Verdict, moved};
 use syncline_protocol::{Fields, Operation, Value};
@@ -96,23 +97,10 @@ pub(crate) fn take_back(
     };
     let base = captured::base_of(tx, names.0, names.1)?.into_fields();
     let rest = outbox::of_entity(tx, names.0, names.1)?;
-    let sum = |name: &str, value: &Value| {
-        let both = base.as_ref()?.get(name).zip(done?.get(name));
-        let (below, above) = both.filter(|_| entity_type.rules.adds_up(name))?;
-        moved(value, above, below)
-    };
-    let mut row = base.clone();
+    shift_sums(tx, entity_type, entity, (done, base.as_ref()))?;
+    let mut row = base;
     for entry in &rest {
-        let mut payload = captured::fields_of_mutation(tx, entry.seq)?;
-        if let Some(fields) = &mut payload {
-            let sums: Fields = (fields.iter())
-                .filter_map(|(name, value)| Some((name.clone(), sum(name, value)?)))
-                .collect();
-            if !sums.is_empty() {
-                fields.patch(&sums);
-                captured::write_payload(tx, entry.seq, Some(fields))?;
-            }
-        }
+        let payload = captured::fields_of_mutation(tx, entry.seq)?;
         row = after_mutation(row, entry.op, payload);
     }
     if rest.is_empty() {
@@ -121,6 +109,33 @@ pub(crate) fn take_back(
     if applier.write_row(entity_type, entity, row.as_ref())? != Written::Done {
         // Not reflected, then: the feed brings it again, and it waits in the inbox with its reason.
         state::forget_known(tx, entity)?;
+    }
+    Ok(())
+}
+
+/// What is left to be sent adds to sums what it added, where the state below it is another one than it was.
+pub(crate) fn shift_sums(
+    tx: &Transaction<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    (was, is): (Option<&Fields>, Option<&Fields>),
+) -> Result<(), StoreError> {
+    let sum = |name: &str, value: &Value| {
+        let both = was?.get(name).zip(is?.get(name));
+        let (was, is) = both.filter(|_| entity_type.rules.adds_up(name))?;
+        moved(value, was, is)
+    };
+    for entry in outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())? {
+        let Some(mut fields) = captured::fields_of_mutation(tx, entry.seq)? else {
+            continue;
+        };
+        let sums: Fields = (fields.iter())
+            .filter_map(|(name, value)| Some((name.clone(), sum(name, value)?)))
+            .collect();
+        if !sums.is_empty() {
+            fields.patch(&sums);
+            captured::write_payload(tx, entry.seq, Some(&fields))?;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
+use crate::copies;
 use crate::error::{StoreError, json, to_json};
 use crate::held;
 use crate::meta;
@@ -20,8 +21,10 @@ use crate::store::{EntityTypes, RegisteredType};
 use crate::unknown;
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_core::{ConflictRules, EntityRef, Now};
-use syncline_protocol::{Change, ChangeKind, EntityId, Fields, Hello, Operation, ServerVersion};
+use syncline_core::{ConflictRules, EntityRef, Now, moved};
+use syncline_protocol::{
+    Change, ChangeKind, EntityId, Fields, Hello, Operation, ServerVersion, Value,
+};
 
 /// `origin` of an outbox entry that is offered again.
 pub(crate) const ORIGIN: &str = "journal";
@@ -227,6 +230,7 @@ fn still_there(agreed: Option<&Fields>, rules: &ConflictRules, noted: Vec<Noted>
                     let before = before.and_then(|before| before.get(name));
                     let now = agreed.and_then(|row| row.get(name));
                     written.contains(name)
+                        || addition(rules, name, value, before).is_some()
                         || now.is_some_and(|now| rules.still_has(name, before, value, now))
                 };
                 let kept = mine.iter().filter(|(name, value)| shown(name, value));
@@ -244,7 +248,44 @@ fn still_there(agreed: Option<&Fields>, rules: &ConflictRules, noted: Vec<Noted>
         again.push(one);
     }
     again.reverse();
+    line_up(agreed, rules, &mut again);
     again
+}
+
+/// What was below an addition to a sum, if it is one: it is there whatever others have added since.
+fn addition<'f>(
+    rules: &ConflictRules,
+    name: &str,
+    wrote: &Value,
+    before: Option<&'f Value>,
+) -> Option<&'f Value> {
+    before.filter(|below| rules.adds_up(name) && moved(wrote, wrote, below).is_some())
+}
+
+/// Additions to sums as if they had been the last ones before the row became what it is.
+fn line_up(agreed: Option<&Fields>, rules: &ConflictRules, again: &mut [Noted]) {
+    let mut sums = agreed.cloned().unwrap_or_default();
+    for one in again.iter_mut().rev() {
+        let (Operation::Update, Some(fields), Some(before)) =
+            (one.op, &mut one.fields, &mut one.before)
+        else {
+            continue;
+        };
+        let names: Vec<String> = fields.names().map(str::to_owned).collect();
+        for name in names {
+            let known = (fields.get(&name), sums.get(&name));
+            let (Some(wrote), Some(sum)) = known else {
+                continue;
+            };
+            let below = addition(rules, &name, wrote, before.get(&name));
+            let Some(below) = below.and_then(|below| moved(sum, wrote, below)) else {
+                continue;
+            };
+            fields.insert(name.clone(), sum.clone());
+            before.insert(name.clone(), below.clone());
+            sums.insert(name, below);
+        }
+    }
 }
 
 /// The agreed state without the work of these mutations: what they are, and nothing that others
@@ -362,7 +403,7 @@ pub(crate) fn book(
         // It was done on what came, of which what is left to be sent knows nothing: the two meet.
         Some(waiting) if !outbox::of_entity(tx, names.0, names.1)?.is_empty() => {
             let made = after_mutation(waiting.remote.fields.clone(), entry.op, payload.clone());
-            move_base(tx, entity, after_mutation(base, entry.op, payload))?;
+            move_base(tx, entity, after_answer(base, entry.op, payload))?;
             let made = confirmed.fields.cloned().or(made);
             let change = Change {
                 kind: made.map_or(ChangeKind::Delete, ChangeKind::Upsert),
@@ -375,14 +416,13 @@ pub(crate) fn book(
         // It was done on what came.
         waiting => {
             let on = waiting.map(|waiting| waiting.remote.fields);
+            let below = after_answer(base.clone(), entry.op, payload.clone());
             let made = after_mutation(on.unwrap_or(base), entry.op, payload);
-            write_made(
-                applier,
-                entry,
-                entity,
-                confirmed,
-                confirmed.fields.cloned().or(made),
-            )
+            let made = confirmed.fields.cloned().or(made);
+            if let Some((entity_type, from)) = applier.types.get(names.0).zip(below) {
+                copies::shift_sums(tx, entity_type, entity, (Some(&from), made.as_ref()))?;
+            }
+            write_made(applier, entry, entity, confirmed, made)
         }
     }
 }

@@ -36,6 +36,17 @@ pub(crate) fn before(mutation: &MutationId, key: &str) -> Option<String> {
     })
 }
 
+/// The keys that the mutation had before this one, the last first, as far as others need to know them.
+pub(crate) fn earlier(mutation: &MutationId, key: &str) -> Vec<String> {
+    let next = |key: &String| before(mutation, key);
+    std::iter::successors(before(mutation, key), next)
+        .take(MOST_EARLIER)
+        .collect()
+}
+
+/// Nobody is further behind than this.
+const MOST_EARLIER: usize = 32;
+
 /// How many keys of its own the mutation had before.
 fn number(key: &str) -> Option<u64> {
     key.rsplit_once('.')?.1.parse().ok()
@@ -60,6 +71,7 @@ mod tests {
             spent = Some(key);
         }
         assert_eq!(before(&mutation, "01a3"), None);
+        assert_eq!(earlier(&mutation, "01a3.2"), ["01a3.1", "01a3"]);
         assert_eq!(before(&mutation, &folded("r-1", None)), None);
         assert_eq!(after(&mutation, "r-1"), "01a3.1");
     }

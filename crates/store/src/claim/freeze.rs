@@ -92,16 +92,15 @@ impl Claimer<'_> {
     /// Whether one of two updates adds to a field. They are sent one by one: a copy of the file may send one of
     /// them, and whoever sent both as one could not tell how much of the sum was counted already (I2).
     fn adds_up(&self, entity: &EntityRef, earlier: &Intent, later: &Intent) -> bool {
-        let Some(entity_type) = self.types.get(entity.entity_type.as_str()) else {
-            return false;
-        };
-        let adds = |one: &Intent| {
-            one.fields
-                .names()
-                .any(|name| entity_type.rules.adds_up(name))
-        };
         let updates = earlier.op == Operation::Update && later.op == Operation::Update;
-        updates && (adds(earlier) || adds(later))
+        updates && (self.adds(entity, earlier) || self.adds(entity, later))
+    }
+
+    fn adds(&self, entity: &EntityRef, one: &Intent) -> bool {
+        let entity_type = self.types.get(entity.entity_type.as_str());
+        entity_type.is_some_and(|entity_type| {
+            (one.fields.names()).any(|name| entity_type.rules.adds_up(name))
+        })
     }
 
     /// Whether a person sends again what was refused. What was corrected since belongs to it.
@@ -234,7 +233,7 @@ impl Claimer<'_> {
         let frozen = to_json(&Mutation {
             key: IdempotencyKey::new(key.clone()),
             mutation: entry.mutation.clone(),
-            covers: covers.clone(),
+            covers: told_covers(entry, &key, &covers),
             entity_type: entity.entity_type.clone(),
             id: entity.id.clone(),
             op,
@@ -266,7 +265,8 @@ impl Claimer<'_> {
     }
 
     /// Whether an entry that is offered again would follow one in the batch over a state that waits and that is not
-    /// what it was made on: first that one's outcome brings the two together.
+    /// what it was made on, or would add to a sum that may be another one there: first that one's outcome brings the
+    /// two together.
     pub(super) fn is_unseen(
         &self,
         entry: &Entry,
@@ -274,9 +274,13 @@ impl Claimer<'_> {
         intent: &Intent,
     ) -> Result<bool, StoreError> {
         let name = (entity.entity_type.to_string(), entity.id.to_string());
-        Ok(entry.is_offered_again()
-            && self.chain.contains_key(&name)
-            && state::view(self.tx, entity)?.waiting.is_some()
+        if !entry.is_offered_again() || !self.chain.contains_key(&name) {
+            return Ok(false);
+        }
+        if self.adds(entity, intent) {
+            return Ok(true);
+        }
+        Ok(state::view(self.tx, entity)?.waiting.is_some()
             && journal::base_in(self.tx, entry, entity, &intent.fields)?.is_none())
     }
 
@@ -342,6 +346,17 @@ impl Claimer<'_> {
 }
 
 /// Not to be coalesced: it means more than its fields, or counts as sent.
+/// What is said to be covered. What a server refused that has been restored since, it may not know: a copy of the file
+/// that is still at an earlier key is to be told what became of this one.
+fn told_covers(entry: &Entry, key: &str, covers: &[MutationId]) -> Vec<MutationId> {
+    let mut told = covers.to_vec();
+    if entry.is_offered_again() {
+        let earlier = keys::earlier(&entry.mutation, key);
+        told.extend(earlier.iter().map(|key| MutationId::new(key.as_str())));
+    }
+    told
+}
+
 pub(crate) fn stands_alone(entry: &Entry) -> bool {
     entry.group.is_some()
         || entry.command.is_some()
