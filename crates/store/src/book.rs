@@ -23,8 +23,8 @@ use crate::unknown;
 use rusqlite::params;
 use std::collections::BTreeSet;
 use syncline_core::{
-    BookSummary, Booking, ConflictCause, Counted, EntityRef, MutationError, Notice, PageSummary,
-    Verdict, WaitsFor,
+    BookSummary, Booking, ConflictCause, Counted, EntityRef, KEY_REUSED, MutationError, Notice,
+    PageSummary, Verdict, WaitsFor,
 };
 use syncline_protocol::{
     ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
@@ -106,7 +106,7 @@ fn book_one(
             let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
             book_failed(applier, entry, &entity, &error)
         }
-        Verdict::Failed(error) if error.code == "key-reused" && entry.origin_client.is_none() => {
+        Verdict::Failed(error) if error.code == KEY_REUSED && entry.origin_client.is_none() => {
             copies::inherit(applier, entry)
         }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
@@ -153,7 +153,7 @@ fn book_dead(
 /// An entry that was skipped because of one that will never be applied has not been and will not
 /// be executed either, whatever request still carries it: it does not count as sent any more. This
 /// comes before the other one is resolved, since that may rewrite this one (E5).
-fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), StoreError> {
+fn unfreeze_skipped(applier: &mut Applier<'_>, bookings: &[Booking]) -> Result<(), StoreError> {
     let mut spent = BTreeSet::new();
     for booking in bookings {
         let finally_not = matches!(
@@ -173,7 +173,7 @@ fn unfreeze_skipped(applier: &Applier<'_>, bookings: &[Booking]) -> Result<(), S
         {
             if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
                 journal::forget_agreed(applier.tx, &entry)?;
-                outbox::unfreeze(applier.tx, &entry, entry.state)?;
+                copies::unfreeze(applier, &entry, entry.state)?;
             }
             // What follows it may have been sent with it before, and had no effect either.
             if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
@@ -223,12 +223,12 @@ fn is_certain(entry: &Entry, error: &MutationError) -> bool {
 /// A mutation had no effect and never will have one under its key: neither had what follows it, whoever
 /// may have sent that (O1). It is sent anew, on another base, and what another copy of the file has as
 /// well under the same key as there (I2).
-fn refused(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+fn refused(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
     let names = (entry.entity_type.as_str(), entry.entity_id.as_str());
     for later in outbox::of_entity(applier.tx, names.0, names.1)? {
         let open = matches!(later.state, EntryState::Pending | EntryState::InFlight);
         if later.seq > entry.seq && open {
-            outbox::unfreeze(applier.tx, &later, EntryState::Pending)?;
+            copies::unfreeze(applier, &later, EntryState::Pending)?;
         }
     }
     Ok(())
@@ -303,7 +303,7 @@ fn release(
 
 /// Its key is spent, without effect.
 fn send_anew(
-    applier: &Applier<'_>,
+    applier: &mut Applier<'_>,
     entry: &Entry,
     error: &MutationError,
 ) -> Result<(), StoreError> {
@@ -479,10 +479,9 @@ fn apply_waiting(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), St
 }
 
 /// The final answer of this key is "no effect": nothing of the entry counts as sent any more.
-fn spend(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
-    let tx = applier.tx;
-    outbox::spend(tx, entry)?;
-    journal::forget_agreed(tx, entry)?;
+fn spend(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    copies::spend(applier, entry)?;
+    journal::forget_agreed(applier.tx, entry)?;
     refused(applier, entry)
 }
 

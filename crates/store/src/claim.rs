@@ -112,8 +112,8 @@ struct Send {
     covers: Vec<MutationId>,
     /// Their entries, as far as they are still in the outbox.
     folded: Vec<Entry>,
-    /// The payload as it was frozen now; `None` when it was frozen before.
-    fresh: Option<Option<Fields>>,
+    /// The payload as it was frozen now, and what it was made of; `None` when it was frozen before.
+    fresh: Option<(Option<Fields>, Option<String>)>,
 }
 
 impl<'a> Claimer<'a> {
@@ -400,10 +400,12 @@ impl<'a> Claimer<'a> {
     }
 
     fn take(&mut self, entry: &Entry, send: Send) -> Result<(), StoreError> {
-        self.note_parts(entry, &send.folded)?;
         self.supersede_folded(&send.folded)?;
-        if let Some(payload) = &send.fresh {
+        if let Some((payload, parts)) = &send.fresh {
             captured::write_payload(self.tx, entry.seq, payload.as_ref())?;
+            if !send.covers.is_empty() {
+                parts::write(self.tx, entry, parts.as_deref())?;
+            }
         }
         let covers = (!send.covers.is_empty()).then(|| to_json(&send.covers));
         self.tx

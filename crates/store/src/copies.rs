@@ -5,7 +5,7 @@ use crate::apply::{Applier, after_mutation};
 use crate::captured;
 use crate::claim::parts;
 use crate::error::StoreError;
-use crate::outbox::{self, Entry};
+use crate::outbox::{self, Entry, EntryState};
 use crate::page;
 use crate::row::Written;
 use crate::state;
@@ -15,11 +15,42 @@ use syncline_core::{EntityRef, LocalView, Verdict, moved};
 use syncline_protocol::{Fields, Operation, Value};
 
 /// A copy has used the key of an entry, with other bytes: what came of that is asked, as the copy would ask. What has
-/// become part of a create here is none of it.
+/// become part of it here is none of that.
 pub(crate) fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
     outbox::inherit(applier.tx, entry)?;
-    if entry.op == Operation::Create {
-        parts::take_apart(applier.tx, entry)?;
+    take_apart(applier, entry, false)
+}
+
+/// What an entry was frozen to was not done and never will be.
+pub(crate) fn unfreeze(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    state: EntryState,
+) -> Result<(), StoreError> {
+    outbox::unfreeze(applier.tx, entry, state)?;
+    take_edits_apart(applier, entry, false)
+}
+
+/// The key of an entry was answered with its final no.
+pub(crate) fn spend(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    outbox::spend(applier.tx, entry)?;
+    take_edits_apart(applier, entry, true)
+}
+
+/// A copy sends the first of them alone, under the key that follows: the two are only one as long as both are the same.
+fn take_edits_apart(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    refused: bool,
+) -> Result<(), StoreError> {
+    match entry.op {
+        Operation::Update => take_apart(applier, entry, refused),
+        Operation::Create | Operation::Delete => Ok(()),
+    }
+}
+
+fn take_apart(applier: &mut Applier<'_>, entry: &Entry, refused: bool) -> Result<(), StoreError> {
+    if parts::take_apart(applier.tx, entry, refused)? {
         applier.rekeying.outbox_changed();
     }
     Ok(())

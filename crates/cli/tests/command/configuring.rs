@@ -174,13 +174,16 @@ fn a_dry_run_shows_what_would_be_sent_and_changes_nothing() {
 fn a_dry_run_says_which_keys_the_sync_will_not_use() {
     let home = Home::new();
     let db = home.attached("a.db", MILK, "http://127.0.0.1:1");
-    // Two edits of a row that the server has become one, which gets a key of its own.
+    // So many edits of a row that the server has become one that it gets a key of its own.
+    let edits = "UPDATE task SET title = title || '+';".repeat(33);
     sql(
         &db,
-        "DELETE FROM syncline_outbox; DELETE FROM syncline_base;
-         INSERT INTO syncline_cursor (scope, epoch, cursor, position, phase, pulled_at)
-         VALUES ('default', 'e', 'c', 1, 'feed', 0);
-         UPDATE task SET title = 'oat milk'; UPDATE task SET title = 'rice milk'",
+        &format!(
+            "DELETE FROM syncline_outbox; DELETE FROM syncline_base;
+             INSERT INTO syncline_cursor (scope, epoch, cursor, position, phase, pulled_at)
+             VALUES ('default', 'e', 'c', 1, 'feed', 0);
+             {edits} UPDATE task SET title = 'rice milk'"
+        ),
     );
     let dry_run = ["sync", db.as_str(), "--dry-run"];
     let json = run(syncline(&[&dry_run[..], &["--json"]].concat()))

@@ -120,20 +120,12 @@ impl Claimer<'_> {
         entry: &Entry,
         intent: &Intent,
         covers: &[MutationId],
-        folded: &[Entry],
+        (folded, parts): (&[Entry], Option<&str>),
     ) -> Result<(), StoreError> {
-        self.note_parts(entry, folded)?;
+        parts::write(self.tx, entry, parts)?;
         captured::write_payload(self.tx, entry.seq, Some(&intent.fields))?;
         self.note_covers(entry, covers)?;
         self.supersede_folded(folded)
-    }
-
-    /// A create goes under the key that it would have alone, which a copy of the file may use for just that.
-    pub(super) fn note_parts(&self, entry: &Entry, folded: &[Entry]) -> Result<(), StoreError> {
-        match entry.op {
-            Operation::Create if !folded.is_empty() => parts::note(self.tx, entry, folded),
-            _ => Ok(()),
-        }
     }
 
     pub(super) fn supersede_folded(&mut self, folded: &[Entry]) -> Result<(), StoreError> {
@@ -229,7 +221,8 @@ impl Claimer<'_> {
             false => with_own(entry, covers),
         };
         let op = intent.op;
-        let key = self.key(entry, &covers);
+        let parts = parts::of(self.tx, entry, &folded, &intent.fields)?;
+        let key = self.key(entry, covers.is_empty() || parts.is_some());
         let frozen = to_json(&Mutation {
             key: IdempotencyKey::new(key.clone()),
             mutation: entry.mutation.clone(),
@@ -249,7 +242,7 @@ impl Claimer<'_> {
                 self.limits.mutation_bytes
             );
             if !folded.is_empty() {
-                self.fold_in(entry, &intent, &covers, &folded)?;
+                self.fold_in(entry, &intent, &covers, (&folded, parts.as_deref()))?;
             }
             return self.fail(entry, Some(entity), "too-large", detail);
         }
@@ -260,7 +253,7 @@ impl Claimer<'_> {
             entity,
             covers,
             folded,
-            fresh: Some(payload),
+            fresh: Some((payload, parts)),
         }))
     }
 
@@ -330,12 +323,11 @@ impl Claimer<'_> {
     }
 
     /// An untouched mutation is sent under its own id, and under the key that follows when that is spent: a
-    /// copied or restored file, which knows the id but not what was sent, then sends it under the same key. So is a
-    /// create or delete of which edits became part: a row is not to be made twice, and a delete must not hit the next
-    /// row of that id.
-    fn key(&mut self, entry: &Entry, covers: &[MutationId]) -> String {
-        let alone =
-            covers.is_empty() || entry.origin_client.is_some() || entry.op != Operation::Update;
+    /// copied or restored file, which knows the id but not what was sent, then sends it under the same key. So is one
+    /// of which edits became part, if it can be `told` from them: for a create or delete that always holds, since a row
+    /// is not to be made twice, and a delete must not hit the next row of that id.
+    fn key(&mut self, entry: &Entry, told: bool) -> String {
+        let alone = told || entry.origin_client.is_some() || entry.op != Operation::Update;
         match &entry.key {
             Some(key) if entry.is_offered_again() => key.clone(),
             None if alone => entry.mutation.to_string(),
@@ -346,6 +338,14 @@ impl Claimer<'_> {
 }
 
 /// Not to be coalesced: it means more than its fields, or counts as sent.
+pub(crate) fn stands_alone(entry: &Entry) -> bool {
+    entry.group.is_some()
+        || entry.command.is_some()
+        || entry.depends_on.is_some()
+        || entry.origin_client.is_some()
+        || entry.cancel
+}
+
 /// What is said to be covered. What a server refused that has been restored since, it may not know: a copy of the file
 /// that is still at an earlier key is to be told what became of this one.
 fn told_covers(entry: &Entry, key: &str, covers: &[MutationId]) -> Vec<MutationId> {
@@ -355,14 +355,6 @@ fn told_covers(entry: &Entry, key: &str, covers: &[MutationId]) -> Vec<MutationI
         told.extend(earlier.iter().map(|key| MutationId::new(key.as_str())));
     }
     told
-}
-
-pub(crate) fn stands_alone(entry: &Entry) -> bool {
-    entry.group.is_some()
-        || entry.command.is_some()
-        || entry.depends_on.is_some()
-        || entry.origin_client.is_some()
-        || entry.cancel
 }
 
 /// What was coalesced into an entry before.

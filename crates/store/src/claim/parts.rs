@@ -1,21 +1,30 @@
-//! What a create was before later edits were folded into it. A copy of the file that was made before that sends the
-//! create alone, under the key that both have (I2): where the copy was first, the create here is taken apart
+//! What a create or an edit was before later edits were folded into it. A copy of the file that was made before that
+//! sends it alone, under the key that both have (I2): where the copy was first, the mutation here is taken apart
 //! again, and what the copy's did not say is sent after it.
 //!
 //! Never touches what may have been sent and has no answer.
 
 use crate::captured;
 use crate::error::{StoreError, json, to_json};
+use crate::meta;
 use crate::outbox::Entry;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
-use syncline_protocol::{Fields, MutationId};
+use syncline_protocol::{Fields, MutationId, Operation};
 
-/// The create itself, or an edit that became part of it.
+/// An edit of which more are folded than this, or more bytes, goes under a key of its own instead: a copy that sends
+/// the first of them then does it once more.
+const MOST_EDITS: usize = 32;
+const MOST_BYTES: usize = 64 * 1024;
+
+/// The mutation itself, or an edit that became part of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Part {
     seq: i64,
     mutation: MutationId,
+    /// The last of its keys that is spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    spent: Option<String>,
     covers: Option<String>,
     fields: Fields,
 }
@@ -25,72 +34,113 @@ impl Part {
         Ok(Self {
             seq: entry.seq,
             mutation: entry.mutation.clone(),
+            spent: entry.key.clone(),
             covers: entry.covers.clone(),
             fields: captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default(),
         })
     }
 }
 
-/// Writes down what a create and the edits are that are about to become one.
-pub(crate) fn note(
+/// What a mutation and the edits are that become one which says this, to be written down with it. `None`: nothing
+/// became one, or it cannot be told what each of them said.
+pub(crate) fn of(
     tx: &Transaction<'_>,
-    create: &Entry,
+    entry: &Entry,
     folded: &[Entry],
-) -> Result<(), StoreError> {
-    let mut parts = match read(tx, create)? {
+    says: &Fields,
+) -> Result<Option<String>, StoreError> {
+    let is_one = folded.is_empty() && entry.covers.is_none();
+    if is_one || entry.op == Operation::Delete {
+        return Ok(None);
+    }
+    let is_edit = entry.op == Operation::Update;
+    if is_edit && folded.len() > MOST_EDITS {
+        return Ok(None);
+    }
+    let mut parts = match read(tx, entry)? {
         Some(parts) => parts,
-        None => vec![Part::of(tx, create)?],
+        None if is_edit && entry.covers.is_some() => return Ok(None),
+        None => vec![Part::of(tx, entry)?],
     };
     for later in folded {
         parts.push(Part::of(tx, later)?);
     }
+    let text = to_json(&parts);
+    let told =
+        !is_edit || parts.len() <= MOST_EDITS && text.len() <= MOST_BYTES && sum(&parts) == *says;
+    Ok(told.then_some(text))
+}
+
+/// Writes them down where the mutation is not sent yet.
+pub(crate) fn write(
+    tx: &Transaction<'_>,
+    entry: &Entry,
+    parts: Option<&str>,
+) -> Result<(), StoreError> {
     tx.prepare_cached("UPDATE syncline_outbox SET parts = ?2 WHERE seq = ?1")?
-        .execute(params![create.seq, to_json(&parts)])?;
+        .execute(params![entry.seq, parts])?;
     Ok(())
 }
 
-/// The parts of a create, unless it was made to say something else since.
-fn read(tx: &Transaction<'_>, create: &Entry) -> Result<Option<Vec<Part>>, StoreError> {
+fn sum(parts: &[Part]) -> Fields {
+    let mut all = Fields::new();
+    parts.iter().for_each(|part| all.patch(&part.fields));
+    all
+}
+
+/// The parts of a mutation, unless it was made to say something else since.
+fn read(tx: &Transaction<'_>, entry: &Entry) -> Result<Option<Vec<Part>>, StoreError> {
     let parts: Option<String> = tx
         .prepare_cached("SELECT parts FROM syncline_outbox WHERE seq = ?1")?
-        .query_row([create.seq], |row| row.get(0))?;
+        .query_row([entry.seq], |row| row.get(0))?;
     let Some(parts) = parts else {
         return Ok(None);
     };
     let parts: Vec<Part> = json("parts of an outbox entry", &parts)?;
-    let mut all = Fields::new();
-    parts.iter().for_each(|part| all.patch(&part.fields));
-    let says = captured::fields_of_mutation(tx, create.seq)?;
-    Ok((says == Some(all)).then_some(parts))
+    let says = captured::fields_of_mutation(tx, entry.seq)?;
+    Ok((says == Some(sum(&parts))).then_some(parts))
 }
 
-/// The create says again what it said by itself, and each edit follows it at its old place in the local order.
-pub(crate) fn take_apart(tx: &Transaction<'_>, create: &Entry) -> Result<(), StoreError> {
-    let Some(parts) = read(tx, create)? else {
-        return Ok(());
+/// The mutation says again what it said by itself, and each edit follows it at its old place in the local order.
+/// `refused`: the server has said no to all of them, and does so again for each. Returns whether it was taken apart.
+pub(crate) fn take_apart(
+    tx: &Transaction<'_>,
+    entry: &Entry,
+    refused: bool,
+) -> Result<bool, StoreError> {
+    if entry.covers.is_none() {
+        return Ok(false);
+    }
+    let Some(parts) = read(tx, entry)? else {
+        return Ok(false);
     };
     let Some((own, edits)) = parts.split_first() else {
-        return Ok(());
+        return Ok(false);
     };
-    captured::write_payload(tx, create.seq, Some(&own.fields))?;
+    captured::write_payload(tx, entry.seq, Some(&own.fields))?;
     tx.prepare_cached("UPDATE syncline_outbox SET covers = ?2, parts = NULL WHERE seq = ?1")?
-        .execute(params![create.seq, own.covers])?;
+        .execute(params![entry.seq, own.covers])?;
     for edit in edits {
+        let own_key = || Some(edit.mutation.to_string()).filter(|_| refused);
         // Numbers are never given twice, so the old one is free; should it not be, the end is.
         tx.prepare_cached(
-            "INSERT INTO syncline_outbox (seq, mutation, entity_type, entity_id, op, created_at, schema_version, lane, covers)
+            "INSERT INTO syncline_outbox (seq, mutation, entity_type, entity_id, op, created_at, schema_version, lane, covers,
+                                          idempotency_key, origin_client)
              SELECT CASE WHEN EXISTS (SELECT 1 FROM syncline_outbox AS o WHERE o.seq = ?2)
                          THEN 1 + (SELECT max(seq) FROM syncline_outbox) ELSE ?2 END,
-                    ?3, entity_type, entity_id, 'update', created_at, schema_version, lane, ?4
+                    ?3, entity_type, entity_id, 'update', created_at, schema_version, lane, ?4, ?5,
+                    nullif(origin_client, (SELECT value FROM syncline_meta WHERE key = ?6))
                FROM syncline_outbox WHERE seq = ?1",
         )?
         .execute(params![
-            create.seq,
+            entry.seq,
             edit.seq,
             edit.mutation.as_str(),
-            edit.covers
+            edit.covers,
+            edit.spent.clone().or_else(own_key),
+            meta::key::CLIENT_ID,
         ])?;
         captured::write_payload(tx, tx.last_insert_rowid(), Some(&edit.fields))?;
     }
-    Ok(())
+    Ok(true)
 }
