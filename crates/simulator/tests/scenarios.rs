@@ -9,7 +9,7 @@ fn holds(scenario: &Scenario) {
     assert_eq!(StoreLevel::new().play_scenario(scenario).broken, None);
 }
 
-/// Every invariant that the level of the store checks: F:S1–S9, S11–S13, S16–S18, S21–S23, S25, S26, L1, L3, L4,
+/// Every invariant that the level of the store checks: F:S1–S9, S11–S13, S16–S18, S21–S23, S25, S26, L1–L4,
 /// D:A1, D:E2, D:E3, D:P1, D:P5, D:P6.
 #[test]
 fn seeds_hold() {

@@ -59,6 +59,8 @@ pub struct Ledger {
     pub given_up: GivenUp,
     /// Rows of which an edit may be lost: their numbers and sets are no longer known.
     pub unsure: BTreeSet<Row>,
+    /// Rows about which a person gave up what they had written: what stands in them is whatever the server has.
+    pub let_go: BTreeSet<Row>,
     /// What was added to the number of a row.
     pub sums: BTreeMap<Row, i64>,
     /// Elements that were put into the set of a row.
@@ -132,7 +134,8 @@ impl Ledger {
 
     /// Whether a row was deleted or mistaken, or something that it was ever part of.
     pub fn may_be_gone(&self, row: &Row) -> bool {
-        self.deleted.contains(row) || self.mistaken.contains(row) || self.may_be_orphaned(row)
+        let sets = [&self.deleted, &self.mistaken, &self.let_go];
+        sets.iter().any(|rows| rows.contains(row)) || self.may_be_orphaned(row)
     }
 
     /// Whether something was deleted that the row was ever part of, or that may have been taken for that.
@@ -153,7 +156,7 @@ impl Ledger {
         (self.written.iter())
             .filter(|(value, _)| !self.overwritten.contains(*value) && !standing.contains(*value))
             .filter(|(value, row)| !recorded(value) && !self.may_be_orphaned(row))
-            .filter(|(_, row)| !self.mistaken.contains(*row))
+            .filter(|(_, row)| !self.mistaken.contains(*row) && !self.let_go.contains(*row))
             .collect()
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn problem(request: &Request, status: u16, word: &str, after: Option<
 }
 
 /// Changes an answer on its way back; false when the fault has nothing to change in it.
-pub(crate) fn alter(fault: NetFault, response: &mut Response) -> bool {
+pub(crate) fn alter(fault: NetFault, request: &Request, response: &mut Response) -> bool {
     match fault {
         NetFault::Garbled => garble(&mut response.body),
         NetFault::Truncated => {
@@ -76,7 +76,8 @@ pub(crate) fn alter(fault: NetFault, response: &mut Response) -> bool {
         | NetFault::InvalidChange
         | NetFault::ReorderedPage
         | NetFault::RepeatedChange
-        | NetFault::PositionBack => alter_page(fault, response),
+        | NetFault::SameCursor
+        | NetFault::PositionBack => alter_page(fault, request, response),
         _ => true,
     }
 }
@@ -131,7 +132,7 @@ fn alter_results(fault: NetFault, response: &mut Response) -> bool {
     true
 }
 
-fn alter_page(fault: NetFault, response: &mut Response) -> bool {
+fn alter_page(fault: NetFault, request: &Request, response: &mut Response) -> bool {
     let mut lines: Vec<Value> = (response.body.split(|byte| *byte == b'\n'))
         .filter_map(|line| serde_json::from_slice(line).ok())
         .collect();
@@ -142,6 +143,14 @@ fn alter_page(fault: NetFault, response: &mut Response) -> bool {
     match fault {
         NetFault::WrongCount => page["count"] = json!(lines.len() + 1),
         NetFault::PositionBack => page["position"] = json!(-1),
+        NetFault::SameCursor => {
+            let asked = (request.query.split('&')).find_map(|part| part.strip_prefix("cursor="));
+            let Some(asked) = asked else {
+                return false;
+            };
+            page["cursor"] = json!(asked);
+            page["at_head"] = json!(false);
+        }
         NetFault::ReorderedPage if lines.len() > 1 => lines.reverse(),
         NetFault::RepeatedChange if !lines.is_empty() => {
             lines.push(lines[0].clone());

@@ -61,14 +61,16 @@ impl App<'_> {
     /// Writes.
     pub(crate) fn write(&mut self, write: Write) -> Done {
         match write {
-            Write::AddNote => self.add_note(),
-            Write::Title { row } => self.set_note(row, "title"),
-            Write::Body { row } => self.set_note(row, "body"),
+            Write::AddNote => self.add_note(""),
+            Write::AddPoison { kind } => self.add_note(kind.mark()),
+            Write::Title { row } => self.set_note(row, "title", ""),
+            Write::Poison { row, kind } => self.set_note(row, "title", kind.mark()),
+            Write::Body { row } => self.set_note(row, "body", ""),
             Write::Stock { row, by } => self.stock(row, by),
             Write::Tag { row } => self.tag(row),
             Write::Untag { row } => self.untag(row),
             Write::Extra { row } => match self.has_extra()? {
-                true => self.set_note(row, "extra"),
+                true => self.set_note(row, "extra", ""),
                 false => Ok(()),
             },
             Write::DeleteNote { row } => self.delete_note(row),
@@ -89,9 +91,9 @@ impl App<'_> {
         }
     }
 
-    fn add_note(&mut self) -> Done {
+    fn add_note(&mut self, mark: &str) -> Done {
         let id = self.fresh(&format!("n{}x", self.device));
-        let (title, body) = (self.fresh(VALUE), self.fresh(VALUE));
+        let (title, body) = (self.fresh(VALUE) + mark, self.fresh(VALUE));
         self.execute(
             "INSERT INTO note (id, title, body, stock, tags, weight) VALUES (?1, ?2, ?3, 0, '[]', 0.1)",
             params![id, title, body],
@@ -103,11 +105,11 @@ impl App<'_> {
         Ok(())
     }
 
-    fn set_note(&mut self, row: u8, column: &str) -> Done {
+    fn set_note(&mut self, row: u8, column: &str, mark: &str) -> Done {
         let Some(id) = self.nth::<String>("note", "id", row)? else {
             return Ok(());
         };
-        let value = self.fresh(VALUE);
+        let value = self.fresh(VALUE) + mark;
         let seen = self.one(
             &format!("SELECT {column} FROM note WHERE id = ?1"),
             [&id],

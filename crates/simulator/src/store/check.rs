@@ -1,6 +1,7 @@
 //! What is checked about devices, on the way and at the end, against the reference model.
 
 use super::app::NAMED;
+use super::poison::{self, Stage};
 use super::scenario::Rules;
 use super::schema::{lacking, without};
 use super::world::World;
@@ -181,13 +182,32 @@ pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
             return Ok(Some(format!("device {n} is at work")));
         }
         let for_ever = waiting(world, n)?.len() as i64;
+        // What waits for a person, and all of the same row.
+        let mut stuck = (0, 0);
+        for (entity_type, id) in poison::poisoned(world, n)? {
+            let of_it = |table: &str| {
+                let query = format!(
+                    "SELECT count(*) FROM {table} WHERE entity_type = ?1 AND entity_id = ?2"
+                );
+                let count = device
+                    .files
+                    .app
+                    .query_row(&query, [&entity_type, &id], |row| row.get(0));
+                count.map_err(sql)
+            };
+            let one: (i64, i64) = match world.poison == Stage::Waits {
+                true => (of_it("syncline_outbox")?, of_it("syncline_inbox")?),
+                false => (0, 0),
+            };
+            stuck = (stuck.0 + one.0, stuck.1 + one.1);
+        }
         let left: (i64, i64, i64, Option<i64>) = (device.files.app)
             .query_row(
-                "SELECT (SELECT count(*) FROM syncline_outbox),
+                "SELECT (SELECT count(*) FROM syncline_outbox) - ?2,
                         (SELECT count(*) FROM syncline_inbox WHERE entity_type <> 'martian') - ?1,
                         (SELECT count(*) FROM syncline_staged_page) + (SELECT count(*) FROM syncline_held),
                         (SELECT position FROM syncline_cursor WHERE phase = 'feed')",
-                [for_ever],
+                [for_ever + stuck.1, stuck.0],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
             )
             .map_err(sql)?;
@@ -490,7 +510,7 @@ fn rows_kept(world: &World) -> Checked<()> {
         }
         let edits_win = !matches!(world.setup.rules, Rules::Default | Rules::Fields);
         let offered = world.ledger.copied.contains(row) || unknown.contains(row);
-        let may_live = offered || row.0 == "note" && edits_win;
+        let may_live = offered || world.ledger.let_go.contains(row) || row.0 == "note" && edits_win;
         if world.ledger.deleted.contains(row) && there.contains(row) && !may_live {
             return Err(Broken::new(
                 "F:S13",
@@ -535,7 +555,8 @@ fn sums_kept(world: &World) -> Checked<()> {
         let row = (table, name.1.clone());
         let may_be_older =
             world.ledger.copied.contains(&row) && world.ledger.deleted.contains(&row);
-        if world.ledger.unsure.contains(&row) || may_be_older {
+        let unsure = [&world.ledger.unsure, &world.ledger.let_go];
+        if may_be_older || unsure.iter().any(|rows| rows.contains(&row)) {
             continue;
         }
         let expected = world.ledger.sums.get(&row).copied().unwrap_or(0);

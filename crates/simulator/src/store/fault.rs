@@ -93,6 +93,8 @@ faults! {
     RepeatedChange = "change repeated in a page",
     /// A page's position is smaller than where it was asked from.
     PositionBack = "position goes back",
+    /// A page says that more follows, and its cursor is the one that it was asked with.
+    SameCursor = "page that leads back to itself",
     /// The last page of this cursor comes once more.
     OldPage = "old page again",
 }
@@ -110,6 +112,7 @@ impl NetFault {
                 | Self::ForeignEcho
                 | Self::UnknownOutcome
                 | Self::WrongCount
+                | Self::SameCursor
         )
     }
 }

@@ -3,7 +3,8 @@
 
 use super::fault::NetFault;
 use super::scenario::{
-    DeviceAct, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables, Write,
+    DeviceAct, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables,
+    Write,
 };
 use crate::rng::Rng;
 
@@ -11,12 +12,22 @@ use crate::rng::Rng;
 struct Swarm {
     /// Weights of: writing, syncing, waiting, the network, devices, the server.
     kinds: [u64; 6],
+    /// Of a hundred writes, how many do not go through.
+    poison: u64,
     net: Vec<NetFault>,
     device: Vec<usize>,
     server: Vec<usize>,
     writes: Vec<usize>,
     longest_wait_ms: u64,
 }
+
+/// In one history of five something does not go through.
+const POISON: [Poison; 10] = {
+    let mut all = [Poison::None; 10];
+    all[0] = Poison::Retried;
+    all[1] = Poison::Discarded;
+    all
+};
 
 fn some<T: Clone>(rng: &mut Rng, all: &[T]) -> Vec<T> {
     let percent = *rng.pick(&[10, 30, 60, 100]).unwrap_or(&100);
@@ -34,7 +45,7 @@ fn some<T: Clone>(rng: &mut Rng, all: &[T]) -> Vec<T> {
 pub(crate) fn scenario(seed: u64) -> Scenario {
     let mut rng = Rng::new(seed);
     let setup = setup(seed, &mut rng);
-    let swarm = swarm(&mut rng, setup.tables);
+    let swarm = swarm(&mut rng, &setup);
     let length = *rng.pick(&[10, 20, 30, 50, 120]).unwrap_or(&30);
     let mut steps = beginning(&setup);
     for _ in 0..length {
@@ -59,10 +70,11 @@ fn setup(seed: u64, rng: &mut Rng) -> Setup {
         checkpoint: (rng.draw() & rng.draw()) as u8 & 0xf,
         pull_first: (rng.draw() & rng.draw()) as u8 & 0xf,
         latency_ms: *rng.pick(&[5, 50, 400, 3_000]).unwrap_or(&50),
+        poison: *rng.pick(&POISON).unwrap_or(&Poison::None),
     }
 }
 
-fn swarm(rng: &mut Rng, tables: Tables) -> Swarm {
+fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
     let mut weight = |most: u64| rng.below(most + 1);
     let kinds = [
         20 + weight(20),
@@ -72,9 +84,14 @@ fn swarm(rng: &mut Rng, tables: Tables) -> Swarm {
         weight(10),
         weight(6),
     ];
-    let writes = some(rng, &writes_of(tables));
+    let writes = some(rng, &writes_of(setup.tables));
     Swarm {
         kinds,
+        poison: match setup.poison {
+            Poison::None => 0,
+            _ if setup.tables.notes() => *rng.pick(&[2, 10]).unwrap_or(&2),
+            _ => 0,
+        },
         net: some(rng, NetFault::ALL),
         device: some(rng, &(0..23).collect::<Vec<_>>()),
         server: some(rng, &(0..10).collect::<Vec<_>>()),
@@ -123,6 +140,13 @@ fn write(rng: &mut Rng, swarm: &Swarm) -> Write {
     let row = rng.below(6) as u8;
     let other = rng.below(6) as u8;
     let amount = rng.below(50) as u8;
+    if swarm.poison > 0 && rng.chance(swarm.poison) {
+        let kind = *rng.pick(&PoisonKind::ALL).unwrap_or(&PoisonKind::Refused);
+        return match rng.chance(25) {
+            true => Write::AddPoison { kind },
+            false => Write::Poison { row, kind },
+        };
+    }
     match rng.pick(&swarm.writes).copied().unwrap_or(0) {
         0 => Write::AddNote,
         1 => Write::Title { row },

@@ -21,6 +21,7 @@ mod http;
 mod order;
 mod person;
 mod play;
+mod poison;
 mod scenario;
 mod schema;
 mod secrets;
@@ -33,7 +34,8 @@ mod world;
 
 pub use fault::NetFault;
 pub use scenario::{
-    DeviceAct, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables, Write,
+    DeviceAct, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables,
+    Write,
 };
 
 use crate::level::{Cell, Level, Played};

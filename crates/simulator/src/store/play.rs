@@ -7,7 +7,8 @@ use super::bounds;
 use super::check;
 use super::files::Pool;
 use super::person;
-use super::scenario::{Scenario, Step, Write};
+use super::poison::{self, Stage};
+use super::scenario::{Poison, Scenario, Step, Write};
 use super::secrets::listening;
 use super::world::World;
 use crate::level::{Broken, Played};
@@ -118,6 +119,9 @@ pub(super) fn tell(world: &mut World, device: usize, input: impl Fn() -> Input) 
 fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) {
     let tables = world.setup.tables;
     let fits = |write: &&Write| match write {
+        Write::AddPoison { .. } | Write::Poison { .. } => {
+            tables.notes() && world.setup.poison != Poison::None
+        }
         Write::AddNote
         | Write::Title { .. }
         | Write::Body { .. }
@@ -219,6 +223,15 @@ fn calm(world: &mut World) {
         tell(world, n, || Input::Trigger(Reason::AuthRefreshed));
         tell(world, n, || Input::Trigger(Reason::NetworkAvailable));
     }
+    settle(world);
+    if world.setup.poison != Poison::None && world.broken.is_none() {
+        poison::decide(world);
+        settle(world);
+    }
+}
+
+/// Time passes until everything is done; people decide what is left to them.
+fn settle(world: &mut World) {
     let mut left = String::new();
     for (round, wait_ms) in [[5_000; 12], [300_000; 12], [3_600_000; 12]]
         .concat()
@@ -231,7 +244,8 @@ fn calm(world: &mut World) {
         if world.broken.is_some() {
             return;
         }
-        match check::unfinished(world) {
+        let spared = poison::spares_others(world, round);
+        match spared.and_then(|()| check::unfinished(world)) {
             Ok(None) => return,
             Ok(Some(what)) => left = what,
             Err(broken) => return world.breaks(broken),
@@ -241,7 +255,11 @@ fn calm(world: &mut World) {
             tell(world, n, || Input::Trigger(Reason::UserAsked));
         }
     }
-    world.breaks(Broken::new("F:L1", left));
+    let invariant = match world.poison {
+        Stage::Waits => "F:L2",
+        Stage::Harmless | Stage::GivenUp => "F:L1",
+    };
+    world.breaks(Broken::new(invariant, left));
 }
 
 /// A person has every dead letter sent again, for what refused it is over, keeps the own row where two
@@ -259,6 +277,15 @@ fn remedy(world: &mut World, device: usize, late: bool) {
             Err(broken) => return world.breaks(broken),
         }
     }
+    let (poisoned, letters): (Vec<i64>, Vec<i64>) =
+        (letters.into_iter()).partition(|seq| poison::is_poisoned(world, device, *seq));
+    let mut retried = 0;
+    if world.poison == Stage::GivenUp && !poisoned.is_empty() {
+        match poison::give_up(world, device, &poisoned) {
+            Ok(done) => retried += done,
+            Err(broken) => return world.breaks(broken),
+        }
+    }
     let twice = match person::made_twice(world, device) {
         Ok(found) => found,
         Err(broken) => return world.breaks(broken),
@@ -268,7 +295,6 @@ fn remedy(world: &mut World, device: usize, late: bool) {
     let Some(running) = peer.processes[0].as_mut() else {
         return;
     };
-    let mut retried = 0;
     for one in twice {
         let store = running.engine.store();
         if store.resolve_conflict(one.id, &Choice::Mine, now).is_ok() {

@@ -37,6 +37,41 @@ pub struct Setup {
     pub pull_first: u8,
     /// The longest that a message is on its way, in milliseconds.
     pub latency_ms: u16,
+    /// Whether there are mutations that never go through, and what a person does about them.
+    #[serde(default)]
+    pub poison: Poison,
+}
+
+/// What a person does about mutations that never go through.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Poison {
+    /// There are none.
+    #[default]
+    None,
+    /// They are sent again once the server is mended.
+    Retried,
+    /// They are given up.
+    Discarded,
+}
+
+/// How a mutation does not go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoisonKind {
+    /// The server refuses it by its schema.
+    Refused,
+    /// The server never answers a request that has it.
+    Hangs,
+    /// The connection is reset.
+    Resets,
+    /// The server fails: 500.
+    Fails,
+}
+
+impl PoisonKind {
+    /// All of them, to draw from.
+    pub const ALL: [Self; 4] = [Self::Refused, Self::Hangs, Self::Resets, Self::Fails];
 }
 
 /// Which tables there are.
@@ -319,6 +354,18 @@ pub enum Write {
     Extra {
         /// Which.
         row: u8,
+    },
+    /// A new note with a title that does not go through.
+    AddPoison {
+        /// How it does not.
+        kind: PoisonKind,
+    },
+    /// Such a title for a note that is there.
+    Poison {
+        /// Which.
+        row: u8,
+        /// How it does not go through.
+        kind: PoisonKind,
     },
     /// It goes.
     DeleteNote {

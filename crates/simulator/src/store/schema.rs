@@ -1,6 +1,7 @@
 //! The tables that devices have, what is declared about them, and what the server knows of them.
 
-use super::scenario::{Rules, Tables};
+use super::poison;
+use super::scenario::{Poison, Rules, Setup, Tables};
 use crate::reference::server::Name;
 use rusqlite::Connection;
 use serde_json::{Map, Value};
@@ -24,6 +25,9 @@ const TREE: &str = "
                        number INTEGER NOT NULL, made TEXT NOT NULL, name TEXT, of TEXT,
                        PRIMARY KEY (task, number)) WITHOUT ROWID;";
 const BANK: &str = "CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, balance INTEGER NOT NULL);";
+
+/// Every type that there may be.
+const TYPES: [&str; 5] = ["note", "project", "task", "step", "account"];
 
 /// The bytes of an attached database with these tables and rules.
 pub(crate) fn attached(tables: Tables, rules: Rules, folder: &Path) -> Vec<u8> {
@@ -84,8 +88,17 @@ fn conflict_rules(rules: Rules) -> ConflictRules {
 
 /// What the server is told about the types: with accounts, all of them, since a server that declares
 /// one type takes no others.
-pub(crate) fn declare(tables: Tables, config: &mut ServerConfig) {
-    if !tables.bank() {
+pub(crate) fn declare(setup: &Setup, config: &mut ServerConfig) {
+    if setup.poison != Poison::None {
+        for entity_type in TYPES {
+            config
+                .types
+                .insert(entity_type.to_owned(), TypeConfig::default());
+        }
+        let note = config.types.entry("note".to_owned()).or_default();
+        note.schema = Some(poison::schema());
+    }
+    if !setup.tables.bank() {
         return;
     }
     let deposit = CommandConfig {
@@ -104,8 +117,15 @@ pub(crate) fn declare(tables: Tables, config: &mut ServerConfig) {
         ..TypeConfig::default()
     };
     config.types.insert("account".to_owned(), account);
-    for other in ["note", "project", "task", "step"] {
-        config.types.insert(other.to_owned(), TypeConfig::default());
+    for other in TYPES {
+        config.types.entry(other.to_owned()).or_default();
+    }
+}
+
+/// The server takes everything from here on.
+pub(crate) fn declare_mended(config: &mut ServerConfig) {
+    for declared in config.types.values_mut() {
+        declared.schema = None;
     }
 }
 

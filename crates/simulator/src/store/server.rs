@@ -233,6 +233,12 @@ impl Server {
         Data::Sqlite(storage.expect("the directory can be served again"))
     }
 
+    /// The process is started again with another configuration.
+    pub(crate) fn mend(&mut self, change: impl FnOnce(&mut ServerConfig)) {
+        change(&mut self.config);
+        self.restart();
+    }
+
     /// A backup of what is there now.
     pub(crate) fn back_up(&self) -> Backup {
         match &self.storage().data {

@@ -49,6 +49,13 @@ impl World {
                 (self.model.push(&wire.body, &answer, now, unseen))
                     .and_then(|()| self.in_order((device, wire), open, &answer, unseen))
             }
+            path if path.ends_with("/cancel") => {
+                let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+                let result = answer["result"]["outcome"] == "cancelled";
+                let key = answer["result"]["key"].as_str().filter(|_| result);
+                self.forget_what_follows(key.map(str::to_owned).into_iter().collect());
+                Ok(())
+            }
             "/v1/pull" => {
                 let lines: Vec<Value> = (response.body.split(|byte| *byte == b'\n'))
                     .filter_map(|line| serde_json::from_slice(line).ok())
@@ -73,7 +80,7 @@ impl World {
     /// something else.
     fn forget_refused(&mut self, answer: &Value) {
         let results = answer.get("results").and_then(Value::as_array);
-        let mut refused: BTreeSet<String> = results
+        let refused: BTreeSet<String> = results
             .into_iter()
             .flatten()
             .filter(|result| !matches!(result["outcome"].as_str(), Some("applied" | "retry")))
@@ -90,12 +97,23 @@ impl World {
         };
         self.sent
             .retain(|(_, key), _| !skipped(key) && !reused(key));
+        self.forget_what_follows(refused);
+    }
+
+    /// A server carries out nothing of an entity after what it refuses; a create says so only by its entity.
+    fn forget_what_follows(&mut self, mut refused: BTreeSet<String>) {
+        let read = |frozen: &str| serde_json::from_str::<Value>(frozen).unwrap_or_default();
+        let entity = |sent: &Value| (sent["type"].clone(), sent["id"].clone());
         while !refused.is_empty() {
+            let others = (self.sent.iter()).filter(|((_, key), _)| refused.contains(key));
+            let entities: Vec<_> = others.map(|(_, frozen)| entity(&read(frozen))).collect();
             let mut following = BTreeSet::new();
             self.sent.retain(|(_, key), frozen| {
-                let sent: Value = serde_json::from_str(frozen).unwrap_or_default();
+                let sent = read(frozen);
                 let after = sent.pointer("/base/after").and_then(Value::as_str);
-                let follows = after.is_some_and(|after| refused.contains(after));
+                let is_later = !refused.contains(key) && entities.contains(&entity(&sent));
+                let follows = after.is_some_and(|after| refused.contains(after))
+                    || is_later && sent["op"] == "create" && sent["base"].is_null();
                 if follows {
                     following.insert(key.clone());
                 }
@@ -105,14 +123,23 @@ impl World {
         }
     }
 
-    /// D:E3: the bytes under a key never change, as long as the server's history is one.
-    pub(super) fn keeps_its_word(&mut self, device: usize, request: &RemoteRequest) {
+    /// D:E3: the bytes under a key never change, as long as the server's history is one. A request that is
+    /// turned away unread has spent no key.
+    pub(super) fn keeps_its_word(
+        &mut self,
+        device: usize,
+        request: &RemoteRequest,
+        is_unread: bool,
+    ) {
         let RemoteRequest::Push { batch, .. } = request else {
             return;
         };
         for entry in &batch.entries {
             let key = entry.key.to_string();
-            let known = self.sent.insert((device, key), entry.frozen.clone());
+            let known = self.sent.get(&(device, key.clone())).cloned();
+            if !is_unread {
+                self.sent.insert((device, key), entry.frozen.clone());
+            }
             if let Some(known) = known.filter(|known| *known != entry.frozen)
                 && self.model.histories() == 1
                 && !check::was_too_large(self, device, entry.mutation.as_str())

@@ -10,6 +10,7 @@ use super::fence;
 use super::files::{Files, Pool};
 use super::http;
 use super::order::Order;
+use super::poison::Stage;
 use super::scenario::{Setup, StorageKind};
 use super::schema;
 use super::secrets::Secrets;
@@ -104,6 +105,7 @@ pub(crate) struct World {
     pub(crate) last_page: BTreeMap<String, Response>,
     pub(crate) bounds: Bounds,
     pub(crate) order: Order,
+    pub(crate) poison: Stage,
     pub(crate) secrets: Secrets,
     /// Somebody's app was upgraded; everybody's will be.
     pub(crate) upgraded: bool,
@@ -120,7 +122,7 @@ impl World {
             .tempdir_in(within)
             .expect("a folder can be made");
         let mut config = server::config();
-        schema::declare(setup.tables, &mut config);
+        schema::declare(setup, &mut config);
         let sqlite = setup.storage == StorageKind::Sqlite;
         let server = Server::new(sqlite, config, folder.path());
         let begin = unix_ms(BEGINNING_MS);
@@ -149,6 +151,7 @@ impl World {
             last_page: BTreeMap::new(),
             bounds: Bounds::default(),
             order: Order::default(),
+            poison: Stage::begins(setup.poison),
             secrets,
             upgraded: false,
             verbose: false,
@@ -349,7 +352,8 @@ impl World {
                 String::from_utf8_lossy(&wire.body)
             );
         }
-        self.keeps_its_word(place.device, &request);
+        let is_unread = online && fault == Some(NetFault::Status413);
+        self.keeps_its_word(place.device, &request, is_unread);
         self.keeps_within(place.device, &request);
         if !online {
             self.played.fault("network: offline");
@@ -475,6 +479,9 @@ impl World {
             return;
         }
         let instead = message.fault.filter(|_| way.is_some_and(|way| way.instead));
+        if instead.is_none() && self.spoils(message, way) {
+            return;
+        }
         let mut response = match instead {
             Some(fault) => {
                 if fault == NetFault::TokenRefused {
@@ -498,7 +505,7 @@ impl World {
                 self.old_page(message, &mut response);
                 false
             }
-            Some(fault) => answer::alter(fault, &mut response),
+            Some(fault) => answer::alter(fault, &message.wire, &mut response),
             None => false,
         };
         let answer = http::read(&message.request, message.wire_id, &response);
