@@ -345,11 +345,8 @@ impl Server {
         key: &str,
     ) -> Check {
         let position = result.get("position").and_then(Value::as_i64);
-        let is_gone = self
-            .entities
-            .get(name)
-            .is_some_and(|entity| entity.fields.is_none());
-        if text(mutation, "op") == "delete" && is_gone {
+        let is_gone = |entity: &Entity| entity.fields.is_none();
+        if text(mutation, "op") == "delete" && self.entities.get(name).is_some_and(is_gone) {
             // A delete of what is gone is done, and changes nothing.
             return Ok(());
         }

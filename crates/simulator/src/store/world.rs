@@ -357,9 +357,8 @@ impl World {
         self.keeps_within(place.device, &request);
         if !online {
             self.played.fault("network: offline");
-            let error = RemoteError::Unreachable {
-                detail: "offline".to_owned(),
-            };
+            let detail = "offline".to_owned();
+            let error = RemoteError::Unreachable { detail };
             let answer = Box::new(http::failure(&request, error));
             return self.later(5, Event::Answer(place, id, answer, Trust::Usual));
         }
