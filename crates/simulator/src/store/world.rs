@@ -222,14 +222,12 @@ impl World {
         if let Err(error) = peer.start(process, run) {
             let is_locked = !peer.files.app.is_autocommit();
             if peer.files.disk.failed() > 0 || is_locked {
-                // It is tried again, as whoever starts programs does.
-                return self.later(60_000, Event::Start { device, process });
+                // It is tried again, as whoever starts programs does, once the device is awake.
+                let wait = peer.asleep_until.saturating_sub(self.now).max(60_000);
+                return self.later(wait, Event::Start { device, process });
             }
-            self.breaks(Broken::new(
-                "F:A8",
-                format!("device {device} cannot start: {error}"),
-            ));
-            return;
+            let detail = format!("device {device} cannot start: {error}");
+            return self.breaks(Broken::new("F:A8", detail));
         }
         if let Err(broken) = check::accounted(self, device, "F:S2") {
             return self.breaks(broken);
