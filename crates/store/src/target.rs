@@ -170,6 +170,9 @@ pub(crate) fn meet(
             id: id.clone(),
         };
         let change = valid.get(id).copied();
+        if let Some(change) = change {
+            rekey::recognise(applier, &entity, change)?;
+        }
         let mut way = decide(applier, own, &entity, change, applied)?;
         if let Way::Meets(remote) = &way {
             // A row that was created here under the same id is another one.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use syncline_server::{CommandConfig, FieldConfig, ServerConfig, ServerSet, TypeConfig};
+use syncline_store::conflict::Choice;
 use syncline_testkit::{Fault, World};
 
 const SCHEMA: &str = "
@@ -174,4 +175,39 @@ fn fields_that_the_server_sets_come_back_beside_what_was_edited_meanwhile() {
     world.run_until_quiet();
     world.assert_converged();
     assert_eq!(world.rows("Bob", row), ["9xsomebody"]);
+}
+
+/// F:S12: a person who decides for the row that is here decides for each of the commands on it.
+#[test]
+fn commands_on_a_row_that_both_made_are_all_carried_out_when_a_person_keeps_it() {
+    let mut world = bank();
+    for (who, balance) in [("Alice", 20), ("Bob", 10)] {
+        let sql = format!(
+            "DELETE FROM account; INSERT INTO account (id, balance) VALUES ('b', {balance})"
+        );
+        world.sql(who, &sql);
+    }
+    for amount in [3, 4] {
+        let sql = format!(
+            "BEGIN IMMEDIATE;
+             UPDATE account SET balance = balance - {amount} WHERE id = 'b';
+             UPDATE syncline_outbox
+                SET command = json_object('name', 'withdraw', 'args', json_object('amount', {amount}))
+              WHERE seq = (SELECT max(seq) FROM syncline_outbox);
+             COMMIT"
+        );
+        world.sql("Bob", &sql);
+    }
+    world.sync("Alice");
+    world.sync("Bob");
+    let open = world.rows(
+        "Bob",
+        "SELECT id FROM syncline_conflict WHERE resolved_at IS NULL",
+    );
+    let (id, now) = (open[0].parse().unwrap(), world.now());
+    let store = world.get("Bob").engine().store();
+    store.resolve_conflict(id, &Choice::Mine, now).unwrap();
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(balance(&mut world, "Bob"), "13");
 }

@@ -448,5 +448,12 @@ fn a_mutation_goes_under_its_own_id_and_a_coalesced_one_names_what_it_covers() {
     );
     world.fault("Alice", Fault::LoseRequest);
     world.sync("Alice");
-    assert_eq!(world.rows("Alice", keys), ["a 2 0"]);
+    // And for edits that became one, as long as it can be told what each of them said.
+    assert_eq!(world.rows("Alice", keys), ["a 2 1"]);
+    world.run_until_quiet();
+    let edits = "UPDATE task SET title = title || '+' WHERE id = 'a';";
+    world.sql("Alice", &edits.repeat(40));
+    world.fault("Alice", Fault::LoseRequest);
+    world.sync("Alice");
+    assert_eq!(world.rows("Alice", keys), ["a 40 0"]);
 }

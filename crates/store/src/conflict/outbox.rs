@@ -27,7 +27,8 @@ impl Applier<'_> {
         self.rekeying.outbox_changed();
         let names = (way.entity.entity_type.as_str(), way.entity.id.as_str());
         let is_left = |one: &Rewrite| matches!(one, Rewrite::Write(_));
-        if rebased.new.is_some() || rebased.each.iter().any(is_left) {
+        let is_pushed = rebased.new.is_some() || rebased.each.iter().any(is_left);
+        if is_pushed {
             captured::write_base(self.tx, names.0, names.1, way.theirs)?;
         } else {
             captured::delete_base(self.tx, names.0, names.1)?;
@@ -36,6 +37,8 @@ impl Applier<'_> {
         for (index, (entry, rewrite)) in way.here.entries.iter().zip(&rebased.each).enumerate() {
             match rewrite {
                 Rewrite::Write(intent) => self.rewrite_entry(entry, intent)?,
+                // It does more than another one shows.
+                Rewrite::Supersede if is_pushed && entry.command.is_some() => {}
                 Rewrite::Supersede => {
                     let carries = carriers(&way.here.pending, &rebased.each, index);
                     self.lead_on(entry, &carries)?;
