@@ -156,15 +156,15 @@ impl Server {
     /// This is an older state that takes the place of this one.
     pub fn follows(&mut self, now: &Self) {
         (self.applied, self.conflicts) = (now.applied, now.conflicts);
-        let lost = now
-            .alive()
-            .filter(|(name, _)| !self.entities.contains_key(*name));
-        let for_ever = |(name, fields): (&Name, &Map<String, Value>)| {
-            let made = fields.get("made").and_then(Value::as_str);
-            let made = made.map(|made| (name.0.clone(), made.to_owned()));
-            [Some(name.clone()), made]
+        // Of the deletion of a row that is lost with it nobody tells its maker.
+        let lost = now.entities.keys();
+        let lost = lost.filter(|name| !self.entities.contains_key(*name));
+        let for_ever = |name: &Name| {
+            let all = now.named.get(name).into_iter().flatten();
+            let all = all.map(|made| (name.0.clone(), made.clone()));
+            all.chain([name.clone()]).collect::<Vec<_>>()
         };
-        self.unknown = lost.flat_map(for_ever).flatten().collect();
+        self.unknown = lost.flat_map(for_ever).collect();
         self.unknown.extend(now.unknown.iter().cloned());
         self.mistaken.extend(now.mistaken.iter().cloned());
         self.ambiguous.extend(now.ambiguous.iter().cloned());
