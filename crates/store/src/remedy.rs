@@ -9,6 +9,7 @@ use crate::retry::{Occasion, retry_waiting};
 use crate::row::{self, Written};
 use crate::state;
 use crate::store::RegisteredType;
+use crate::unknown;
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{ConflictCause, EntityRef, PageSummary};
@@ -148,24 +149,29 @@ fn give_up(
     seq: i64,
     doomed: &BTreeMap<i64, Entry>,
 ) -> Result<Vec<i64>, StoreError> {
-    let entities: BTreeSet<EntityRef> = doomed
-        .values()
-        .filter_map(|entry| entry.entity().ok())
-        .collect();
+    let mut entities: BTreeMap<EntityRef, BTreeSet<String>> = BTreeMap::new();
+    for entry in doomed.values() {
+        let Ok(entity) = entry.entity() else { continue };
+        let written = entities.entry(entity).or_default();
+        // What can never be sent can be discarded all the same.
+        if let Ok(Some(fields)) = captured::fields_of_mutation(applier.tx, entry.seq) {
+            written.extend(fields.names().map(str::to_owned));
+        }
+    }
     let detail = serde_json::json!({ "reason": "discarded by hand", "with": seq });
     for entry in doomed.values().rev() {
         outbox::settle(applier.tx, entry, "superseded", &detail, applier.now)?;
     }
     // What was recorded last goes first: children before the parents that they reference.
-    let mut order: Vec<(i64, &EntityRef)> = Vec::new();
-    for entity in &entities {
+    let mut order = Vec::new();
+    for (entity, written) in &entities {
         let of = |entry: &&Entry| entry.entity().is_ok_and(|one| one == *entity);
         let last = doomed.values().filter(of).map(|entry| entry.seq).max();
-        order.push((last.unwrap_or(seq), entity));
+        order.push((last.unwrap_or(seq), entity, written));
     }
-    order.sort_by_key(|(last, _)| std::cmp::Reverse(*last));
-    for (_, entity) in &order {
-        roll_back(applier, entity)?;
+    order.sort_by_key(|(last, ..)| std::cmp::Reverse(*last));
+    for (_, entity, written) in &order {
+        roll_back(applier, entity, written)?;
     }
     retry_waiting(applier, Occasion::Changed, &mut PageSummary::default())?;
     Ok(doomed.keys().copied().collect())
@@ -350,7 +356,11 @@ fn references(
 
 /// The row becomes its base with what is left laid over it, or what the newest remote state that
 /// waits for a decision makes of it: an open conflict is closed, or decided afresh about what is left.
-fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+fn roll_back(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+    written: &BTreeSet<String>,
+) -> Result<(), StoreError> {
     let (tx, names) = (
         applier.tx,
         (entity.entity_type.as_str(), entity.id.as_str()),
@@ -378,6 +388,9 @@ fn roll_back(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreE
     }
     if rest.is_empty() {
         captured::delete_base(tx, names.0, names.1)?;
+    }
+    if let Some(wanted) = &mut wanted {
+        empty_new_columns(applier, entity_type, entity, (written, wanted))?;
     }
     write_back(applier, entity_type, entity, wanted.as_ref())?;
     let Some(newest) = newest else { return Ok(()) };
@@ -409,6 +422,33 @@ fn edit_instead(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> 
         .tx
         .prepare_cached("UPDATE syncline_outbox SET op = 'update' WHERE seq = ?1")?
         .execute([entry.seq])?;
+    Ok(())
+}
+
+/// A column that the table has got since the base was taken is in none of the agreed states: without what was written
+/// into it, it holds what the server has, or what nobody gave it.
+fn empty_new_columns(
+    applier: &Applier<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    (written, wanted): (&BTreeSet<String>, &mut Fields),
+) -> Result<(), StoreError> {
+    let columns = entity_type.table.columns.iter();
+    let new = |field: &str| written.contains(field) && !wanted.contains(field);
+    let new: Vec<_> = columns.filter(|column| new(&column.field)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let kept = unknown::of(applier.tx, entity)?;
+    for column in new {
+        let value = match kept.get(&column.field) {
+            Some(value) => Some(value.clone()),
+            None => row::default_value(applier.tx, column)?,
+        };
+        if let Some(value) = value {
+            wanted.insert(column.field.clone(), value);
+        }
+    }
     Ok(())
 }
 

@@ -252,16 +252,22 @@ pub(crate) fn is_default(
     column: &Column,
     value: &Value,
 ) -> Result<bool, StoreError> {
-    let Some(default) = &column.default else {
-        return Ok(*value == Value::Null);
+    Ok(default_value(conn, column)?.is_none_or(|default| default == *value))
+}
+
+/// What the column holds when nobody gave it a value; `None`: that is computed anew for each row.
+pub(crate) fn default_value(
+    conn: &Connection,
+    column: &Column,
+) -> Result<Option<Value>, StoreError> {
+    let given = |default: &&String| !default.trim().eq_ignore_ascii_case("null");
+    let Some(default) = column.default.as_ref().filter(given) else {
+        return Ok(Some(Value::Null));
     };
-    if default.trim().eq_ignore_ascii_case("null") {
-        return Ok(*value == Value::Null);
-    }
-    let Some(constant) = capture::constant_default(default) else {
-        return Ok(true);
-    };
-    Ok(self::constant(conn, column, &constant)? == *value)
+    let constant = capture::constant_default(default);
+    constant
+        .map(|constant| self::constant(conn, column, &constant))
+        .transpose()
 }
 
 /// What a column makes of a constant.
