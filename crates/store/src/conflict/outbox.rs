@@ -6,7 +6,7 @@ use crate::apply::Applier;
 use crate::captured;
 use crate::error::{StoreError, to_json};
 use crate::outbox::{self, Entry, EntryState, Recorded};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use syncline_core::{Intent, PendingMutation, Rebased, Rewrite};
 use syncline_protocol::Operation;
 
@@ -59,14 +59,17 @@ impl Applier<'_> {
         outbox::record(self.tx, &recorded, self.now).map(Some)
     }
 
-    /// A mutation that a person has to mend keeps its state and its error.
+    /// A mutation that a person has to mend keeps its state and its error, and stays one that a copy has as well.
     fn rewrite_entry(&self, entry: &Entry, intent: &Intent) -> Result<(), StoreError> {
         let kept = entry.state == EntryState::Failed;
-        let error: Option<String> = match kept {
+        let mended: Option<(Option<String>, Option<String>)> = match kept {
             true => self
                 .tx
-                .prepare_cached("SELECT last_error FROM syncline_outbox WHERE seq = ?1")?
-                .query_row([entry.seq], |row| row.get(0))?,
+                .prepare_cached(
+                    "SELECT last_error, shared_with FROM syncline_outbox WHERE seq = ?1",
+                )?
+                .query_row([entry.seq], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?,
             false => None,
         };
         outbox::rewrite(self.tx, entry.seq, intent.op, &intent.fields)?;
@@ -75,12 +78,12 @@ impl Applier<'_> {
                 .prepare_cached("UPDATE syncline_outbox SET origin = ?2 WHERE seq = ?1")?
                 .execute(params![entry.seq, ORIGIN])?;
         }
-        if kept {
+        if let Some((error, shared_with)) = mended {
             self.tx
                 .prepare_cached(
-                    "UPDATE syncline_outbox SET state = 'failed', last_error = ?2 WHERE seq = ?1",
+                    "UPDATE syncline_outbox SET state = 'failed', last_error = ?2, shared_with = ?3 WHERE seq = ?1",
                 )?
-                .execute(params![entry.seq, error])?;
+                .execute(params![entry.seq, error, shared_with])?;
         }
         Ok(())
     }
