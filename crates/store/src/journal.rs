@@ -141,13 +141,14 @@ fn offer_again(
 }
 
 /// An update or delete that has no answer yet was based on a state of the old history. Under its key
-/// it may be based on one of the new history: a server that has done it answers all the same.
+/// it may be based on one of the new history: a server that has done it answers all the same. A command has no
+/// base, but its place behind what is offered again.
 fn unbind_sent(tx: &Transaction<'_>) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE syncline_outbox
             SET frozen = NULL, state = 'pending', origin = ?1, lease_token = NULL, lease_until = NULL,
                 origin_client = coalesce(origin_client, (SELECT value FROM syncline_meta WHERE key = ?2))
-          WHERE frozen IS NOT NULL AND op <> 'create' AND command IS NULL AND cancel = 0
+          WHERE frozen IS NOT NULL AND op <> 'create' AND cancel = 0
             AND state IN ('pending', 'in_flight')",
         [ORIGIN, meta::key::CLIENT_ID],
     )?;
