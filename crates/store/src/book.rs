@@ -86,7 +86,8 @@ fn book_one(
                 fields: fields.as_ref(),
                 id: id.as_ref().filter(|id| **id != entity.id),
                 duplicate: *duplicate,
-                unsent: *unsent,
+                // Asked for by its key alone, nobody compares what it says here.
+                unsent: *unsent || entry.cancel,
             };
             book_applied(applier, entry, &entity, &applied)
         }
@@ -386,7 +387,7 @@ fn book_applied(
     // Of another copy's work, what waits for it is what the server made of it.
     let reflected = applied.position - i64::from(of_another_copy);
     match state::unpark(tx, entity)? {
-        Some(waiting) if waiting.remote.position > reflected => applier
+        Some(waiting) if inbox::position(tx, &waiting.remote)? > reflected => applier
             .change(&waiting.scope, &waiting.change())
             .map(|_| ()),
         _ => Ok(()),

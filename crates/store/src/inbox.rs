@@ -4,6 +4,7 @@
 //! it names where it names one, else under a name that no entity can have.
 
 use crate::error::{StoreError, json, to_json};
+use crate::page;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use syncline_core::{EntityRef, MAX_NAME_BYTES, Now, WaitsFor};
@@ -67,6 +68,9 @@ pub(crate) fn park(
     row.put(conn, now)
 }
 
+/// The position of what was pulled before it had to wait.
+const PULLED: i64 = 0;
+
 /// Parks what is known of an entity already and finds no place now: whatever the feed brings of it
 /// is newer.
 pub(crate) fn park_pulled(
@@ -82,10 +86,18 @@ pub(crate) fn park_pulled(
         id: entity.id.clone(),
         kind,
         version: ServerVersion::new("0"),
-        position: 0,
+        position: PULLED,
         key: None,
     };
     park(conn, &last_pull(conn)?.0, &change, waits_for, detail, now)
+}
+
+/// As of which position a waiting state is known: what was pulled is as of the cursor.
+pub(crate) fn position(conn: &Connection, remote: &RemoteState) -> Result<i64, StoreError> {
+    match remote.position {
+        PULLED => Ok(page::applied_position(conn)?.unwrap_or(PULLED)),
+        position => Ok(position),
+    }
 }
 
 /// Parks what the answer to a push says of an entity.
