@@ -15,7 +15,7 @@ use crate::sweep;
 use crate::unknown;
 use crate::vacate::{self, Vacated};
 use rusqlite::Transaction;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
     ChangePlan, ConflictCause, EntityRef, Notice, Now, PageSummary, WaitsFor, plan_change,
     unstorable,
@@ -41,6 +41,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) notices: Vec<Notice>,
     /// Rows that are out of their tables for a moment.
     pub(crate) vacated: BTreeMap<EntityRef, Vacated>,
+    /// Entities of which this transaction has booked what another copy of the file did.
+    pub(crate) on_copies: BTreeSet<EntityRef>,
 }
 
 /// When missing parents are noticed.
@@ -89,6 +91,7 @@ impl<'a> Applier<'a> {
             holds_back: false,
             notices: Vec::new(),
             vacated: BTreeMap::new(),
+            on_copies: BTreeSet::new(),
         }
     }
 }

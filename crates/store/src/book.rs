@@ -87,7 +87,7 @@ fn book_one(
                 id: id.as_ref().filter(|id| **id != entity.id),
                 duplicate: *duplicate,
                 // Asked for by its key alone, nobody compares what it says here.
-                unsent: *unsent || entry.cancel,
+                unsent: *unsent || entry.cancel || applier.on_copies.contains(&entity),
             };
             book_applied(applier, entry, &entity, &applied)
         }
@@ -355,7 +355,7 @@ fn book_applied(
         ..entry.clone()
     };
     let of_another_copy = is_of_another_copy(entry, applied);
-    let in_base = of_another_copy && copies::is_in_base(applier, entity, applied.position)?;
+    let in_base = of_another_copy && copies::settles(applier, entity, applied.position)?;
     held::answered(tx, entity, entry.op, applied.position)?;
     let base = captured::base_of(tx, names.0, names.1)?;
     journal::note(tx, entry, payload.as_ref(), &base, applier.times)?;

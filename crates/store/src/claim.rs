@@ -12,6 +12,7 @@ mod lanes;
 pub(crate) mod parts;
 
 pub(crate) use freeze::stands_alone;
+use parts::Parts;
 
 use crate::captured::{self, CapturedError};
 use crate::conflict::natural;
@@ -113,7 +114,7 @@ struct Send {
     /// Their entries, as far as they are still in the outbox.
     folded: Vec<Entry>,
     /// The payload as it was frozen now, and what it was made of; `None` when it was frozen before.
-    fresh: Option<(Option<Fields>, Option<String>)>,
+    fresh: Option<(Option<Fields>, Option<Parts>)>,
 }
 
 impl<'a> Claimer<'a> {
@@ -404,7 +405,7 @@ impl<'a> Claimer<'a> {
         if let Some((payload, parts)) = &send.fresh {
             captured::write_payload(self.tx, entry.seq, payload.as_ref())?;
             if !send.covers.is_empty() {
-                parts::write(self.tx, entry, parts.as_deref())?;
+                parts::write(self.tx, entry, parts.as_ref())?;
             }
         }
         let covers = (!send.covers.is_empty()).then(|| to_json(&send.covers));

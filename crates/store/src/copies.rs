@@ -57,14 +57,18 @@ fn take_apart(applier: &mut Applier<'_>, entry: &Entry, refused: bool) -> Result
 }
 
 /// Whether the state below an entity's mutations has what was applied at this position. Below those of a row
-/// that is held is what the server lacks.
-pub(crate) fn is_in_base(
-    applier: &Applier<'_>,
+/// that is held is what the server lacks. If not, nothing is known of what the entity's next ones were applied to.
+pub(crate) fn settles(
+    applier: &mut Applier<'_>,
     entity: &EntityRef,
     position: i64,
 ) -> Result<bool, StoreError> {
     let view = state::view(applier.tx, entity)?;
-    Ok(!view.held && is_passed(applier, view, position)?)
+    let settles = !view.held && is_passed(applier, view, position)?;
+    if !settles {
+        applier.on_copies.insert(entity.clone());
+    }
+    Ok(settles)
 }
 
 /// Whether what is known here of the server's state of an entity is not older than this position.

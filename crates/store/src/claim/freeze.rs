@@ -1,6 +1,7 @@
 //! From an entry to the bytes that are sent: coalescing what was never sent, then freezing (E3).
 
-use super::{Claimer, Send, Step, parts};
+use super::parts::{self, Parts};
+use super::{Claimer, Send, Step};
 use crate::captured::{self, BaseState};
 use crate::error::{StoreError, to_json};
 use crate::ids;
@@ -120,7 +121,7 @@ impl Claimer<'_> {
         entry: &Entry,
         intent: &Intent,
         covers: &[MutationId],
-        (folded, parts): (&[Entry], Option<&str>),
+        (folded, parts): (&[Entry], Option<&Parts>),
     ) -> Result<(), StoreError> {
         parts::write(self.tx, entry, parts)?;
         captured::write_payload(self.tx, entry.seq, Some(&intent.fields))?;
@@ -226,7 +227,7 @@ impl Claimer<'_> {
         let frozen = to_json(&Mutation {
             key: IdempotencyKey::new(key.clone()),
             mutation: entry.mutation.clone(),
-            covers: told_covers(entry, &key, &covers),
+            covers: told_covers(entry, &key, &covers, parts.as_ref()),
             entity_type: entity.entity_type.clone(),
             id: entity.id.clone(),
             op,
@@ -242,7 +243,7 @@ impl Claimer<'_> {
                 self.limits.mutation_bytes
             );
             if !folded.is_empty() {
-                self.fold_in(entry, &intent, &covers, (&folded, parts.as_deref()))?;
+                self.fold_in(entry, &intent, &covers, (&folded, parts.as_ref()))?;
             }
             return self.fail(entry, Some(entity), "too-large", detail);
         }
@@ -346,10 +347,17 @@ pub(crate) fn stands_alone(entry: &Entry) -> bool {
         || entry.cancel
 }
 
-/// What is said to be covered. What a server refused that has been restored since, it may not know: a copy of the file
-/// that is still at an earlier key is to be told what became of this one.
-fn told_covers(entry: &Entry, key: &str, covers: &[MutationId]) -> Vec<MutationId> {
+/// What is said to be covered: every key that a copy of the file may use for a part of it. What a server refused that
+/// has been restored since, it may not know: a copy that is still at an earlier key is to be told what became of this one.
+fn told_covers(
+    entry: &Entry,
+    key: &str,
+    covers: &[MutationId],
+    parts: Option<&Parts>,
+) -> Vec<MutationId> {
     let mut told = covers.to_vec();
+    let next = parts.into_iter().flat_map(Parts::next_keys);
+    told.extend(next.map(MutationId::new));
     if entry.is_offered_again() {
         let earlier = keys::earlier(&entry.mutation, key);
         told.extend(earlier.iter().map(|key| MutationId::new(key.as_str())));

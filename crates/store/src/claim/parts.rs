@@ -6,6 +6,7 @@
 
 use crate::captured;
 use crate::error::{StoreError, json, to_json};
+use crate::keys;
 use crate::meta;
 use crate::outbox::Entry;
 use rusqlite::{Transaction, params};
@@ -41,6 +42,21 @@ impl Part {
     }
 }
 
+/// What a mutation and the edits are that became one.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    all: Vec<Part>,
+    text: String,
+}
+
+impl Parts {
+    /// The keys under which those would be sent that were refused by themselves before.
+    pub(crate) fn next_keys(&self) -> impl Iterator<Item = String> {
+        let edits = self.all.iter().skip(1);
+        edits.filter_map(|part| Some(keys::after(&part.mutation, part.spent.as_deref()?)))
+    }
+}
+
 /// What a mutation and the edits are that become one which says this, to be written down with it. `None`: nothing
 /// became one, or it cannot be told what each of them said.
 pub(crate) fn of(
@@ -48,7 +64,7 @@ pub(crate) fn of(
     entry: &Entry,
     folded: &[Entry],
     says: &Fields,
-) -> Result<Option<String>, StoreError> {
+) -> Result<Option<Parts>, StoreError> {
     let is_one = folded.is_empty() && entry.covers.is_none();
     if is_one || entry.op == Operation::Delete {
         return Ok(None);
@@ -57,28 +73,28 @@ pub(crate) fn of(
     if is_edit && folded.len() > MOST_EDITS {
         return Ok(None);
     }
-    let mut parts = match read(tx, entry)? {
+    let mut all = match read(tx, entry)? {
         Some(parts) => parts,
         None if is_edit && entry.covers.is_some() => return Ok(None),
         None => vec![Part::of(tx, entry)?],
     };
     for later in folded {
-        parts.push(Part::of(tx, later)?);
+        all.push(Part::of(tx, later)?);
     }
-    let text = to_json(&parts);
+    let text = to_json(&all);
     let told =
-        !is_edit || parts.len() <= MOST_EDITS && text.len() <= MOST_BYTES && sum(&parts) == *says;
-    Ok(told.then_some(text))
+        !is_edit || all.len() <= MOST_EDITS && text.len() <= MOST_BYTES && sum(&all) == *says;
+    Ok(told.then_some(Parts { all, text }))
 }
 
 /// Writes them down where the mutation is not sent yet.
 pub(crate) fn write(
     tx: &Transaction<'_>,
     entry: &Entry,
-    parts: Option<&str>,
+    parts: Option<&Parts>,
 ) -> Result<(), StoreError> {
     tx.prepare_cached("UPDATE syncline_outbox SET parts = ?2 WHERE seq = ?1")?
-        .execute(params![entry.seq, parts])?;
+        .execute(params![entry.seq, parts.map(|parts| parts.text.as_str())])?;
     Ok(())
 }
 
