@@ -50,7 +50,7 @@ CREATE TABLE syncline_outbox (
   depends_on  TEXT,                      -- JSON array of mutations that must be settled before
   -- What follows is the engine's.
   covers      TEXT,                      -- JSON array of mutations coalesced into this one
-  parts       TEXT,                      -- JSON: what a create and the edits coalesced into it were, each by itself
+  parts       TEXT,                      -- JSON: what it and the edits coalesced into it were, each by itself
   origin      TEXT,                      -- attach, recovered, restored, journal, reference; NULL: captured
   origin_client TEXT,                    -- another installation may have sent it: as it was called then
   shared_with TEXT,                      -- the installation whose failed entry it is as well: sent again by hand, it counts as sent by that
