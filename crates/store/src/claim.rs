@@ -66,6 +66,8 @@ pub(crate) struct Claimer<'a> {
     held: BTreeSet<Name>,
     /// Entities with something in the batch that more can follow: the key of the last.
     chain: BTreeMap<Name, IdempotencyKey>,
+    /// Those of them with something that another copy of the file may have sent.
+    of_copies: BTreeSet<Name>,
     /// Rows that an earlier unsettled entry references: not to be deleted yet.
     referenced: BTreeSet<EntityRef>,
     /// Entities that wait for others: their entry and those others.
@@ -141,6 +143,7 @@ impl<'a> Claimer<'a> {
             until,
             held: BTreeSet::new(),
             chain: BTreeMap::new(),
+            of_copies: BTreeSet::new(),
             referenced: BTreeSet::new(),
             waits: BTreeMap::new(),
             together: BTreeSet::new(),
@@ -423,6 +426,9 @@ impl<'a> Claimer<'a> {
                 covers
             ])?;
         self.note_references(entry)?;
+        if entry.origin_client.is_some() {
+            self.of_copies.insert(name(entry));
+        }
         self.bytes += send.frozen.len();
         let key = IdempotencyKey::new(send.key);
         if self.can_be_followed(entry) {

@@ -429,14 +429,16 @@ pub(crate) fn unfreeze(
     write_unfrozen(conn, entry, key.as_deref(), state)
 }
 
-/// A copy of this file has used the key, with other bytes: what came of that is asked, as it would ask.
+/// A copy of this file has used the key, with other bytes: what came of that is asked, as it would ask. That key is
+/// the next one now, also of what was offered again before.
 pub(crate) fn inherit(conn: &Connection, entry: &Entry) -> Result<(), StoreError> {
     unfreeze(conn, entry, EntryState::Pending)?;
     conn.prepare_cached(
-        "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?2)
+        "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?2),
+                origin = nullif(origin, ?3)
           WHERE seq = ?1",
     )?
-    .execute(params![entry.seq, meta::key::CLIENT_ID])?;
+    .execute(params![entry.seq, meta::key::CLIENT_ID, journal::ORIGIN])?;
     Ok(())
 }
 

@@ -369,12 +369,12 @@ impl Machine {
             self.pusher.suspects.clear(&entry.mutation);
             let result = results.remove(&entry.key);
             let told = result.is_some();
-            let mut verdict = judge(entry.attempts, result, &self.config, &mut self.dice);
+            let verdict = judge(entry.attempts, result, &self.config, &mut self.dice);
             let so_far = before.entry(&entry.entity).or_default();
-            if follows_open(*so_far, &verdict) {
-                verdict = asked_again();
+            let mut verdict = in_order(so_far, verdict);
+            if *so_far == SoFar::Decided {
+                *so_far = SoFar::after(told, &entry.key, &verdict);
             }
-            *so_far = (*so_far).max(SoFar::after(told, &verdict));
             if let Verdict::Applied {
                 duplicate, unsent, ..
             } = &mut verdict
@@ -442,43 +442,56 @@ impl Machine {
 }
 
 /// What an answer says of an entity's mutations, up to one of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum SoFar {
     /// All of them took effect, or were refused for good.
     #[default]
     Decided,
-    /// One of them had no effect and is sent anew.
-    Anew,
-    /// Of one of them nothing is known: it has no result, or another copy of the file used its key.
-    Unknown,
+    /// The one with this key had no effect and is sent anew.
+    Anew(IdempotencyKey),
+    /// Another copy of the file used this key: what came of that is asked.
+    Reused(IdempotencyKey),
+    /// One of them has no result.
+    Untold,
 }
 
 impl SoFar {
-    fn after(told: bool, verdict: &Verdict) -> Self {
+    fn after(told: bool, key: &IdempotencyKey, verdict: &Verdict) -> Self {
         match verdict {
-            _ if !told => Self::Unknown,
-            Verdict::Failed(error) if error.code == KEY_REUSED => Self::Unknown,
+            _ if !told => Self::Untold,
+            Verdict::Failed(error) if error.code == KEY_REUSED => Self::Reused(key.clone()),
             Verdict::Conflict { .. } | Verdict::Skipped { .. } | Verdict::Later { .. } => {
-                Self::Anew
+                Self::Anew(key.clone())
             }
             _ => Self::Decided,
         }
     }
 }
 
-/// Whether a verdict comes too early: an entity's mutations are settled in their order (O1). One that took effect
-/// below one that is sent anew was another copy's, which had the earlier one done before.
-fn follows_open(so_far: SoFar, verdict: &Verdict) -> bool {
-    match so_far {
-        SoFar::Decided => false,
-        SoFar::Anew => matches!(
-            verdict,
+/// An entity's mutations are settled in their order (O1). What another copy of the file has done of the later ones,
+/// where one before them is still open, is taken note of after that one.
+fn in_order(so_far: &SoFar, verdict: Verdict) -> Verdict {
+    match (so_far, &verdict) {
+        (SoFar::Decided, _) => verdict,
+        (SoFar::Untold, _)
+        | (SoFar::Reused(_), Verdict::Applied { .. })
+        | (
+            SoFar::Anew(_),
             Verdict::Applied {
-                duplicate: true,
-                ..
+                duplicate: true, ..
+            },
+        ) => asked_again(),
+        (SoFar::Reused(because), Verdict::Conflict { .. }) => Verdict::Skipped {
+            because: because.clone(),
+        },
+        (SoFar::Anew(because) | SoFar::Reused(because), Verdict::Failed(error))
+            if error.code == KEY_REUSED =>
+        {
+            Verdict::Skipped {
+                because: because.clone(),
             }
-        ),
-        SoFar::Unknown => true,
+        }
+        _ => verdict,
     }
 }
 

@@ -259,8 +259,8 @@ impl Claimer<'_> {
     }
 
     /// Whether an entry that is offered again would follow one in the batch over a state that waits and that is not
-    /// what it was made on, or would add to a sum that may be another one there: first that one's outcome brings the
-    /// two together.
+    /// what it was made on. Or whether an entry would add to a sum that may be another one there, since what it follows is
+    /// offered again or may have been sent by another copy of the file. First that one's outcome brings the two together.
     pub(super) fn is_unseen(
         &self,
         entry: &Entry,
@@ -268,11 +268,17 @@ impl Claimer<'_> {
         intent: &Intent,
     ) -> Result<bool, StoreError> {
         let name = (entity.entity_type.to_string(), entity.id.to_string());
-        if !entry.is_offered_again() || !self.chain.contains_key(&name) {
+        if !self.chain.contains_key(&name) {
             return Ok(false);
         }
-        if self.adds(entity, intent) {
+        let again = entry.is_offered_again();
+        // The members of a group are never apart.
+        let is_open = (again || self.of_copies.contains(&name)) && entry.group.is_none();
+        if is_open && self.adds(entity, intent) {
             return Ok(true);
+        }
+        if !again {
+            return Ok(false);
         }
         Ok(state::view(self.tx, entity)?.waiting.is_some()
             && journal::base_in(self.tx, entry, entity, &intent.fields)?.is_none())
