@@ -116,7 +116,7 @@ struct Send {
     /// Their entries, as far as they are still in the outbox.
     folded: Vec<Entry>,
     /// The payload as it was frozen now, and what it was made of; `None` when it was frozen before.
-    fresh: Option<(Option<Fields>, Option<Parts>)>,
+    fresh: Option<Box<(Option<Fields>, Option<Parts>)>>,
 }
 
 impl<'a> Claimer<'a> {
@@ -405,7 +405,7 @@ impl<'a> Claimer<'a> {
 
     fn take(&mut self, entry: &Entry, send: Send) -> Result<(), StoreError> {
         self.supersede_folded(&send.folded)?;
-        if let Some((payload, parts)) = &send.fresh {
+        if let Some((payload, parts)) = send.fresh.as_deref() {
             captured::write_payload(self.tx, entry.seq, payload.as_ref())?;
             if !send.covers.is_empty() {
                 parts::write(self.tx, entry, parts.as_ref())?;

@@ -254,7 +254,7 @@ impl Claimer<'_> {
             entity,
             covers,
             folded,
-            fresh: Some((payload, parts)),
+            fresh: Some(Box::new((payload, parts))),
         }))
     }
 
