@@ -574,7 +574,7 @@ fn mutations_reproduce_the_tables() {
     let mut runner = TestRunner::new(ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 4000,
-        ..ProptestConfig::with_cases(32)
+        ..ProptestConfig::with_cases(64)
     });
     let steps = proptest::collection::vec(step(), 1..40);
     let setup = (0..3, any::<bool>(), any::<bool>());
