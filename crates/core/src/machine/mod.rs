@@ -12,6 +12,7 @@ mod pass;
 mod pull;
 mod push;
 mod schedule;
+mod sequence;
 mod snapshot;
 mod suspect;
 mod target;

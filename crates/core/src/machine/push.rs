@@ -2,13 +2,14 @@
 //!
 //! What a request without a result means for its mutations is decided in `suspect`.
 
+use super::sequence::{SoFar, in_order};
 use super::suspect::Suspects;
 use super::{
     Booking, Cancel, ClaimLimits, Claimed, Effects, Machine, Notice, State, StoreAnswer, StoreWork,
 };
 use crate::{
-    Batch, Config, Counted, KEY_REUSED, MutationError, Now, RemoteAnswer, RemoteError,
-    RemoteRequest, Verdict, judge,
+    Batch, Config, Counted, MutationError, Now, RemoteAnswer, RemoteError, RemoteRequest, Verdict,
+    judge,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -438,72 +439,6 @@ impl Machine {
             bookings,
             token: None,
         });
-    }
-}
-
-/// What an answer says of an entity's mutations, up to one of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum SoFar {
-    /// All of them took effect, or were refused for good.
-    #[default]
-    Decided,
-    /// The one with this key had no effect and is sent anew.
-    Anew(IdempotencyKey),
-    /// Another copy of the file used this key: what came of that is asked.
-    Reused(IdempotencyKey),
-    /// One of them has no result.
-    Untold,
-}
-
-impl SoFar {
-    fn after(told: bool, key: &IdempotencyKey, verdict: &Verdict) -> Self {
-        match verdict {
-            _ if !told => Self::Untold,
-            Verdict::Failed(error) if error.code == KEY_REUSED => Self::Reused(key.clone()),
-            Verdict::Conflict { .. } | Verdict::Skipped { .. } | Verdict::Later { .. } => {
-                Self::Anew(key.clone())
-            }
-            _ => Self::Decided,
-        }
-    }
-}
-
-/// An entity's mutations are settled in their order (O1). What another copy of the file has done of the later ones,
-/// where one before them is still open, is taken note of after that one.
-fn in_order(so_far: &SoFar, verdict: Verdict) -> Verdict {
-    match (so_far, &verdict) {
-        (SoFar::Decided, _) => verdict,
-        (SoFar::Untold, _)
-        | (SoFar::Reused(_), Verdict::Applied { .. })
-        | (
-            SoFar::Anew(_),
-            Verdict::Applied {
-                duplicate: true, ..
-            },
-        ) => asked_again(),
-        (SoFar::Reused(because), Verdict::Conflict { .. }) => Verdict::Skipped {
-            because: because.clone(),
-        },
-        (SoFar::Anew(because) | SoFar::Reused(because), Verdict::Failed(error))
-            if error.code == KEY_REUSED =>
-        {
-            Verdict::Skipped {
-                because: because.clone(),
-            }
-        }
-        _ => verdict,
-    }
-}
-
-/// It is asked for again together with the one before it.
-fn asked_again() -> Verdict {
-    Verdict::Later {
-        after_ms: 0,
-        counted: Counted::No,
-        error: MutationError::new(
-            "no-result",
-            "the server's answer does not settle one before it",
-        ),
     }
 }
 
