@@ -11,9 +11,6 @@ mod freeze;
 mod lanes;
 pub(crate) mod parts;
 
-pub(crate) use freeze::stands_alone;
-use parts::Parts;
-
 use crate::captured::{self, CapturedError};
 use crate::conflict::natural;
 use crate::error::{StoreError, to_json};
@@ -25,6 +22,7 @@ use crate::state;
 use crate::store::EntityTypes;
 use crate::type_options::IdMode;
 pub(crate) use depend::parents;
+use parts::Parts;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{

@@ -139,6 +139,15 @@ impl Entry {
         self.origin_client.is_some() && self.origin.as_deref() == Some(journal::ORIGIN)
     }
 
+    /// Not to be coalesced: it means more than its fields, or counts as sent.
+    pub(crate) fn stands_alone(&self) -> bool {
+        self.group.is_some()
+            || self.command.is_some()
+            || self.depends_on.is_some()
+            || self.origin_client.is_some()
+            || self.cancel
+    }
+
     /// The entity by name, when its id is one that can be synced.
     pub(crate) fn entity(&self) -> Result<EntityRef, String> {
         let id = EntityId::parse(self.entity_id.clone()).map_err(|error| error.to_string())?;

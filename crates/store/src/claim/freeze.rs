@@ -27,7 +27,7 @@ impl Claimer<'_> {
         covers: &mut Vec<MutationId>,
     ) -> Result<Option<(Intent, Vec<Entry>)>, StoreError> {
         let (mut intent, mut folded) = (first, Vec::new());
-        if stands_alone(entry) {
+        if entry.stands_alone() {
             return Ok(Some((intent, folded)));
         }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
@@ -36,7 +36,7 @@ impl Claimer<'_> {
             if later.frozen.is_some()
                 || later.state != EntryState::Pending
                 || later.lane != entry.lane
-                || stands_alone(later)
+                || later.stands_alone()
             {
                 break;
             }
@@ -342,15 +342,6 @@ impl Claimer<'_> {
             spent => keys::folded(&self.dice.key(self.now), spent.as_deref()),
         }
     }
-}
-
-/// Not to be coalesced: it means more than its fields, or counts as sent.
-pub(crate) fn stands_alone(entry: &Entry) -> bool {
-    entry.group.is_some()
-        || entry.command.is_some()
-        || entry.depends_on.is_some()
-        || entry.origin_client.is_some()
-        || entry.cancel
 }
 
 /// What is said to be covered: every key that a copy of the file may use for a part of it. What a server refused that

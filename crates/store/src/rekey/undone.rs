@@ -3,7 +3,6 @@
 use super::Moved;
 use crate::apply::Applier;
 use crate::captured;
-use crate::claim;
 use crate::error::StoreError;
 use crate::outbox::{self, Entry};
 use crate::row;
@@ -19,7 +18,7 @@ pub(super) fn is_undone(
     entity: &EntityRef,
     entries: &[Entry],
 ) -> Result<bool, StoreError> {
-    let alone = |entry: &Entry| entry.is_sent() || claim::stands_alone(entry);
+    let alone = |entry: &Entry| entry.is_sent() || entry.stands_alone();
     let ends = entries.last().map(|entry| entry.op) == Some(Operation::Delete);
     Ok(ends
         && !entries.iter().any(alone)
