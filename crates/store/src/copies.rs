@@ -9,10 +9,10 @@ use crate::outbox::{self, Entry, EntryState};
 use crate::page;
 use crate::row::Written;
 use crate::state;
-use crate::store::RegisteredType;
+use crate::sums;
 use rusqlite::Transaction;
-use syncline_core::{EntityRef, LocalView, Verdict, moved};
-use syncline_protocol::{Fields, Operation, Value};
+use syncline_core::{EntityRef, LocalView, Verdict};
+use syncline_protocol::{Fields, Operation};
 
 /// A copy has used the key of an entry, with other bytes: what came of that is asked, as the copy would ask. What has
 /// become part of it here is none of that.
@@ -132,7 +132,7 @@ pub(crate) fn take_back(
     };
     let base = captured::base_of(tx, names.0, names.1)?.into_fields();
     let rest = outbox::of_entity(tx, names.0, names.1)?;
-    shift_sums(tx, entity_type, entity, (done, base.as_ref()))?;
+    sums::shift(tx, entity_type, entity, (done, base.as_ref()))?;
     let mut row = base;
     for entry in &rest {
         let payload = captured::fields_of_mutation(tx, entry.seq)?;
@@ -144,33 +144,6 @@ pub(crate) fn take_back(
     if applier.write_row(entity_type, entity, row.as_ref())? != Written::Done {
         // Not reflected, then: the feed brings it again, and it waits in the inbox with its reason.
         state::forget_known(tx, entity)?;
-    }
-    Ok(())
-}
-
-/// What is left to be sent adds to sums what it added, where the state below it is another one than it was.
-pub(crate) fn shift_sums(
-    tx: &Transaction<'_>,
-    entity_type: &RegisteredType,
-    entity: &EntityRef,
-    (was, is): (Option<&Fields>, Option<&Fields>),
-) -> Result<(), StoreError> {
-    let sum = |name: &str, value: &Value| {
-        let both = was?.get(name).zip(is?.get(name));
-        let (was, is) = both.filter(|_| entity_type.rules.adds_up(name))?;
-        moved(value, was, is)
-    };
-    for entry in outbox::of_entity(tx, entity.entity_type.as_str(), entity.id.as_str())? {
-        let Some(mut fields) = captured::fields_of_mutation(tx, entry.seq)? else {
-            continue;
-        };
-        let sums: Fields = (fields.iter())
-            .filter_map(|(name, value)| Some((name.clone(), sum(name, value)?)))
-            .collect();
-        if !sums.is_empty() {
-            fields.patch(&sums);
-            captured::write_payload(tx, entry.seq, Some(&fields))?;
-        }
     }
     Ok(())
 }

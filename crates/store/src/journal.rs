@@ -9,7 +9,6 @@
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
-use crate::copies;
 use crate::error::{StoreError, json, to_json};
 use crate::held;
 use crate::meta;
@@ -18,6 +17,7 @@ use crate::row::{self, Written};
 use crate::state;
 use crate::steady::Times;
 use crate::store::{EntityTypes, RegisteredType};
+use crate::sums;
 use crate::unknown;
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -421,7 +421,7 @@ pub(crate) fn book(
             let made = after_mutation(on.unwrap_or(base), entry.op, payload);
             let made = confirmed.fields.cloned().or(made);
             if let Some((entity_type, from)) = applier.types.get(names.0).zip(below) {
-                copies::shift_sums(tx, entity_type, entity, (Some(&from), made.as_ref()))?;
+                sums::shift(tx, entity_type, entity, (Some(&from), made.as_ref()))?;
             }
             write_made(applier, entry, entity, confirmed, made)
         }

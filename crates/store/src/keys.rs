@@ -1,6 +1,7 @@
 //! The keys under which one mutation is tried. Every copy of a file must find the same ones without
 //! being told: the mutation's own id, and for each final no of the server the next number behind it. An
-//! update that others were folded into goes under a random key, which remembers how far it was.
+//! update into which so many others were folded that it cannot be told what each said goes under a random key, which
+//! remembers how far it was.
 
 use syncline_protocol::MutationId;
 

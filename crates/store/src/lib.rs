@@ -54,6 +54,7 @@ mod state;
 pub mod status;
 mod steady;
 mod store;
+mod sums;
 mod sweep;
 pub mod table;
 mod target;
