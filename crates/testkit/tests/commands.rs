@@ -41,13 +41,13 @@ fn bank() -> World {
     world
 }
 
-/// The app shows the effect at once and records what is meant.
+/// The app shows the effect at once on its only row and records what is meant.
 fn command(world: &mut World, who: &str, name: &str, amount: i64) {
     world.sql(
         who,
         &format!(
             "BEGIN IMMEDIATE;
-             UPDATE account SET balance = balance - {amount} WHERE id = 'a';
+             UPDATE account SET balance = balance - {amount};
              UPDATE syncline_outbox
                 SET command = json_object('name', '{name}', 'args', json_object('amount', {amount}))
               WHERE seq = (SELECT max(seq) FROM syncline_outbox);
@@ -188,15 +188,7 @@ fn commands_on_a_row_that_both_made_are_all_carried_out_when_a_person_keeps_it()
         world.sql(who, &sql);
     }
     for amount in [3, 4] {
-        let sql = format!(
-            "BEGIN IMMEDIATE;
-             UPDATE account SET balance = balance - {amount} WHERE id = 'b';
-             UPDATE syncline_outbox
-                SET command = json_object('name', 'withdraw', 'args', json_object('amount', {amount}))
-              WHERE seq = (SELECT max(seq) FROM syncline_outbox);
-             COMMIT"
-        );
-        world.sql("Bob", &sql);
+        command(&mut world, "Bob", "withdraw", amount);
     }
     world.sync("Alice");
     world.sync("Bob");
