@@ -6,6 +6,7 @@ use crate::conflict::{Reconciled, natural, record};
 use crate::error::StoreError;
 use crate::held;
 use crate::orphans;
+use crate::page;
 use crate::rekey::{self, Rekeying, Room};
 use crate::row::{self, Written};
 use crate::state;
@@ -38,6 +39,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) rekeying: Rekeying,
     /// What answers to pushes say of other devices' writes is kept for the checkpoint.
     pub(crate) holds_back: bool,
+    /// Where the cursor stands when this is committed, if it moves; no row of a snapshot is ahead of that.
+    pub(crate) cursor_at: Option<i64>,
     pub(crate) notices: Vec<Notice>,
     /// Rows that are out of their tables for a moment.
     pub(crate) vacated: BTreeMap<EntityRef, Vacated>,
@@ -89,6 +92,7 @@ impl<'a> Applier<'a> {
             newest: i64::MAX,
             rekeying: Rekeying::default(),
             holds_back: false,
+            cursor_at: None,
             notices: Vec::new(),
             vacated: BTreeMap::new(),
             on_copies: BTreeSet::new(),
@@ -217,7 +221,7 @@ impl Applier<'_> {
         if !self.plain {
             held::release(self.tx, entity)?;
             state::unpark(self.tx, entity)?;
-            state::forget_known(self.tx, entity)?;
+            self.reflects(entity, change)?;
             record::landed(self.tx, entity, self.now)?;
             captured::delete_base(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
         }
@@ -226,6 +230,19 @@ impl Applier<'_> {
         } else {
             Landed::Deleted
         })
+    }
+
+    /// The entity is as of the change, which an answer may have brought before the feed does.
+    fn reflects(&self, entity: &EntityRef, change: &Change) -> Result<(), StoreError> {
+        let cursor_at = match self.cursor_at {
+            Some(position) => Some(position),
+            None => page::applied_position(self.tx)?,
+        };
+        if cursor_at.is_some_and(|cursor_at| change.position <= cursor_at) {
+            return state::forget_known(self.tx, entity);
+        }
+        let gone = upserted(change).is_none();
+        state::set_known(self.tx, entity, &change.version, change.position, gone)
     }
 
     /// Makes the local row what it should be; `None` removes it.
@@ -330,7 +347,7 @@ impl Applier<'_> {
             Reconciled::Settled | Reconciled::Waits => {
                 held::release(self.tx, entity)?;
                 state::unpark(self.tx, entity)?;
-                state::forget_known(self.tx, entity)?;
+                self.reflects(entity, change)?;
                 if reconciled == Reconciled::Settled {
                     record::landed(self.tx, entity, self.now)?;
                 }

@@ -10,11 +10,10 @@ use crate::inbox;
 use crate::journal::{self, Confirmed};
 use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
-use crate::page;
 use crate::progress;
 use crate::rekey::{self, Answer, Assigned, Room, Taken};
 use crate::remedy;
-use crate::retry::{Occasion, retry_waiting};
+use crate::retry::{Occasion, apply_newer, apply_waiting, hold_back, retry_waiting};
 use crate::row;
 use crate::state;
 use crate::store::RegisteredType;
@@ -386,12 +385,7 @@ fn book_applied(
     }
     // Of another copy's work, what waits for it is what the server made of it.
     let reflected = applied.position - i64::from(of_another_copy);
-    match state::unpark(tx, entity)? {
-        Some(waiting) if inbox::position(tx, &waiting.remote)? > reflected => applier
-            .change(&waiting.scope, &waiting.change())
-            .map(|_| ()),
-        _ => Ok(()),
-    }
+    apply_newer(applier, entity, reflected)
 }
 
 /// Whether the answer is about what a copy of this file has sent before it, or an earlier state of it.
@@ -467,14 +461,6 @@ fn write_server_fields(
     if row::set(applier.tx, &entity_type.table, &entity.id, &wanted)? != row::Written::Done {
         // Not reflected, then: the feed brings it again, and it waits in the inbox with its reason.
         state::forget_known(applier.tx, entity)?;
-    }
-    Ok(())
-}
-
-/// The key is final now, so whatever waited for it can be looked at.
-fn apply_waiting(applier: &mut Applier<'_>, entity: &EntityRef) -> Result<(), StoreError> {
-    if let Some(waiting) = state::unpark(applier.tx, entity)? {
-        applier.change(&waiting.scope, &waiting.change())?;
     }
     Ok(())
 }
@@ -579,22 +565,4 @@ fn make_room(
     };
     inbox::park_answered(applier.tx, entity, remote, waits_for, &detail, applier.now)?;
     Ok(false)
-}
-
-/// In checkpoint mode what others wrote shows with everything that belongs to it: a state beyond the
-/// applied position waits in the inbox for the head, where the resolver meets it.
-pub(crate) fn hold_back(
-    applier: &Applier<'_>,
-    entity: &EntityRef,
-    remote: Option<&RemoteState>,
-) -> Result<bool, StoreError> {
-    let Some(remote) = remote.filter(|_| applier.holds_back) else {
-        return Ok(false);
-    };
-    let ahead = page::applied_position(applier.tx)?.is_none_or(|applied| remote.position > applied);
-    if ahead {
-        let (tx, now) = (applier.tx, applier.now);
-        inbox::park_answered(tx, entity, remote, WaitsFor::Checkpoint, "", now)?;
-    }
-    Ok(ahead)
 }

@@ -186,9 +186,11 @@ fn apply(
     let comparison = recover::under_way(tx)?.filter(|_| snapshot);
     let mut applier = Applier::new(tx, types, now);
     applier.plain = comparison.is_none() && !state::anything_special(tx)?;
+    applier.cursor_at = Some(page.end.position);
     if snapshot {
         applier.parents = Parents::Later;
         applier.newest = page.end.position;
+        applier.cursor_at = Some(i64::MAX);
     }
     if !applier.plain {
         applier.rekeying.ids.expect(valid(page));

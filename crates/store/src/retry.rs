@@ -11,12 +11,14 @@ use crate::apply::{Applier, Landed};
 use crate::error::StoreError;
 use crate::inbox::{self, Waiting};
 use crate::meta;
+use crate::page;
 use crate::row::Written;
 use crate::vacate;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use syncline_core::{EntityRef, PageSummary};
+use syncline_core::{EntityRef, PageSummary, WaitsFor};
+use syncline_protocol::RemoteState;
 
 const CHUNK: usize = 256;
 /// Changes in one set at most; the oldest go first.
@@ -71,6 +73,59 @@ pub(crate) fn retry_held_back(
         }
     }
     Ok(())
+}
+
+/// An answer was final: what waited for it can be looked at.
+pub(crate) fn apply_waiting(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+) -> Result<(), StoreError> {
+    apply_newer(applier, entity, i64::MIN)
+}
+
+/// An answer was final, and the row is as of this position: what waited and is newer can be looked
+/// at, what is not is known already.
+pub(crate) fn apply_newer(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+    reflected: i64,
+) -> Result<(), StoreError> {
+    let Some(waiting) = inbox::waiting(applier.tx, entity)? else {
+        return inbox::unpark(applier.tx, entity).map(|_| ());
+    };
+    let position = inbox::position(applier.tx, &waiting.remote)?;
+    let is_newer = position > reflected;
+    if is_newer && applier.holds_back && is_ahead(applier, position)? {
+        return Ok(());
+    }
+    inbox::unpark(applier.tx, entity)?;
+    if is_newer {
+        applier.change(&waiting.scope, &waiting.change())?;
+    }
+    Ok(())
+}
+
+/// In checkpoint mode what others wrote shows with everything that belongs to it: a state beyond the
+/// applied position waits in the inbox for the head, where the resolver meets it.
+pub(crate) fn hold_back(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    remote: Option<&RemoteState>,
+) -> Result<bool, StoreError> {
+    let Some(remote) = remote.filter(|_| applier.holds_back) else {
+        return Ok(false);
+    };
+    let ahead = is_ahead(applier, remote.position)?;
+    if ahead {
+        let (tx, now) = (applier.tx, applier.now);
+        inbox::park_answered(tx, entity, remote, WaitsFor::Checkpoint, "", now)?;
+    }
+    Ok(ahead)
+}
+
+fn is_ahead(applier: &Applier<'_>, position: i64) -> Result<bool, StoreError> {
+    let applied = page::applied_position(applier.tx)?;
+    Ok(applied.is_none_or(|applied| position > applied))
 }
 
 /// Everything about the app's tables, and the program's version, as one number.

@@ -7,7 +7,6 @@
 //! the feed, which is then read before anything is sent (I3).
 
 use crate::apply::Applier;
-use crate::book;
 use crate::captured::{self, CapturedError};
 use crate::claim::{self, LONGEST_WAIT_MS};
 use crate::conflict::{Reconciled, natural};
@@ -16,7 +15,7 @@ use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
 use crate::page;
 use crate::rekey::{self, Room};
-use crate::retry::{Occasion, retry_waiting};
+use crate::retry::{Occasion, hold_back, retry_waiting};
 use crate::row;
 use crate::stage;
 use crate::state;
@@ -263,7 +262,7 @@ fn meet_one(
     remote: &RemoteState,
     summary: &mut MeetSummary,
 ) -> Result<bool, StoreError> {
-    if book::hold_back(applier, entity, Some(remote))? {
+    if hold_back(applier, entity, Some(remote))? {
         summary.parked += 1;
         return Ok(true);
     }
