@@ -193,6 +193,11 @@ impl Applier<'_> {
         entity: &EntityRef,
     ) -> Result<Landed, StoreError> {
         let fields = upserted(change);
+        if let (Some(fields), false, Parents::Checked) = (fields, self.plain, self.parents)
+            && let Some(parent) = rekey::parent_to_come(self, entity_type, entity, fields)?
+        {
+            return self.park(scope, change, WaitsFor::Parent, &parent.to_string());
+        }
         let gone = match fields {
             None => self.referenced_row(entity_type, entity)?,
             Some(_) => None,

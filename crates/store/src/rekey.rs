@@ -10,6 +10,7 @@ mod references;
 mod undone;
 
 pub(crate) use recognise::recognise;
+pub(crate) use references::parent_to_come;
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
@@ -143,7 +144,7 @@ fn move_parent(
     entity_type: &RegisteredType,
     entity: &EntityRef,
 ) -> Result<Room, StoreError> {
-    for parent in references::parents_in_key(applier.types, entity_type, entity) {
+    for parent in references::parents(applier.types, entity_type, entity, &Fields::new()) {
         let Some(parent_type) = applier.types.get(parent.entity_type.as_str()) else {
             continue;
         };

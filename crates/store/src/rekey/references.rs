@@ -14,6 +14,7 @@ use crate::row;
 use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::Reference;
+use crate::type_options::IdMode;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{EntityRef, WaitsFor};
@@ -65,15 +66,16 @@ fn references_within<'t>(
         .collect()
 }
 
-/// The rows that an entity's own key refers to.
-pub(super) fn parents_in_key(
+/// The rows that an entity's own key, or these fields of it, refer to.
+pub(super) fn parents(
     types: &EntityTypes,
     entity_type: &RegisteredType,
     entity: &EntityRef,
+    fields: &Fields,
 ) -> Vec<EntityRef> {
     let parent = |(reference, parent): (&Reference, &RegisteredType)| {
         let table = &entity_type.table;
-        let values = row::reference_values(table, reference, &entity.id, &Fields::new())?;
+        let values = row::reference_values(table, reference, &entity.id, fields)?;
         Some(EntityRef {
             entity_type: parent.entity_type(),
             id: row::parent_id(&parent.table, reference, &values)?,
@@ -81,6 +83,33 @@ pub(super) fn parents_in_key(
     };
     let references = references_within(types, entity_type);
     references.into_iter().filter_map(parent).collect()
+}
+
+/// The row that stands at the id of a remote row's parent, if it was created here and may get another id yet: the
+/// parent is another one.
+pub(crate) fn parent_to_come(
+    applier: &Applier<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    remote: &Fields,
+) -> Result<Option<EntityRef>, StoreError> {
+    for parent in parents(applier.types, entity_type, entity, remote) {
+        let Some(parent_type) = applier.types.get(parent.entity_type.as_str()) else {
+            continue;
+        };
+        if parent == *entity || parent_type.id_mode() == IdMode::Client {
+            continue;
+        }
+        let names = (parent.entity_type.as_str(), parent.id.as_str());
+        let entries = outbox::of_entity(applier.tx, names.0, names.1)?;
+        let is_create = |entry: &&Entry| entry.op == Operation::Create;
+        if let Some(create) = entries.iter().find(is_create)
+            && !parent_type.is_known_by_id(create)
+        {
+            return Ok(Some(parent));
+        }
+    }
+    Ok(None)
 }
 
 /// The row that an entry refers to by a reference that it sets, in whole or in part.
