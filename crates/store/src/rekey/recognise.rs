@@ -19,12 +19,16 @@ pub(crate) fn recognise(
     let Some(key) = &change.key else {
         return Ok(());
     };
-    // A copy of this file has made it already, under the id that it has here: what became of the create is asked.
+    // A copy of this file has made it already, under the id that it has here: what became of the create is asked, and
+    // of what an earlier row of that id was to become, which the copy has done before (O1).
     applier
         .tx
         .prepare_cached(
             "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?4)
-              WHERE entity_type = ?1 AND entity_id = ?2 AND mutation = ?3 AND op = 'create'
+              WHERE entity_type = ?1 AND entity_id = ?2
+                AND seq <= (SELECT seq FROM syncline_outbox
+                             WHERE entity_type = ?1 AND entity_id = ?2 AND mutation = ?3 AND op = 'create'
+                               AND state = 'pending' AND idempotency_key IS NULL AND origin_client IS NULL)
                 AND state = 'pending' AND idempotency_key IS NULL AND origin_client IS NULL",
         )?
         .execute([
