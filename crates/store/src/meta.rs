@@ -47,6 +47,8 @@ pub(crate) mod key {
     pub(crate) const SWEEPING: &str = "sweeping";
     /// Under which circumstances everything in the inbox was tried last.
     pub(crate) const INBOX_TRIED: &str = "inbox_tried";
+    /// JSON: up to which record of a conflict the device's clock was not believed, and since when it is.
+    pub(crate) const CONFLICTS_UNDATED: &str = "conflicts_undated";
     pub(crate) const ENGINE_STATE: &str = "engine_state";
     pub(crate) const LAST_ERROR: &str = "last_error";
     /// Which kind of trouble that was: a word of `RemoteError::word`, or `store`.
