@@ -60,6 +60,8 @@ pub(crate) struct Claimer<'a> {
     head: natural::Head,
     /// The history that known versions belong to: they are dropped when it changes.
     epoch: Epoch,
+    /// This installation.
+    client: Option<String>,
     /// Entities that cannot proceed any further in this batch.
     held: BTreeSet<Name>,
     /// Entities with something in the batch that more can follow: the key of the last.
@@ -128,6 +130,7 @@ impl<'a> Claimer<'a> {
     ) -> Result<Self, StoreError> {
         let epoch: Option<String> = meta::get(tx, meta::key::EPOCH)?;
         Ok(Self {
+            client: meta::get(tx, meta::key::CLIENT_ID)?,
             position: feed_position(tx)?,
             head: natural::Head::read(tx, now)?,
             epoch: Epoch::new(epoch.unwrap_or_default()),
@@ -373,11 +376,16 @@ impl<'a> Claimer<'a> {
         Ok(reason.as_deref() == Some(WaitsFor::Checkpoint.as_str()))
     }
 
-    /// Whether more of its entity may go in the same batch: not before a new entity's id is known.
+    /// Whether more of its entity may go in the same batch: not before a new entity's id is known, nor what a
+    /// copy of the file has made of it, where that was something else.
     fn can_be_followed(&self, entry: &Entry) -> bool {
         let entity_type = self.types.get(entry.entity_type.as_str());
-        entry.op != Operation::Create
-            || entity_type.is_some_and(|entity_type| entity_type.id_mode() == IdMode::Client)
+        let is_id_known = entry.op != Operation::Create
+            || entity_type.is_some_and(|entity_type| entity_type.id_mode() == IdMode::Client);
+        let is_inherited = entry.origin_client == self.client
+            && entry.origin_client.is_some()
+            && !entry.is_offered_again();
+        is_id_known && (!is_inherited || entry.group.is_some())
     }
 
     fn fail(
