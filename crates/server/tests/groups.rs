@@ -198,6 +198,20 @@ fn what_was_coalesced_is_answered_by_all_its_names() {
         let alone = server.push(&ann(), &[create(key, "a", "part")]).remove(0);
         assert_eq!((alone.outcome, alone.duplicate), (applied(1), true));
     }
+    // Who covers more under such a name says more than what was done; what else it covers was not done.
+    let more = Mutation {
+        covers: vec!["old1".into(), "old2".into(), "later".into()],
+        ..create("old1", "a", "more")
+    };
+    assert!(matches!(
+        server.push_one(&ann(), &more),
+        Outcome::Rejected { code, .. } if code == "key-reused"
+    ));
+    let no_more = Mutation {
+        covers: vec!["old1".into(), "old2".into()],
+        ..create("old1", "a", "no more")
+    };
+    assert_eq!(server.push_one(&ann(), &no_more), applied(1));
     // A record that a name has already stays as it is.
     server.push(&ann(), &[create("mine", "b", "b")]);
     let covering = Mutation {

@@ -244,7 +244,15 @@ impl Server {
         {
             return self.again(known, before, sent, result);
         }
-        if let Some(covering) = self.covering(&place).filter(|_| duplicate) {
+        let says_more = |covering: &&Known| {
+            let is_done = |covered: &String| {
+                covering.covers.contains(covered)
+                    || self.keys.contains_key(&(place.0.clone(), covered.clone()))
+            };
+            let more = !covers(mutation).iter().all(is_done);
+            duplicate || more && text(result, "code") == "key-reused"
+        };
+        if let Some(covering) = self.covering(&place).filter(says_more) {
             // A copied file sends on its own what the original sent as part of another.
             let known = covering.clone();
             self.keys.insert(place, known);

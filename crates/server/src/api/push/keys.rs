@@ -49,19 +49,43 @@ impl<'a> Batch<'a> {
             let known = self.claim(&incoming.key)?;
             self.known.insert(index, known);
         }
-        let (used_for, record) = match self.known.get(&index) {
-            Some(Known::Recorded { used_for, record }) => (used_for, record),
+        let used_for = match self.known.get(&index) {
+            Some(Known::Recorded { used_for, .. }) => used_for,
             Some(Known::Forgotten) => return Ok(Some(Draft::Fresh(Outcome::Expired))),
             Some(Known::Unknown) | None => return Ok(None),
         };
         let inherited = self.push.inherited.contains_key(&incoming.key);
-        if !inherited && used_for.is_some_and(|used| used != incoming.fingerprint) {
+        let is_same = match used_for {
+            Some(used_for) => *used_for == incoming.fingerprint,
+            None => inherited || self.covers_no_more(index)?,
+        };
+        if !inherited && !is_same {
             return Ok(Some(Draft::KeyReused));
         }
+        let Some(Known::Recorded { record, .. }) = self.known.get(&index) else {
+            return Ok(None);
+        };
         if record.is_about(&incoming.name()) {
             self.plan.targets[index] = record.target();
         }
         Ok(Some(Draft::Replay(record.told(incoming))))
+    }
+
+    /// Whether everything that a mutation covers, the key of which was covered by another one, was covered or sent
+    /// too. Of a key that was covered nobody knows what was done under it, but for the mutations that became part of that.
+    fn covers_no_more(&mut self, index: usize) -> Result<bool> {
+        let incoming = &self.push.mutations[index];
+        let (tenant, space) = (self.caller.tenant(), self.space(&incoming.key));
+        for covered in &incoming.covers {
+            let key = IdempotencyKey::new(covered.as_str());
+            if key != incoming.key
+                && self.tx.claim_key(tenant, space, &key)?.is_none()
+                && !is_forgotten(self.tx, tenant, space, &key)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn claim(&mut self, key: &IdempotencyKey) -> Result<Known> {
