@@ -62,7 +62,7 @@ pub(crate) fn remint(tx: &Transaction<'_>, dice: &mut Dice) -> Result<ClientId, 
     let client = random(dice);
     meta::set(tx, meta::key::CLIENT_ID, &client)?;
     meta::clear(tx, meta::key::EXCHANGE_TOKEN)?;
-    // Whoever opens the file next writes the new identity down.
+    // The new identity is written down after this, or by whoever opens the file next.
     meta::clear(tx, meta::key::INSTALLATION_TOKEN)?;
     Ok(ClientId::new(client))
 }

@@ -237,7 +237,23 @@ impl Store {
         }
         self.watch(name, Moment::Committed);
         self.tell(lines);
+        if let StoreAnswer::Reminted { .. } = &answer {
+            self.write_identity_down();
+        }
         Ok(answer)
+    }
+
+    /// Keeps the new identity outside of the file, so that a copy that is made from here on is known as one. Should
+    /// that fail, whoever opens the file next does it.
+    fn write_identity_down(&mut self) {
+        let Some(records) = &self.options.records else {
+            return;
+        };
+        let written =
+            identity::recognise(&mut self.conn, &self.path, records.as_ref(), &mut self.dice);
+        if let Err(error) = written {
+            tracing::warn!(%error, "the new identity is not kept outside of the file yet");
+        }
     }
 
     /// Says at level debug which mutations are new in the outbox.
