@@ -180,10 +180,14 @@ impl App<'_> {
         let Some(id) = self.nth::<String>("note", "id", row)? else {
             return Ok(());
         };
-        // Where the app has no such column, the row's value is kept beside it, and goes with the row.
+        // Where the app has no such column, or has it since a moment ago, the row's value is kept beside it, and goes
+        // with the row.
         let beside = "(SELECT json_extract(fields, '$.extra') FROM syncline_unknown_fields
                         WHERE entity_type = 'note' AND entity_id = note.id)";
-        let extra = if self.has_extra()? { "extra" } else { beside };
+        let extra = match self.has_extra()? {
+            true => format!("coalesce(extra, {beside})"),
+            false => beside.to_owned(),
+        };
         let seen: [Option<String>; 3] = self.one(
             &format!("SELECT title, body, {extra} FROM note WHERE id = ?1"),
             [&id],

@@ -11,6 +11,9 @@ pub(super) struct Theirs {
     token: i64,
     /// Changes when anybody but the app commits.
     version: i64,
+    /// What is written down of the app's schema, and how many values there are no columns for: whoever notices first
+    /// that it changed puts both right.
+    schema: (i64, i64),
 }
 
 fn look(app: &Connection) -> Option<Theirs> {
@@ -24,10 +27,18 @@ fn look(app: &Connection) -> Option<Theirs> {
     let version = app
         .query_row("PRAGMA data_version", [], |row| row.get(0))
         .ok()?;
+    let schema = app
+        .prepare_cached(
+            "SELECT sum(schema_version), (SELECT count(*) FROM syncline_unknown_fields)
+               FROM syncline_entity_type",
+        )
+        .and_then(|mut schema| schema.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+        .ok()?;
     Some(Theirs {
         holder,
         token,
         version,
+        schema,
     })
 }
 
@@ -45,7 +56,7 @@ pub(super) fn respected(device: &Device, before: &Theirs) -> Result<(), Broken> 
         return Ok(());
     };
     let is_same = (&after.holder, after.token) == (&before.holder, before.token);
-    match is_same && after.version != before.version {
+    match is_same && after.version != before.version && after.schema == before.schema {
         true => Err(Broken::new(
             "F:S18",
             format!(

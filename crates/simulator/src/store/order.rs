@@ -59,26 +59,22 @@ fn written(mutation: &str) -> Option<u64> {
 }
 
 impl World {
-    /// Which of the keys in a push have no outcome yet.
-    pub(super) fn open_keys(&self, sent: &Value) -> Vec<Value> {
+    /// Which of the keys in a push have no outcome yet, and the head of the feed before it.
+    pub(super) fn open_keys(&self, sent: &Value) -> (Vec<Value>, i64) {
         let mutations = sent["mutations"].as_array();
         let open = |mutation: &&Value| {
             let key = mutation["key"].as_str().unwrap_or_default();
             self.model.done_by(sent, key).is_none()
         };
-        mutations
-            .into_iter()
-            .flatten()
-            .filter(open)
-            .cloned()
-            .collect()
+        let open = mutations.into_iter().flatten().filter(open).cloned();
+        (open.collect(), self.model.head())
     }
 
     /// F:S7, F:S17: what a push did that nobody had done before.
     pub(super) fn in_order(
         &mut self,
         (device, wire): (usize, &Request),
-        open: Vec<Value>,
+        (open, head): (Vec<Value>, i64),
         answer: &Value,
         unseen: bool,
     ) -> Result<(), Broken> {
@@ -91,8 +87,11 @@ impl World {
             .to_owned();
         for mutation in open {
             let result = (results.into_iter().flatten()).find(|one| one["key"] == mutation["key"]);
+            // A delete of what is gone is told the position of that.
             let fresh = |one: &&Value| {
-                one["outcome"] == "applied" && (unseen || one["duplicate"] != Value::Bool(true))
+                one["outcome"] == "applied"
+                    && (unseen || one["duplicate"] != Value::Bool(true))
+                    && one["position"].as_i64().is_none_or(|at| at > head)
             };
             if result.filter(fresh).is_none() {
                 continue;

@@ -51,8 +51,8 @@ impl World {
             }
             path if path.ends_with("/cancel") => {
                 let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-                let result = answer["result"]["outcome"] == "cancelled";
-                let key = answer["result"]["key"].as_str().filter(|_| result);
+                let refused = is_refused(&answer["result"]);
+                let key = answer["result"]["key"].as_str().filter(|_| refused);
                 self.forget_what_follows(key.map(str::to_owned).into_iter().collect());
                 Ok(())
             }
@@ -83,7 +83,7 @@ impl World {
         let refused: BTreeSet<String> = results
             .into_iter()
             .flatten()
-            .filter(|result| !matches!(result["outcome"].as_str(), Some("applied" | "retry")))
+            .filter(|result| is_refused(result))
             .filter_map(|result| Some(result["key"].as_str()?.to_owned()))
             .collect();
         let skipped = |key: &str| {
@@ -168,4 +168,9 @@ impl World {
             (Err(broken), _) | (_, Err(broken)) => self.breaks(broken),
         }
     }
+}
+
+/// Whether an outcome says that nothing was done, or nothing yet because of something else.
+fn is_refused(result: &Value) -> bool {
+    !matches!(result["outcome"].as_str(), Some("applied" | "retry"))
 }
