@@ -540,10 +540,10 @@ mod tests {
         recorded(&conn, 7);
         assert_eq!(left(i64::MIN), [9_000, 7], "nothing is old now");
         assert_eq!(left(10_000), [9_000, 7], "the clock is right again");
-        recorded(&conn, 10_000);
-        assert_eq!(left(11_000), [9_000, 7, 10_000]);
-        assert_eq!(left(11_001), [10_000], "for as long as records are kept");
-        assert_eq!(left(11_002), Vec::<i64>::new());
+        recorded(&conn, 10_500);
+        assert_eq!(left(11_000), [9_000, 7, 10_500]);
+        assert_eq!(left(11_001), [10_500], "for as long as records are kept");
+        assert_eq!(left(11_501), Vec::<i64>::new());
         assert_eq!(
             meta::get::<String>(&conn, meta::key::CONFLICTS_UNDATED).unwrap(),
             None
