@@ -454,6 +454,25 @@ pub(crate) fn landed(conn: &Connection, entity: &EntityRef, now: Now) -> Result<
     Ok(())
 }
 
+/// A copy of this file has made the row: what was taken for another one of the same id is that.
+pub(crate) fn recognised(
+    conn: &Connection,
+    entity: &EntityRef,
+    now: Now,
+) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "UPDATE syncline_conflict SET resolution = 'recognised', resolved_at = ?3
+          WHERE resolved_at IS NULL AND base IS NULL AND error ->> '$.side' <> 'violation'
+            AND entity_type = ?1 AND entity_id = ?2",
+    )?
+    .execute(params![
+        entity.entity_type.as_str(),
+        entity.id.as_str(),
+        now.unix_ms
+    ])?;
+    Ok(())
+}
+
 /// Keeps decided conflicts within their bounds; open ones stay. Rows stand in the order of their
 /// times, or nearly, so the search ends at the first that is young enough.
 pub(crate) fn trim(conn: &Connection, retention: Retention, now_ms: i64) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 use super::{Move, Reason, relocate, with_id};
 use crate::apply::Applier;
+use crate::conflict::record;
 use crate::error::StoreError;
 use crate::meta;
 use crate::state;
@@ -21,7 +22,7 @@ pub(crate) fn recognise(
     };
     // A copy of this file has made it already, under the id that it has here: what became of the create is asked, and
     // of what an earlier row of that id was to become, which the copy has done before (O1).
-    applier
+    let recognised = applier
         .tx
         .prepare_cached(
             "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?4)
@@ -37,6 +38,9 @@ pub(crate) fn recognise(
             key.as_str(),
             meta::key::CLIENT_ID,
         ])?;
+    if recognised > 0 {
+        record::recognised(applier.tx, entity, applier.now)?;
+    }
     let create: Option<(i64, String)> = applier
         .tx
         .prepare_cached(
