@@ -49,8 +49,12 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
                     }
                     let seed = run.from.wrapping_add(at);
                     let done = play(level, seed);
-                    let failed = match done.broken {
-                        Some(_) => failures.fetch_add(1, Ordering::Relaxed) + 1,
+                    let failed = match &done.broken {
+                        Some(broken) => {
+                            // A long run is worth looking into before its end.
+                            eprintln!("seed {seed} breaks {}", broken.invariant);
+                            failures.fetch_add(1, Ordering::Relaxed) + 1
+                        }
                         None => 0,
                     };
                     let late = run
