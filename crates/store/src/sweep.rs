@@ -362,11 +362,15 @@ pub(crate) fn record_create(
     origin: &str,
     now: Now,
 ) -> Result<(), StoreError> {
+    let entity = EntityRef {
+        entity_type: entity_type.entity_type(),
+        id: id.clone(),
+    };
     let recorded = outbox::Recorded {
         entity_type,
         id,
         op: Operation::Create,
-        fields: Some(fields),
+        fields: Some(&unknown::with_kept(tx, &entity, fields)?),
         origin,
     };
     outbox::record(tx, &recorded, now)?;

@@ -1,5 +1,5 @@
-//! Fields that the server has and the local table lacks: kept beside the row, never sent back, and
-//! written into the column once the table has one. A row without such fields costs nothing.
+//! Fields that the server has and the local table lacks: kept beside the row, sent back only where the row is
+//! created again, and written into the column once the table has one. A row without such fields costs nothing.
 
 use crate::captured::{self, BaseState};
 use crate::error::{StoreError, json, to_json};
@@ -60,6 +60,17 @@ pub(crate) fn of(conn: &Connection, entity: &EntityRef) -> Result<Fields, StoreE
     kept.map_or(Ok(Fields::new()), |text: String| {
         json("unknown field", &text)
     })
+}
+
+/// A whole row as it is created again: what is kept beside it belongs to it.
+pub(crate) fn with_kept(
+    conn: &Connection,
+    entity: &EntityRef,
+    row: &Fields,
+) -> Result<Fields, StoreError> {
+    let mut whole = of(conn, entity)?;
+    whole.patch(row);
+    Ok(whole)
 }
 
 /// The entity is gone, or has no such fields any more.

@@ -6,6 +6,7 @@ use crate::apply::Applier;
 use crate::captured;
 use crate::error::{StoreError, to_json};
 use crate::outbox::{self, Entry, EntryState, Recorded};
+use crate::unknown;
 use rusqlite::{OptionalExtension, params};
 use syncline_core::{Intent, PendingMutation, Rebased, Rewrite};
 use syncline_protocol::Operation;
@@ -36,7 +37,10 @@ impl Applier<'_> {
         let detail = serde_json::json!({ "reason": "resolved", "rule": rule, "conflict": record });
         for (index, (entry, rewrite)) in way.here.entries.iter().zip(&rebased.each).enumerate() {
             match rewrite {
-                Rewrite::Write(intent) => self.rewrite_entry(entry, intent)?,
+                Rewrite::Write(intent) => {
+                    let intent = &self.whole(way, intent)?;
+                    self.rewrite_entry(entry, intent)?;
+                }
                 // It does more than another one shows.
                 Rewrite::Supersede if is_pushed && entry.command.is_some() => {}
                 Rewrite::Supersede => {
@@ -49,6 +53,7 @@ impl Applier<'_> {
         let Some(new) = &rebased.new else {
             return Ok(None);
         };
+        let new = &self.whole(way, new)?;
         let recorded = Recorded {
             entity_type: way.entity_type,
             id: &way.entity.id,
@@ -57,6 +62,15 @@ impl Applier<'_> {
             origin: ORIGIN,
         };
         outbox::record(self.tx, &recorded, self.now).map(Some)
+    }
+
+    /// A row that the server has no more is created again with what is kept beside it.
+    fn whole(&self, way: &Way<'_>, intent: &Intent) -> Result<Intent, StoreError> {
+        let mut intent = intent.clone();
+        if intent.op == Operation::Create && way.theirs.is_none() {
+            intent.fields = unknown::with_kept(self.tx, way.entity, &intent.fields)?;
+        }
+        Ok(intent)
     }
 
     /// A mutation that a person has to mend keeps its state and its error, and stays one that a copy has as well.

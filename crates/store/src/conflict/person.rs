@@ -171,7 +171,9 @@ fn apply(
             }
         }
     }
-    unknown::keep(tx, entity, way.unknown)?;
+    if way.theirs.is_some() || row.is_none() {
+        unknown::keep(tx, entity, way.unknown)?;
+    }
     let rebased = rebase(&way.here.pending, row.as_ref(), way.theirs);
     applier.rewrite_outbox(way, &rebased, choice.as_str(), way.open)?;
     // What the server had refused says now what a person wants: it is sent again.

@@ -236,7 +236,9 @@ impl Applier<'_> {
             }
             false => None,
         };
-        unknown::keep(self.tx, way.entity, way.unknown)?;
+        if way.theirs.is_some() || settled.row.is_none() {
+            unknown::keep(self.tx, way.entity, way.unknown)?;
+        }
         self.rewrite_outbox(way, &settled.pending, &settled.rule, record)?;
         if told {
             self.notices.push(Notice::ConflictResolved {
