@@ -396,7 +396,8 @@ pub(crate) fn book(
                 .change(&waiting.scope, &waiting.change())
                 .map(|_| ())
         }
-        None if confirmed.duplicate => {
+        // Done before, perhaps by a copy of this file that had more to say: the feed brings what came of it.
+        _ if confirmed.duplicate => {
             state::forget_known(tx, entity)?;
             move_base(tx, entity, after_answer(base, entry.op, payload))?;
             hold_if_gone(applier, entry, entity, confirmed)
