@@ -107,6 +107,8 @@ fn book_one(
             book_failed(applier, entry, &entity, &error)
         }
         Verdict::Failed(error) if error.code == KEY_REUSED && entry.origin_client.is_none() => {
+            // What was sent behind it then had no effect either.
+            refused(applier, entry)?;
             copies::inherit(applier, entry)
         }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
