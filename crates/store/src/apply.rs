@@ -39,7 +39,7 @@ pub(crate) struct Applier<'a> {
     pub(crate) rekeying: Rekeying,
     /// What answers to pushes say of other devices' writes is kept for the checkpoint.
     pub(crate) holds_back: bool,
-    /// Where the cursor stands when this is committed, if it moves; no row of a snapshot is ahead of that.
+    /// Where the cursor stands when this is committed, if it moves.
     pub(crate) cursor_at: Option<i64>,
     pub(crate) notices: Vec<Notice>,
     /// Rows that are out of their tables for a moment.
@@ -141,6 +141,12 @@ impl Applier<'_> {
                 }
             }
         }
+        if let (ChangePlan::Write | ChangePlan::Resolve, false, Some(fields)) =
+            (plan, self.plain, upserted(change))
+            && let Some(parent) = rekey::parent_to_come(self, entity_type, &entity, fields)?
+        {
+            return self.park(scope, change, WaitsFor::Parent, &parent);
+        }
         let landed = match plan {
             ChangePlan::Skip => Ok(Landed::Skipped),
             ChangePlan::Park(waits_for) => {
@@ -193,11 +199,6 @@ impl Applier<'_> {
         entity: &EntityRef,
     ) -> Result<Landed, StoreError> {
         let fields = upserted(change);
-        if let (Some(fields), false, Parents::Checked) = (fields, self.plain, self.parents)
-            && let Some(parent) = rekey::parent_to_come(self, entity_type, entity, fields)?
-        {
-            return self.park(scope, change, WaitsFor::Parent, &parent.to_string());
-        }
         let gone = match fields {
             None => self.referenced_row(entity_type, entity)?,
             Some(_) => None,
@@ -237,13 +238,15 @@ impl Applier<'_> {
         })
     }
 
-    /// The entity is as of the change, which an answer may have brought before the feed does.
+    /// The entity is as of the change, which an answer may have brought before the feed does. Of a row of a snapshot
+    /// that is newer than the snapshot nothing is noted: the feed says it again.
     fn reflects(&self, entity: &EntityRef, change: &Change) -> Result<(), StoreError> {
         let cursor_at = match self.cursor_at {
-            Some(position) => Some(position),
-            None => page::applied_position(self.tx)?,
+            Some(position) => position,
+            // What was pulled before it had to wait has the position 0, which is never ahead.
+            None => page::applied_position(self.tx)?.unwrap_or(0),
         };
-        if cursor_at.is_some_and(|cursor_at| change.position <= cursor_at) {
+        if change.position <= cursor_at || self.parents == Parents::Later {
             return state::forget_known(self.tx, entity);
         }
         let gone = upserted(change).is_none();
@@ -352,9 +355,11 @@ impl Applier<'_> {
             Reconciled::Settled | Reconciled::Waits => {
                 held::release(self.tx, entity)?;
                 state::unpark(self.tx, entity)?;
-                self.reflects(entity, change)?;
                 if reconciled == Reconciled::Settled {
+                    self.reflects(entity, change)?;
                     record::landed(self.tx, entity, self.now)?;
+                } else {
+                    state::forget_known(self.tx, entity)?;
                 }
                 Ok(Landed::Merged)
             }

@@ -73,6 +73,19 @@ pub(crate) fn note(
     Ok(())
 }
 
+/// Notes a row that is about to go, as it stands in its table.
+pub(crate) fn note_standing(
+    tx: &Transaction<'_>,
+    types: &EntityTypes,
+    entity_type: &RegisteredType,
+    id: &EntityId,
+) -> Result<(), StoreError> {
+    match row::read(tx, &entity_type.table, id)? {
+        Some(fields) => note(tx, types, entity_type, id, &fields, None),
+        None => Ok(()),
+    }
+}
+
 /// Whether a table that is synced references this one.
 pub(crate) fn is_referenced(types: &EntityTypes, entity_type: &RegisteredType) -> bool {
     let table = &entity_type.table.name;

@@ -190,7 +190,6 @@ fn apply(
     if snapshot {
         applier.parents = Parents::Later;
         applier.newest = page.end.position;
-        applier.cursor_at = Some(i64::MAX);
     }
     if !applier.plain {
         applier.rekeying.ids.expect(valid(page));

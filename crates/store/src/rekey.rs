@@ -14,6 +14,7 @@ pub(crate) use references::parent_to_come;
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
+use crate::claim;
 use crate::error::StoreError;
 use crate::ids;
 use crate::orphans;
@@ -144,7 +145,7 @@ fn move_parent(
     entity_type: &RegisteredType,
     entity: &EntityRef,
 ) -> Result<Room, StoreError> {
-    for parent in references::parents(applier.types, entity_type, entity, &Fields::new()) {
+    for parent in claim::parents(applier.types, entity_type, entity, &Fields::new()) {
         let Some(parent_type) = applier.types.get(parent.entity_type.as_str()) else {
             continue;
         };
@@ -568,7 +569,10 @@ fn rebuild(
     }
     let written = match &wanted {
         Some(fields) => row::write(tx, &entity_type.table, &entity.id, fields)?,
-        None => row::remove(tx, &entity_type.table, &entity.id)?,
+        None => {
+            orphans::note_standing(tx, applier.types, entity_type, &entity.id)?;
+            row::remove(tx, &entity_type.table, &entity.id)?
+        }
     };
     if let Written::Refused(why) = written {
         tracing::warn!(%entity, why, "what the server has cannot be written here yet");

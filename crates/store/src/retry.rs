@@ -96,7 +96,9 @@ pub(crate) fn apply_newer(
     let position = inbox::position(applier.tx, &waiting.remote)?;
     let is_newer = position > reflected;
     if is_newer && applier.holds_back && is_ahead(applier, position)? {
-        return Ok(());
+        let (tx, now) = (applier.tx, applier.now);
+        let waits_for = WaitsFor::Checkpoint;
+        return inbox::park(tx, &waiting.scope, &waiting.change(), waits_for, "", now);
     }
     inbox::unpark(applier.tx, entity)?;
     if is_newer {

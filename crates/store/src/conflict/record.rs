@@ -482,16 +482,16 @@ pub(crate) fn trim(conn: &Connection, retention: Retention, now_ms: i64) -> Resu
     let undated = undated(conn, now_ms, oldest)?;
     conn.prepare_cached(
         "DELETE FROM syncline_conflict
-          WHERE resolved_at IS NOT NULL
-            AND (id <= (SELECT max(id) - ?1 FROM syncline_conflict)
-              OR resolved_at < ?2 AND id > ?3 AND id <= coalesce(
-                 (SELECT id FROM syncline_conflict WHERE opened_at >= ?2 AND id > ?3 ORDER BY id LIMIT 1),
-                 (SELECT max(id) FROM syncline_conflict)))
-            AND id <= max((SELECT max(id) - ?1 FROM syncline_conflict), coalesce(
-                 (SELECT id FROM syncline_conflict WHERE opened_at >= ?2 AND id > ?3 ORDER BY id LIMIT 1),
-                 (SELECT max(id) FROM syncline_conflict)))",
+          WHERE resolved_at IS NOT NULL AND id <= (SELECT max(id) - ?1 FROM syncline_conflict)",
     )?
-    .execute([rows, oldest, undated])?;
+    .execute([rows])?;
+    conn.prepare_cached(
+        "DELETE FROM syncline_conflict
+          WHERE resolved_at IS NOT NULL AND resolved_at < ?1 AND id > ?2 AND id <= coalesce(
+                (SELECT id FROM syncline_conflict WHERE opened_at >= ?1 AND id > ?2 ORDER BY id LIMIT 1),
+                (SELECT max(id) FROM syncline_conflict))",
+    )?
+    .execute([oldest, undated])?;
     Ok(())
 }
 
@@ -510,7 +510,13 @@ fn undated(conn: &Connection, now_ms: i64, oldest: i64) -> Result<i64, StoreErro
     } else {
         match noted {
             None => return Ok(0),
-            Some((_, Some(since))) if since < oldest => {
+            Some((undated, Some(since))) if since < oldest => {
+                // The clock may have been ahead as well.
+                conn.execute(
+                    "DELETE FROM syncline_conflict
+                      WHERE id <= ?1 AND (resolved_at < ?2 OR resolved_at > ?3)",
+                    [undated, oldest, now_ms],
+                )?;
                 meta::clear(conn, meta::key::CONFLICTS_UNDATED)?;
                 return Ok(0);
             }
@@ -557,10 +563,12 @@ mod tests {
         };
         recorded(&conn, 9_000);
         recorded(&conn, 7);
-        assert_eq!(left(i64::MIN), [9_000, 7], "nothing is old now");
-        assert_eq!(left(10_000), [9_000, 7], "the clock is right again");
+        recorded(&conn, 99_000);
+        let wrong = [9_000, 7, 99_000];
+        assert_eq!(left(i64::MIN), wrong, "nothing is old now");
+        assert_eq!(left(10_000), wrong, "the clock is right again");
         recorded(&conn, 10_500);
-        assert_eq!(left(11_000), [9_000, 7, 10_500]);
+        assert_eq!(left(11_000), [9_000, 7, 99_000, 10_500]);
         assert_eq!(left(11_001), [10_500], "for as long as records are kept");
         assert_eq!(left(11_501), Vec::<i64>::new());
         assert_eq!(

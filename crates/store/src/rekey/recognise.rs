@@ -5,10 +5,11 @@ use crate::apply::Applier;
 use crate::conflict::record;
 use crate::error::StoreError;
 use crate::meta;
-use crate::state;
-use rusqlite::OptionalExtension;
+use crate::outbox::{self, Entry, EntryState};
+use crate::retry::apply_waiting;
+use rusqlite::{OptionalExtension, params};
 use syncline_core::EntityRef;
-use syncline_protocol::{Change, EntityId};
+use syncline_protocol::{Change, EntityId, Operation};
 
 /// The feed shows what a create of this file has made before the answer came, under the id that the
 /// server chose: it is the row that is here, and waits for its answer under that id.
@@ -20,25 +21,7 @@ pub(crate) fn recognise(
     let Some(key) = &change.key else {
         return Ok(());
     };
-    // A copy of this file has made it already, under the id that it has here: what became of the create is asked, and
-    // of what an earlier row of that id was to become, which the copy has done before (O1).
-    let recognised = applier
-        .tx
-        .prepare_cached(
-            "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?4)
-              WHERE entity_type = ?1 AND entity_id = ?2
-                AND seq <= (SELECT seq FROM syncline_outbox
-                             WHERE entity_type = ?1 AND entity_id = ?2 AND mutation = ?3 AND op = 'create'
-                               AND state = 'pending' AND idempotency_key IS NULL AND origin_client IS NULL)
-                AND state = 'pending' AND idempotency_key IS NULL AND origin_client IS NULL",
-        )?
-        .execute([
-            entity.entity_type.as_str(),
-            entity.id.as_str(),
-            key.as_str(),
-            meta::key::CLIENT_ID,
-        ])?;
-    if recognised > 0 {
+    if is_made_by_copy(applier, entity, key.as_str())? {
         record::recognised(applier.tx, entity, applier.now)?;
     }
     let create: Option<(i64, String)> = applier
@@ -72,8 +55,48 @@ pub(crate) fn recognise(
     // Where the row cannot go there, the answer says the same again.
     relocate(applier, &way)?;
     // Another row has that id on the server, and its change has waited.
-    if let Some(waiting) = state::unpark(applier.tx, &before)? {
-        applier.change(&waiting.scope, &waiting.change())?;
+    apply_waiting(applier, &before)
+}
+
+/// Whether a copy of this file has made it already, under the id that it has here. What became of the create is asked
+/// then, and what became of an earlier row of that id, unless nothing is left of that: the copy was done with it (O1).
+fn is_made_by_copy(
+    applier: &mut Applier<'_>,
+    entity: &EntityRef,
+    key: &str,
+) -> Result<bool, StoreError> {
+    let (tx, names) = (
+        applier.tx,
+        (entity.entity_type.as_str(), entity.id.as_str()),
+    );
+    let entries = outbox::of_entity(tx, names.0, names.1)?;
+    let is_unsent = |entry: &Entry| entry.state == EntryState::Pending && !entry.is_sent();
+    let is_made = |entry: &Entry| {
+        entry.op == Operation::Create && entry.mutation.as_str() == key && entry.key.is_none()
+    };
+    let made = entries
+        .iter()
+        .position(|entry| is_made(entry) && is_unsent(entry));
+    let Some((made, earlier)) = made.and_then(|at| Some((entries.get(at)?, entries.get(..at)?)))
+    else {
+        return Ok(false);
+    };
+    let was_made_here = earlier
+        .first()
+        .is_some_and(|first| first.op == Operation::Create);
+    if was_made_here && earlier.iter().all(is_unsent) {
+        let detail =
+            serde_json::json!({ "reason": "created and deleted again before it was sent" });
+        for entry in earlier {
+            outbox::settle(tx, entry, "superseded", &detail, applier.now)?;
+        }
+        applier.rekeying.outbox_changed();
     }
-    Ok(())
+    tx.prepare_cached(
+        "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?4)
+          WHERE entity_type = ?1 AND entity_id = ?2 AND seq <= ?3
+            AND state = 'pending' AND frozen IS NULL AND origin_client IS NULL",
+    )?
+    .execute(params![names.0, names.1, made.seq, meta::key::CLIENT_ID])?;
+    Ok(true)
 }

@@ -6,12 +6,13 @@
 use super::{Move, Moved, relocate, with_id};
 use crate::apply::Applier;
 use crate::captured;
+use crate::claim;
 use crate::error::StoreError;
 use crate::inbox;
 use crate::meta;
 use crate::outbox::{self, Entry, Recorded};
+use crate::retry::apply_waiting;
 use crate::row;
-use crate::state;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::Reference;
 use crate::type_options::IdMode;
@@ -66,34 +67,15 @@ fn references_within<'t>(
         .collect()
 }
 
-/// The rows that an entity's own key, or these fields of it, refer to.
-pub(super) fn parents(
-    types: &EntityTypes,
-    entity_type: &RegisteredType,
-    entity: &EntityRef,
-    fields: &Fields,
-) -> Vec<EntityRef> {
-    let parent = |(reference, parent): (&Reference, &RegisteredType)| {
-        let table = &entity_type.table;
-        let values = row::reference_values(table, reference, &entity.id, fields)?;
-        Some(EntityRef {
-            entity_type: parent.entity_type(),
-            id: row::parent_id(&parent.table, reference, &values)?,
-        })
-    };
-    let references = references_within(types, entity_type);
-    references.into_iter().filter_map(parent).collect()
-}
-
-/// The row that stands at the id of a remote row's parent, if it was created here and may get another id yet: the
-/// parent is another one.
+/// The parent of a remote row, as its table and id, where the row that stands at that id was created here and may get
+/// another id yet: the parent is another one, which is still to come.
 pub(crate) fn parent_to_come(
     applier: &Applier<'_>,
     entity_type: &RegisteredType,
     entity: &EntityRef,
     remote: &Fields,
-) -> Result<Option<EntityRef>, StoreError> {
-    for parent in parents(applier.types, entity_type, entity, remote) {
+) -> Result<Option<String>, StoreError> {
+    for parent in claim::parents(applier.types, entity_type, entity, remote) {
         let Some(parent_type) = applier.types.get(parent.entity_type.as_str()) else {
             continue;
         };
@@ -106,7 +88,7 @@ pub(crate) fn parent_to_come(
         if let Some(create) = entries.iter().find(is_create)
             && !parent_type.is_known_by_id(create)
         {
-            return Ok(Some(parent));
+            return Ok(Some(format!("{}/{}", parent_type.table.name, parent.id)));
         }
     }
     Ok(None)
@@ -185,10 +167,8 @@ pub(super) fn follow(
         if let Some(met) = met {
             ask(applier, &child, met)?;
         }
-        if let Some(waiting) = state::unpark(applier.tx, &child.entity)? {
-            // What waited for an answer under the old id is about another row.
-            applier.change(&waiting.scope, &waiting.change())?;
-        }
+        // What waited for an answer under the old id is about another row.
+        apply_waiting(applier, &child.entity)?;
     }
     Ok(())
 }

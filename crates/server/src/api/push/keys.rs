@@ -54,12 +54,12 @@ impl<'a> Batch<'a> {
             Some(Known::Forgotten) => return Ok(Some(Draft::Fresh(Outcome::Expired))),
             Some(Known::Unknown) | None => return Ok(None),
         };
-        let inherited = self.push.inherited.contains_key(&incoming.key);
         let is_same = match used_for {
+            _ if self.push.inherited.contains_key(&incoming.key) => true,
             Some(used_for) => *used_for == incoming.fingerprint,
-            None => inherited || self.covers_no_more(index)?,
+            None => self.covers_no_more(index)?,
         };
-        if !inherited && !is_same {
+        if !is_same {
             return Ok(Some(Draft::KeyReused));
         }
         let Some(Known::Recorded { record, .. }) = self.known.get(&index) else {
