@@ -83,7 +83,7 @@ pub(crate) fn of(
     }
     let text = to_json(&all);
     let told =
-        !is_edit || all.len() <= MOST_EDITS && text.len() <= MOST_BYTES && sum(&all) == *says;
+        !is_edit || all.len() <= MOST_EDITS && text.len() <= MOST_BYTES && is_said_by(&all, says);
     Ok(told.then_some(Parts { all, text }))
 }
 
@@ -98,10 +98,12 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn sum(parts: &[Part]) -> Fields {
+/// Whether these parts together say that. Fields that are as they were in the end are not said.
+fn is_said_by(parts: &[Part], says: &Fields) -> bool {
     let mut all = Fields::new();
     parts.iter().for_each(|part| all.patch(&part.fields));
-    all
+    says.iter()
+        .all(|(name, value)| all.get(name) == Some(value))
 }
 
 /// The parts of a mutation, unless it was made to say something else since.
@@ -114,7 +116,8 @@ fn read(tx: &Transaction<'_>, entry: &Entry) -> Result<Option<Vec<Part>>, StoreE
     };
     let parts: Vec<Part> = json("parts of an outbox entry", &parts)?;
     let says = captured::fields_of_mutation(tx, entry.seq)?;
-    Ok((says == Some(sum(&parts))).then_some(parts))
+    let as_made = says.is_some_and(|says| is_said_by(&parts, &says));
+    Ok(as_made.then_some(parts))
 }
 
 /// The mutation says again what it said by itself, and each edit follows it at its old place in the local order.
