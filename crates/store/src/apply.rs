@@ -112,10 +112,7 @@ impl Applier<'_> {
                 "this app does not sync that type",
             );
         };
-        let entity = EntityRef {
-            entity_type: change.entity_type.clone(),
-            id: change.id.clone(),
-        };
+        let entity = entity_of(change);
         let mut plan = if self.plain {
             ChangePlan::Write
         } else {
@@ -141,9 +138,8 @@ impl Applier<'_> {
                 }
             }
         }
-        if let (ChangePlan::Write | ChangePlan::Resolve, false, Some(fields)) =
-            (plan, self.plain, upserted(change))
-            && let Some(parent) = rekey::parent_to_come(self, entity_type, &entity, fields)?
+        if matches!(plan, ChangePlan::Write | ChangePlan::Resolve)
+            && let Some(parent) = rekey::parent_to_come(self, entity_type, &entity, change)?
         {
             return self.park(scope, change, WaitsFor::Parent, &parent);
         }
@@ -371,6 +367,13 @@ impl Applier<'_> {
             }
             Reconciled::NoPlace(Written::Done) => Ok(Landed::Skipped),
         }
+    }
+}
+
+fn entity_of(change: &Change) -> EntityRef {
+    EntityRef {
+        entity_type: change.entity_type.clone(),
+        id: change.id.clone(),
     }
 }
 

@@ -107,9 +107,7 @@ fn book_one(
             book_failed(applier, entry, &entity, &error)
         }
         Verdict::Failed(error) if error.code == KEY_REUSED && entry.origin_client.is_none() => {
-            // What was sent behind it then had no effect either.
-            refused(applier, entry)?;
-            copies::inherit(applier, entry)
+            inherit(applier, entry)
         }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
         Verdict::OtherHistory(error) => {
@@ -220,6 +218,12 @@ fn is_certain(entry: &Entry, error: &MutationError) -> bool {
         "too-large" => entry.origin_client.is_none(),
         _ => true,
     }
+}
+
+/// A copy of the file has used the key for something else: what was sent here behind it had no effect.
+fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    refused(applier, entry)?;
+    copies::inherit(applier, entry)
 }
 
 /// A mutation had no effect and never will have one under its key: neither had what follows it, whoever

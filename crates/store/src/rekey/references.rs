@@ -19,7 +19,7 @@ use crate::type_options::IdMode;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{EntityRef, WaitsFor};
-use syncline_protocol::{ChangeKind, EntityId, Fields, KeyPart, Operation, Value};
+use syncline_protocol::{Change, ChangeKind, EntityId, Fields, KeyPart, Operation, Value};
 
 /// Unsettled entries by the rows that they refer to; read once in a transaction.
 #[derive(Debug, Default)]
@@ -73,9 +73,15 @@ pub(crate) fn parent_to_come(
     applier: &Applier<'_>,
     entity_type: &RegisteredType,
     entity: &EntityRef,
-    remote: &Fields,
+    remote: &Change,
 ) -> Result<Option<String>, StoreError> {
-    for parent in claim::parents(applier.types, entity_type, entity, remote) {
+    let ChangeKind::Upsert(fields) = &remote.kind else {
+        return Ok(None);
+    };
+    if applier.plain {
+        return Ok(None);
+    }
+    for parent in claim::parents(applier.types, entity_type, entity, fields) {
         let Some(parent_type) = applier.types.get(parent.entity_type.as_str()) else {
             continue;
         };
