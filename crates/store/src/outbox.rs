@@ -392,7 +392,7 @@ pub(crate) fn trim(
 }
 
 /// Marks an entry with its final no. Its key is spent (it stays, so that no other use is made of
-/// it), and nothing of the entry counts as sent any more.
+/// it), and nothing of the entry counts as sent any more. What a copy of the file has as well stays that.
 pub(crate) fn fail(
     conn: &Connection,
     entry: &Entry,
@@ -402,8 +402,9 @@ pub(crate) fn fail(
     let detail = to_json(error);
     conn.prepare_cached(
         "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, cancel = 0,
-                shared_with = coalesce(origin_client, shared_with), origin_client = NULL,
-                last_error = ?2, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+                shared_with = coalesce(
+                  nullif(origin_client, (SELECT value FROM syncline_meta WHERE key = 'client_id')), shared_with),
+                origin_client = NULL, last_error = ?2, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
     )?
     .execute(params![entry.seq, detail])?;
     log(conn, entry, "failed", &detail, now)
