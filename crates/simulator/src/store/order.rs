@@ -25,6 +25,8 @@ pub(crate) struct Order {
     owners: BTreeMap<String, usize>,
     /// Effects by the mutation that they are of.
     effects: BTreeMap<String, Effect>,
+    /// Deletes of what was gone already: they had no effect, and are offered again like others.
+    done: BTreeSet<String>,
     /// What a restored server may have lost. It is offered again once a device learns of that; a command that
     /// was sent before has taken effect by then, since it has no base that the server could refuse.
     lost: BTreeSet<String>,
@@ -49,6 +51,7 @@ impl Order {
         self.last.clear();
         self.lost
             .extend(std::mem::take(&mut self.effects).into_keys());
+        self.lost.append(&mut self.done);
     }
 }
 
@@ -87,13 +90,16 @@ impl World {
             .to_owned();
         for mutation in open {
             let result = (results.into_iter().flatten()).find(|one| one["key"] == mutation["key"]);
-            // A delete of what is gone is told the position of that.
             let fresh = |one: &&Value| {
-                one["outcome"] == "applied"
-                    && (unseen || one["duplicate"] != Value::Bool(true))
-                    && one["position"].as_i64().is_none_or(|at| at > head)
+                one["outcome"] == "applied" && (unseen || one["duplicate"] != Value::Bool(true))
             };
-            if result.filter(fresh).is_none() {
+            let Some(result) = result.filter(fresh) else {
+                continue;
+            };
+            // A delete of what is gone is told the position of that.
+            if result["position"].as_i64().is_some_and(|at| at <= head) {
+                let name = mutation["mutation"].as_str().unwrap_or_default();
+                self.order.done.insert(name.to_owned());
                 continue;
             }
             let key = mutation["key"].as_str().unwrap_or_default();
