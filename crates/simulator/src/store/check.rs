@@ -455,7 +455,7 @@ fn converged(world: &mut World) -> Checked<()> {
                 .collect();
             for (id, fields) in &here {
                 let text = format!("{n} {table} {id} {fields:?}");
-                world.trace.add(text.as_bytes());
+                world.noted.trace.add(text.as_bytes());
             }
             let different = (here.keys().chain(there.keys()))
                 .find(|id| !is_same(here.get(*id), there.get(*id)));

@@ -18,6 +18,7 @@ mod files;
 mod generate;
 mod given_up;
 mod http;
+mod noted;
 mod order;
 mod person;
 mod play;

@@ -45,7 +45,7 @@ pub(crate) fn play(scenario: &Scenario, pool: &Pool, within: &Path, verbose: boo
     }
     let mut played = std::mem::take(&mut world.played);
     played.virtual_ms = world.now;
-    played.trace = world.trace.hash();
+    played.trace = world.noted.trace.hash();
     played.count("mutations applied", world.model.applied);
     played.count("conflicts answered", world.model.conflicts);
     played.broken = world.broken.take();

@@ -19,8 +19,8 @@ impl World {
         response: &Response,
         unseen: bool,
     ) {
-        self.note(&wire.body);
-        self.note(&response.body);
+        self.noted.note(&wire.body);
+        self.noted.note(&response.body);
         if self.verbose {
             eprintln!(
                 "{}   server {} {}: {}",

@@ -9,6 +9,7 @@ use super::fault::{NetFault, Plan, TIME_OUT_MS, plan};
 use super::fence;
 use super::files::{Files, Pool};
 use super::http;
+use super::noted::Noted;
 use super::order::Order;
 use super::poison::Stage;
 use super::scenario::{Setup, StorageKind};
@@ -16,7 +17,7 @@ use super::schema;
 use super::secrets::Secrets;
 use super::server::{self, Backup, Server, StorageFault};
 use super::words::{input_kind, short, storage_fault};
-use crate::level::{Broken, Played, Trace};
+use crate::level::{Broken, Played};
 use crate::reference::ledger::Ledger;
 use crate::reference::server::Server as Model;
 use crate::rng::Rng;
@@ -95,9 +96,8 @@ pub(crate) struct World {
     /// Mutations that a commit acknowledged, by device.
     pub(crate) acknowledged: BTreeSet<(usize, String)>,
     pub(crate) played: Played,
-    pub(crate) trace: Trace,
+    pub(crate) noted: Noted,
     pub(crate) broken: Option<Broken>,
-    names: BTreeMap<String, usize>,
     /// The credentials of somebody else.
     pub(crate) stranger: String,
     /// What each device sent under each key.
@@ -143,9 +143,8 @@ impl World {
             ledger: Ledger::default(),
             acknowledged: BTreeSet::new(),
             played: Played::default(),
-            trace: Trace::default(),
+            noted: Noted::default(),
             broken: None,
-            names: BTreeMap::new(),
             stranger,
             sent: BTreeMap::new(),
             last_page: BTreeMap::new(),
@@ -320,7 +319,7 @@ impl World {
                 Outgoing::Notice(notice) => {
                     let told = format!("{notice:?}");
                     let word = told.split('{').next().unwrap_or("");
-                    self.trace.add(word.as_bytes());
+                    self.noted.trace.add(word.as_bytes());
                     if self.verbose {
                         eprintln!("{}   device {} told {told}", self.now, place.device);
                     }
@@ -561,22 +560,6 @@ impl World {
         self.watch(device, wire, &response, false);
         self.page_within(wire, &response);
         response
-    }
-
-    /// Takes a text into the trace. What SQLite draws at random (the correlation ids of mutations) is
-    /// replaced by the order in which it was met.
-    pub(crate) fn note(&mut self, text: &[u8]) {
-        let text = String::from_utf8_lossy(text);
-        for part in text.split('"') {
-            let is_id = part.len() == 32 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if is_id {
-                let next = self.names.len();
-                let name = *self.names.entry(part.to_owned()).or_insert(next);
-                self.trace.add(&name.to_le_bytes());
-            } else {
-                self.trace.add(part.as_bytes());
-            }
-        }
     }
 
     /// Whether every process of a device can be told something now.
