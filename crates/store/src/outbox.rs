@@ -432,9 +432,12 @@ pub(crate) fn unfreeze(
     entry: &Entry,
     state: EntryState,
 ) -> Result<(), StoreError> {
-    let key = match (&entry.key, &entry.frozen) {
-        (Some(key), Some(_)) => keys::before(&entry.mutation, key),
-        (key, _) => key.clone(),
+    let key = match &entry.key {
+        // It is not spent.
+        Some(key) if entry.frozen.is_some() || entry.is_offered_again() => {
+            keys::before(&entry.mutation, key)
+        }
+        key => key.clone(),
     };
     write_unfrozen(conn, entry, key.as_deref(), state)
 }
