@@ -90,8 +90,9 @@ pub(crate) fn parent_to_come(
         }
         let names = (parent.entity_type.as_str(), parent.id.as_str());
         let entries = outbox::of_entity(applier.tx, names.0, names.1)?;
+        // Where something else comes first, the server has a row of that id, which this one takes the place of.
         let is_create = |entry: &&Entry| entry.op == Operation::Create;
-        if let Some(create) = entries.iter().find(is_create)
+        if let Some(create) = entries.first().filter(is_create)
             && !parent_type.is_known_by_id(create)
         {
             return Ok(Some(format!("{}/{}", parent_type.table.name, parent.id)));
