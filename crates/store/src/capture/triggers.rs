@@ -20,7 +20,7 @@
 //! fire, not what the statement wrote: triggers of the app may have fired earlier.
 
 use super::base::{take_absent_base, take_base_of_old};
-use super::conflict::{key_columns, moving_columns};
+use super::conflict::{key_columns, moves, moving_columns};
 use super::sql::{
     MUTATION_ID, NOW, Row, Subject, UNGUARDED, any_of, concat, field_rows, field_value, member,
 };
@@ -181,7 +181,12 @@ fn after_update(subject: &Subject<'_>) -> Trigger {
 fn after_move(subject: &Subject<'_>) -> Trigger {
     trigger(
         update_of("AFTER", moving_columns(subject)),
-        vec![subject.same_key(), is_stashed(subject, Write::Update)],
+        // (Any other update of the row may find what an ignored one has left in the stash.)
+        vec![
+            subject.same_key(),
+            format!("({})", moves(subject)),
+            is_stashed(subject, Write::Update),
+        ],
         vec![
             record_replaced(subject, Write::Update),
             clear_stash_of_others(subject),

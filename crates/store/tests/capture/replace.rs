@@ -373,3 +373,17 @@ fn rows_in_the_way_that_an_app_trigger_moves_are_not_deleted() {
         }
     }
 }
+
+/// What an ignored update had looked up is not for the next update of its row.
+#[test]
+fn a_row_in_the_way_of_an_ignored_update_is_deleted_once() {
+    let conn =
+        database("CREATE TABLE item (id INTEGER PRIMARY KEY, place TEXT UNIQUE, n INTEGER);");
+    conn.execute_batch("INSERT INTO item VALUES (2, 'b', 0), (3, 'c', 0)")
+        .unwrap();
+    run(&conn, "UPDATE OR IGNORE item SET place = 'c' WHERE id = 2");
+    run(&conn, "DELETE FROM item WHERE id = 3");
+    settle(&conn);
+    run(&conn, "UPDATE item SET place = 'b', n = 1 WHERE id = 2");
+    assert_eq!(outbox(&conn), [r#"update item/2 {"n":1}"#]);
+}
