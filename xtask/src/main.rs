@@ -7,6 +7,7 @@ mod bugs;
 mod deps;
 mod idle;
 mod json;
+mod stamp;
 mod suite;
 mod tidy;
 mod tools;

@@ -7,19 +7,20 @@
 //! For the core level the simulator is built without the other one, which takes a fraction of the time.
 
 mod copy;
+mod page;
 mod patch;
 
 use crate::Failure;
 use crate::json::Json;
+use crate::stamp::{commit, date};
 use crate::suite::target;
 use copy::Copy;
+use page::{Page, Row};
 use patch::Bug;
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Seeds that a level has for a bug, and minutes. A clean copy has to pass the very same seeds, so that
 /// what breaks is the bug's doing.
@@ -40,8 +41,6 @@ struct Wanted {
     build: Option<PathBuf>,
 }
 
-const NOT_RUN: &str = "not run";
-
 /// What came of one bug.
 #[derive(Debug, Clone, PartialEq)]
 enum Outcome {
@@ -58,21 +57,32 @@ enum Outcome {
 pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
     let wanted = wanted(words)?;
     let all = patch::all(root)?;
-    let bugs: Vec<Bug> = (all.iter())
+    let path = root.join("docs/planted-bugs.md");
+    let mut page = Page::parse(&fs::read_to_string(&path).unwrap_or_default());
+    let mut bugs: Vec<Bug> = (all.iter())
         .filter(|bug| {
             wanted.names.is_empty() || wanted.names.iter().any(|one| bug.name.contains(one))
         })
         .cloned()
         .collect();
+    // Those that nothing has found yet come first, since the time may not do for all.
+    bugs.sort_by_key(|bug| page.is_found(&bug.name));
     let results = play(root, &bugs, &wanted)?;
-    println!("\n{}", table(&bugs, &rows(&bugs, &results)));
-    if wanted.report {
-        let page = root.join("docs/planted-bugs.md");
-        let before = fs::read_to_string(&page).unwrap_or_default();
-        let table = table(&all, &merged(&before, rows(&bugs, &results)));
-        fs::write(&page, table).map_err(|error| Failure::Read(page, error))?;
+    let when = format!("{}, {}", date(SystemTime::now()), commit(root));
+    for (bug, (outcome, seconds)) in bugs.iter().zip(&results) {
+        if *outcome != Outcome::NotRun {
+            page.take(&bug.name, Row::of(outcome, *seconds, &when));
+        }
     }
-    match results.iter().filter(|(one, _)| !one.is_found()).count() {
+    println!("\n{}", page.text(&bugs));
+    if wanted.report {
+        fs::write(&path, page.text(&all)).map_err(|error| Failure::Read(path, error))?;
+    }
+    let played = (results.iter()).filter(|(outcome, _)| *outcome != Outcome::NotRun);
+    println!("figure: planted bugs = {}", all.len());
+    println!("figure: planted bugs found = {}", page.found(&all));
+    println!("figure: planted bugs played this time = {}", played.count());
+    match (results.iter()).filter(|(one, _)| one.is_missed()).count() {
         0 => Ok(()),
         missed => Err(Failure::Bugs(missed)),
     }
@@ -83,12 +93,16 @@ impl Outcome {
         matches!(self, Outcome::Found { .. })
     }
 
+    fn is_missed(&self) -> bool {
+        !self.is_found() && *self != Outcome::NotRun
+    }
+
     fn tell(&self) -> String {
         match self {
             Outcome::Found { seeds, invariant } => format!("{seeds} ({invariant})"),
             Outcome::Missed { seeds } => format!("**not found** in {seeds}"),
             Outcome::Broken(why) => format!("**{}**", why.lines().next().unwrap_or("failed")),
-            Outcome::NotRun => NOT_RUN.to_owned(),
+            Outcome::NotRun => "not run".to_owned(),
         }
     }
 }
@@ -241,62 +255,6 @@ fn read(report: &Path) -> Outcome {
     }
 }
 
-/// What the table says of each bug that was played, by name: the rest of its row, and whether it was found.
-type Rows = BTreeMap<String, (String, bool)>;
-
-fn rows(bugs: &[Bug], results: &[(Outcome, u64)]) -> Rows {
-    let played = bugs.iter().zip(results);
-    let played = played.filter(|(_, (outcome, _))| *outcome != Outcome::NotRun);
-    let row = |(bug, (outcome, took)): (&Bug, &(Outcome, u64))| {
-        let told = format!("{} | {took}", outcome.tell());
-        (bug.name.clone(), (told, outcome.is_found()))
-    };
-    played.map(row).collect()
-}
-
-/// Adds what a page said of bugs that were not played this time.
-fn merged(page: &str, mut rows: Rows) -> Rows {
-    for line in page.lines() {
-        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        if let [name, _, _, _, seeds, took] = cells[..]
-            && seeds != NOT_RUN
-        {
-            let told = format!("{seeds} | {took}");
-            rows.entry(name.to_owned())
-                .or_insert((told, !seeds.starts_with("**")));
-        }
-    }
-    rows
-}
-
-fn table(bugs: &[Bug], rows: &Rows) -> String {
-    let row = |bug: &Bug| rows.get(&bug.name);
-    let found = bugs.iter().filter_map(row).filter(|(_, found)| *found);
-    let mut text = format!(
-        "# Planted bugs\n\n{} of {} are found. Written by `cargo xtask bugs`: each is planted into a copy of the \
-         repository ([patches](../{})), and the simulator is played until it breaks an invariant. \"Seeds\" is how many \
-         that took, and which invariant showed it; building is most of the seconds. A run of some of them leaves what was \
-         said of the others.\n\n\
-         | bug | what is wrong | breaks | level | seeds | seconds |\n|---|---|---|---|---|---|\n",
-        found.count(),
-        bugs.len(),
-        patch::FOLDER,
-    );
-    for bug in bugs {
-        let Bug {
-            name,
-            what,
-            breaks,
-            level,
-            ..
-        } = bug;
-        let not_run = format!("{NOT_RUN} | 0");
-        let told = row(bug).map_or(not_run.as_str(), |(told, _)| told);
-        let _ = writeln!(text, "| {name} | {what} | {breaks} | {level} | {told} |");
-    }
-    text
-}
-
 fn wanted(words: &[&str]) -> Result<Wanted, Failure> {
     let mut wanted = Wanted {
         names: Vec::new(),
@@ -341,41 +299,5 @@ mod tests {
             (vec!["echo".to_owned()], 2.5, false)
         );
         assert!(wanted(&["--minutes"]).is_err() && wanted(&["--odd"]).is_err());
-    }
-
-    #[test]
-    fn what_came_of_each_is_told_in_a_table_and_stays_when_others_are_played() {
-        let bug = |name: &str| Bug {
-            name: name.to_owned(),
-            what: "wrong".to_owned(),
-            breaks: "F:S1".to_owned(),
-            level: "core".to_owned(),
-            path: PathBuf::new(),
-        };
-        let bugs = [bug("001-a"), bug("002-b"), bug("003-c")];
-        let found = Outcome::Found {
-            seeds: 7,
-            invariant: "F:S1".to_owned(),
-        };
-        let results = [(found, 3), (Outcome::Missed { seeds: 9 }, 4)];
-        let first = table(&bugs, &rows(&bugs[..2], &results));
-        assert!(first.contains("1 of 3 are found"), "{first}");
-        for row in [
-            "| 001-a | wrong | F:S1 | core | 7 (F:S1) | 3 |",
-            "| 002-b | wrong | F:S1 | core | **not found** in 9 | 4 |",
-            "| 003-c | wrong | F:S1 | core | not run | 0 |",
-        ] {
-            assert!(first.contains(row), "{first}");
-        }
-        let found = Outcome::Found {
-            seeds: 2,
-            invariant: "F:S9".to_owned(),
-        };
-        let later = [(found, 5), (Outcome::NotRun, 0)];
-        let second = table(&bugs, &merged(&first, rows(&bugs[1..], &later)));
-        assert!(second.contains("2 of 3 are found"), "{second}");
-        for row in ["7 (F:S1) | 3 |", "2 (F:S9) | 5 |", "not run | 0 |"] {
-            assert!(second.contains(row), "{second}");
-        }
     }
 }
