@@ -258,8 +258,8 @@ impl Claimer<'_> {
         }))
     }
 
-    /// Whether an entry that is offered again would follow one in the batch over a state that waits and that is not
-    /// what it was made on. Or whether an entry would add to a sum that may be another one there, since what it follows is
+    /// Whether an entry that is offered again, or that another copy of the file may have sent, would follow one in the
+    /// batch over a state that waits and that is not what it was made on. Or whether an entry would add to a sum that may be another one there, since what it follows is
     /// offered again or may have been sent by another copy of the file. First that one's outcome brings the two together.
     pub(super) fn is_unseen(
         &self,
@@ -277,7 +277,8 @@ impl Claimer<'_> {
         if is_open && self.adds(entity, intent) {
             return Ok(true);
         }
-        if !again {
+        let inherited = entry.origin_client.is_some() && entry.group.is_none();
+        if !again && !inherited {
             return Ok(false);
         }
         Ok(state::view(self.tx, entity)?.waiting.is_some()
