@@ -149,8 +149,16 @@ pub(super) fn follow(
     if applier.rekeying.references.0.is_none() {
         applier.rekeying.references = Index::read(applier.tx, types)?;
     }
-    let all = applier.rekeying.references.take(&way.entity);
-    let (stay, follow): (BTreeSet<i64>, _) = all.into_iter().partition(|seq| *seq <= boundary);
+    let (mut stay, mut follow) = (BTreeSet::new(), BTreeSet::new());
+    for seq in applier.rekeying.references.take(&way.entity) {
+        // What the server had confirmed before this row was made means an earlier row.
+        let was_confirmed = seq < way.from
+            && outbox::get(applier.tx, seq)?.is_some_and(|one| one.is_offered_again());
+        match seq <= boundary || was_confirmed {
+            true => stay.insert(seq),
+            false => follow.insert(seq),
+        };
+    }
     applier.rekeying.references.put(way.entity.clone(), stay);
     let (mut children, mut added) = (Vec::new(), BTreeSet::new());
     for seq in &follow {
