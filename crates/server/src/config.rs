@@ -1,12 +1,15 @@
 //! What an operator can set: declared entity types with their schemas, and limits.
 //!
-//! Unknown keys are errors that name line and key, so that a typing mistake never silently means
+//! Errors name line and key, also for keys that nobody knows, so that a typing mistake never silently means
 //! "no schema". Reads files only when asked to load one.
 
+use crate::declared::Declared;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use syncline_protocol::Limits;
+use toml::de::DeTable;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -113,25 +116,44 @@ pub enum ConfigError {
         /// What, with line and column.
         message: String,
     },
-    /// A schema is not JSON or not a JSON Schema.
-    #[error("the schema of type {entity_type:?} cannot be used: {message}")]
-    Schema {
-        /// Whose.
-        entity_type: String,
+    /// What is declared for a type makes no sense.
+    #[error("{}: {message}", .key.join("."))]
+    Type {
+        /// Where, beginning with `types` and the type's name.
+        key: Vec<String>,
         /// Why.
         message: String,
     },
-    /// What is declared for a type makes no sense.
-    #[error("type {entity_type:?}: {message}")]
-    Type {
-        /// Whose.
-        entity_type: String,
+    /// As the others, in a file.
+    #[error("{path}, line {line}: {source}", path = path.display())]
+    At {
+        /// Which file.
+        path: PathBuf,
+        /// In which line, from 1.
+        line: usize,
         /// What.
-        message: String,
+        source: Box<ConfigError>,
     },
-    /// The name cannot be that of a type.
-    #[error("{0:?} is not a type's name: 1 to 128 bytes without control characters")]
-    TypeName(String),
+}
+
+impl ConfigError {
+    /// Something that is declared for a type.
+    pub(crate) fn of_type(name: &str, key: &[&str], message: impl Into<String>) -> Self {
+        let below = ["types", name];
+        let key = below.iter().chain(key);
+        Self::Type {
+            key: key.map(|word| (*word).to_owned()).collect(),
+            message: message.into(),
+        }
+    }
+
+    fn at(self, path: &Path, line: usize) -> Self {
+        Self::At {
+            path: path.to_owned(),
+            line,
+            source: Box::new(self),
+        }
+    }
 }
 
 impl Default for ServerConfig {
@@ -182,10 +204,10 @@ enum FileSchema {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct FileLimits {
-    push_mutations: Option<usize>,
-    push_bytes: Option<usize>,
-    mutation_bytes: Option<usize>,
-    page_changes: Option<usize>,
+    push_mutations: Option<NonZeroUsize>,
+    push_bytes: Option<NonZeroUsize>,
+    mutation_bytes: Option<NonZeroUsize>,
+    page_changes: Option<NonZeroUsize>,
 }
 
 impl ServerConfig {
@@ -200,22 +222,30 @@ impl ServerConfig {
 
     /// Takes a text for the content of the file at this path.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let toml_error = |message: String| ConfigError::Toml {
+        let file: File = toml::from_str(text).map_err(|error| ConfigError::Toml {
             path: path.to_owned(),
-            message,
-        };
-        let file: File = toml::from_str(text).map_err(|error| toml_error(error.to_string()))?;
+            message: error.to_string(),
+        })?;
         let directory = path.parent().unwrap_or(Path::new("."));
         let defaults = Self::default();
-        let limits = file.limits.resolve().map_err(toml_error)?;
-        let types = file
-            .types
-            .into_iter()
-            .map(|(name, declared)| Ok((name.clone(), declared.resolve(&name, directory)?)))
-            .collect::<Result<_, ConfigError>>()?;
+        let mut types = BTreeMap::new();
+        for (name, declared) in file.types {
+            let config = declared.resolve(&name, directory).map_err(|error| {
+                let line = line_of(text, &["types", &name, "schema"]);
+                error.at(path, line)
+            })?;
+            types.insert(name, config);
+        }
+        Declared::compile(&types).map_err(|error| {
+            let line = match &error {
+                ConfigError::Type { key, .. } => line_of(text, key),
+                _ => 1,
+            };
+            error.at(path, line)
+        })?;
         Ok(Self {
             types,
-            limits,
+            limits: file.limits.resolve(),
             key_retention_ms: file
                 .key_retention_days
                 .map_or(defaults.key_retention_ms, |days| i64::from(days) * DAY_MS),
@@ -251,31 +281,39 @@ fn read_schema(name: &str, path: &Path) -> Result<serde_json::Value, ConfigError
         path: path.to_owned(),
         source,
     })?;
-    serde_json::from_str(&text).map_err(|error| ConfigError::Schema {
-        entity_type: name.to_owned(),
-        message: format!("{}: {error}", path.display()),
+    serde_json::from_str(&text).map_err(|error| {
+        let message = format!("{} is not JSON: {error}", path.display());
+        ConfigError::of_type(name, &["schema"], message)
     })
 }
 
-impl FileLimits {
-    fn resolve(self) -> Result<Limits, String> {
-        let defaults = Limits::default();
-        let limits = Limits {
-            push_mutations: self.push_mutations.unwrap_or(defaults.push_mutations),
-            push_bytes: self.push_bytes.unwrap_or(defaults.push_bytes),
-            mutation_bytes: self.mutation_bytes.unwrap_or(defaults.mutation_bytes),
-            page_changes: self.page_changes.unwrap_or(defaults.page_changes),
+/// The line of a key, or of the innermost table in which it would be.
+fn line_of(text: &str, key: &[impl AsRef<str>]) -> usize {
+    let Ok(document) = DeTable::parse(text) else {
+        return 1;
+    };
+    let (mut table, mut at) = (Some(document.get_ref()), 0);
+    for word in key {
+        let Some((key, value)) = table.and_then(|table| table.get_key_value(word.as_ref())) else {
+            break;
         };
-        let all = [
-            limits.push_mutations,
-            limits.push_bytes,
-            limits.mutation_bytes,
-            limits.page_changes,
-        ];
-        if all.contains(&0) {
-            return Err("a limit of 0 would refuse everything".to_owned());
+        at = key.span().start;
+        table = value.get_ref().as_table();
+    }
+    let before = text.as_bytes().iter().take(at);
+    1 + before.filter(|byte| **byte == b'\n').count()
+}
+
+impl FileLimits {
+    fn resolve(self) -> Limits {
+        let defaults = Limits::default();
+        let or = |given: Option<NonZeroUsize>, default| given.map_or(default, NonZeroUsize::get);
+        Limits {
+            push_mutations: or(self.push_mutations, defaults.push_mutations),
+            push_bytes: or(self.push_bytes, defaults.push_bytes),
+            mutation_bytes: or(self.mutation_bytes, defaults.mutation_bytes),
+            page_changes: or(self.page_changes, defaults.page_changes),
         }
-        Ok(limits)
     }
 }
 
@@ -322,12 +360,42 @@ mod tests {
             ("[types.task]\nshema = \"x\"\n", "line 2", "shema"),
             ("[limits]\n\npage = 1\n", "line 3", "page"),
             ("colour = 1\n", "line 1", "colour"),
+            ("[limits]\npage_changes = 0\n", "line 2", "page_changes"),
+            (
+                "[types.task]\nschema = \"absent.json\"\n",
+                "line 2",
+                "absent.json",
+            ),
+            (
+                "[types.task]\n\nschema = { type = 7 }\n",
+                "line 3",
+                "types.task.schema: ",
+            ),
+            (
+                "[types.\"\"]\n",
+                "line 1",
+                "types.: it is not a type's name",
+            ),
+            ("[types.t]\nunique = [[]]\n", "line 2", "types.t.unique: "),
+            (
+                "[types.t.references]\na = \"t\"\nb = \"absent\"\n",
+                "line 3",
+                "types.t.references.b: ",
+            ),
+            (
+                "[types.t.commands.c]\nargs = { type = 7 }\n",
+                "line 2",
+                "types.t.commands.c.args: ",
+            ),
+            (
+                "[types.t.commands.c]\n[types.t.commands.c.set]\na = \"$b\"\nd = true\n",
+                "line 4",
+                "types.t.commands.c.set.d: ",
+            ),
         ] {
             let message = load(text).unwrap_err().to_string();
             assert!(message.contains(line), "{message}");
             assert!(message.contains(word), "{message}");
         }
-        assert!(load("[types.task]\nschema = \"absent.json\"\n").is_err());
-        assert!(load("[limits]\npage_changes = 0\n").is_err());
     }
 }

@@ -6,11 +6,12 @@ mod common;
 
 use common::*;
 use serde_json::{Value as Json, json};
+use std::path::Path;
 use syncline_protocol::{
     Base, ChangeKind, Command, ConflictReason, FieldError, Fields, Mutation, Operation, Outcome,
     Value,
 };
-use syncline_server::{Authenticator, MemoryStorage, ServerConfig, Service, Storage};
+use syncline_server::{Authenticator, MemoryStorage, ServerConfig, Service, Storage, TypeConfig};
 
 const CONFIG: &str = r#"
 [types.task]
@@ -286,9 +287,17 @@ fn configurations_that_make_no_sense() {
         ("[types.t]\nunique = [[]]", "unique"),
         ("[types.t]\nreferences = { a = \"absent\" }", "absent"),
     ] {
-        let authenticator = Authenticator::hs256(SECRET).unwrap();
-        let storage = MemoryStorage::new(EPOCH);
-        let error = Service::new(storage, authenticator, load(text)).unwrap_err();
+        let error = ServerConfig::parse(text, Path::new("server.toml")).unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
     }
+    // So is one that was made in code.
+    let mut config = ServerConfig::default();
+    let keyless = TypeConfig {
+        unique: vec![Vec::new()],
+        ..TypeConfig::default()
+    };
+    config.types.insert("t".to_owned(), keyless);
+    let authenticator = Authenticator::hs256(SECRET).unwrap();
+    let error = Service::new(MemoryStorage::new(EPOCH), authenticator, config).unwrap_err();
+    assert!(error.to_string().starts_with("types.t.unique: "), "{error}");
 }

@@ -51,20 +51,26 @@ enum Source {
 }
 
 impl Command {
-    pub(crate) fn declared(config: &CommandConfig) -> Result<Self, String> {
+    /// An error says what it is about: the key within the command's table.
+    pub(crate) fn declared(config: &CommandConfig) -> Result<Self, (Vec<&str>, String)> {
         let args = config.args.as_ref().map(jsonschema::validator_for);
-        let args = args.transpose().map_err(|error| format!("args: {error}"))?;
+        let args = args.transpose().map_err(|error| {
+            let message = format!("it is not a JSON Schema: {error}");
+            (vec!["args"], message)
+        })?;
         let mut set = BTreeMap::new();
         for (field, json) in &config.set {
             let source = source(json).ok_or_else(|| {
-                format!("set.{field}: give \"$argument\", a text, a number or null")
+                let message = "give \"$argument\", a text, a number or null";
+                (vec!["set", field], message.to_owned())
             })?;
             set.insert(field.clone(), source);
         }
         let mut add = BTreeMap::new();
         for (field, json) in &config.add {
             let step = addend(json).ok_or_else(|| {
-                format!("add.{field}: give \"$argument\", \"-$argument\" or a number")
+                let message = "give \"$argument\", \"-$argument\" or a number";
+                (vec!["add", field], message.to_owned())
             })?;
             add.insert(field.clone(), step);
         }

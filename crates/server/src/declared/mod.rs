@@ -45,14 +45,11 @@ impl Declared {
             .map(|(name, config)| Ok((name.clone(), DeclaredType::compile(name, config)?)))
             .collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
         for (name, declared) in &compiled {
-            for target in declared.index.references.values() {
+            for (field, target) in &declared.index.references {
                 if !compiled.contains_key(target) {
-                    return Err(ConfigError::Type {
-                        entity_type: name.clone(),
-                        message: format!(
-                            "references names the type {target:?}, which is not declared"
-                        ),
-                    });
+                    let message = format!("the type {target:?} is not declared");
+                    let key = ["references", field];
+                    return Err(ConfigError::of_type(name, &key, message));
                 }
             }
         }
@@ -105,25 +102,25 @@ impl Declared {
 impl DeclaredType {
     fn compile(name: &str, config: &TypeConfig) -> Result<Self, ConfigError> {
         if !is_type_name(name) {
-            return Err(ConfigError::TypeName(name.to_owned()));
+            let message = "it is not a type's name: 1 to 128 bytes without control characters";
+            return Err(ConfigError::of_type(name, &[], message));
         }
-        let failed = |message: String| ConfigError::Type {
-            entity_type: name.to_owned(),
-            message,
-        };
         let schema = config.schema.as_ref().map(jsonschema::validator_for);
-        let schema = schema.transpose().map_err(|error| ConfigError::Schema {
-            entity_type: name.to_owned(),
-            message: error.to_string(),
+        let schema = schema.transpose().map_err(|error| {
+            let message = format!("it is not a JSON Schema: {error}");
+            ConfigError::of_type(name, &["schema"], message)
         })?;
         let mut commands = BTreeMap::new();
         for (command, declared) in &config.commands {
-            let compiled = Command::declared(declared)
-                .map_err(|why| failed(format!("command {command:?}: {why}")))?;
+            let compiled = Command::declared(declared).map_err(|(key, why)| {
+                let key: Vec<&str> = ["commands", command].into_iter().chain(key).collect();
+                ConfigError::of_type(name, &key, why)
+            })?;
             commands.insert(command.clone(), compiled);
         }
         if config.unique.iter().any(Vec::is_empty) {
-            return Err(failed("a unique list is empty".to_owned()));
+            let message = "one of the lists is empty";
+            return Err(ConfigError::of_type(name, &["unique"], message));
         }
         let fields = || config.fields.iter();
         Ok(Self {
