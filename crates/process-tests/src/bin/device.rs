@@ -2,7 +2,7 @@
 //! told to die at a named moment of a named unit of store work.
 //!
 //! ```text
-//! syncline-test-device DB [OPTION…] attach|sync|run|append LABEL|migrate SCRIPT
+//! syncline-test-device DB [OPTION…] attach|sync|run|append LABEL|insert LABEL|migrate SCRIPT
 //!   --remote URL  --token TOKEN     with whom to sync
 //!   --attach upload|adopt           attach all tables first
 //!   --set NAME=NUMBER               a setting of the engine
@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `append` is an app without Syncline: it inserts row after row with plain SQLite and prints the
-//! key of each once it is committed, until it is killed.
+//! key of each once it is committed, until it is killed. `insert` does so with keys that SQLite assigns, and a row
+//! that refers to each.
 
 // A tool of tests: what cannot go on panics, and the panic says why.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use syncline::rusqlite::{Connection, TransactionBehavior};
+use syncline::rusqlite::{Connection, Transaction, TransactionBehavior};
 use syncline::{
     Config, CycleEnd, Existing, HttpRemote, Moment, Notice, SyncEnd, Syncline, TokenSource, Watcher,
 };
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         }
         ["run"] => run(&options.open()),
         ["append", label] => append(&options.path, label),
+        ["insert", label] => insert(&options.path, label),
         ["migrate", script] => {
             let script = std::fs::read_to_string(script).unwrap();
             syncline::migrate(&options.path, &script).unwrap();
@@ -184,6 +186,26 @@ fn set(config: &mut Config, setting: &str) {
 
 /// In each transaction one new row, and one more counted in the row of this label.
 fn append(path: &PathBuf, label: &str) -> ! {
+    write_again_and_again(path, label, |tx, id, number| {
+        tx.execute("INSERT INTO entry VALUES (?1, ?2)", (id, number))?;
+        tx.execute("UPDATE tally SET entries = entries + 1", [])
+    })
+}
+
+fn insert(path: &PathBuf, label: &str) -> ! {
+    write_again_and_again(path, label, |tx, id, _| {
+        tx.execute("INSERT INTO note (label) VALUES (?1)", [id])?;
+        let sql = "INSERT INTO remark (note, label) VALUES (last_insert_rowid(), ?1)";
+        tx.execute(sql, [id])
+    })
+}
+
+/// One transaction after the other, each told once it is committed.
+fn write_again_and_again(
+    path: &PathBuf,
+    label: &str,
+    write: impl Fn(&Transaction<'_>, &str, i64) -> syncline::rusqlite::Result<usize>,
+) -> ! {
     let mut conn = Connection::open(path).unwrap();
     conn.busy_timeout(PATIENCE).unwrap();
     conn.pragma_update(None, "synchronous", "FULL").unwrap();
@@ -192,10 +214,7 @@ fn append(path: &PathBuf, label: &str) -> ! {
         let tx = conn
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .unwrap();
-        tx.execute("INSERT INTO entry VALUES (?1, ?2)", (&id, number))
-            .unwrap();
-        tx.execute("UPDATE tally SET entries = entries + 1", [])
-            .unwrap();
+        write(&tx, &id, number).unwrap();
         tx.commit().unwrap();
         println!("ack {id}");
         std::io::stdout().flush().unwrap();
