@@ -1,6 +1,8 @@
 //! Capture triggers: what every kind of statement leaves in the outbox and in the bases.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
+#[path = "capture/constructs.rs"]
+mod constructs;
 #[path = "capture/install.rs"]
 mod install;
 #[path = "capture/nested.rs"]

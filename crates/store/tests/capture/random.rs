@@ -1,6 +1,7 @@
 //! Random SQL: the recorded mutations, applied in order to what was agreed before, give the tables;
 //! and every base is the state before the first unsettled mutation.
 
+use crate::constructs::{Setup, met, never_met, run_one};
 use crate::support::{check_tables, prepare, run};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -10,7 +11,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Mutex;
 use syncline_protocol::{EntityId, Fields, KeyPart, Value};
 use syncline_store::captured::{self, BaseState};
 use syncline_store::table::{Table, list_tables};
@@ -51,98 +51,6 @@ pub(crate) const ROWS: &str = "
     INSERT INTO player VALUES ('x', 1, 1, 2, 1), ('y', 2, 2, 1, 2), ('x', 3, 1, 3, 'a');
     INSERT INTO tag VALUES (x'01', 'a', 0), ('t', 'b', 1);
     INSERT INTO item (id, kind, size) VALUES (1, 'k', 1), (2, 'z', 2.5)";
-
-/// What a run must have met, each in a statement that changed rows.
-const CONSTRUCTS: [&str; 21] = [
-    "REPLACE, recursive_triggers on",
-    "REPLACE, recursive_triggers off",
-    "UPDATE OR REPLACE",
-    "OR IGNORE",
-    "OR FAIL",
-    "UPSERT",
-    "NOCASE column",
-    "UPDATE of a key",
-    "UPDATE of a composite key",
-    "cascade or SET NULL",
-    "WITHOUT ROWID",
-    "STRICT and generated",
-    "the app's triggers before capture",
-    "the app's triggers after capture",
-    "audit table",
-    "FTS5",
-    "savepoint rolled back",
-    "savepoint released",
-    "transaction",
-    "second connection",
-    "another process",
-];
-
-static MET: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
-
-fn met(construct: &'static str, is: bool) {
-    assert!(CONSTRUCTS.contains(&construct), "{construct}");
-    if is {
-        *MET.lock().unwrap().entry(construct).or_default() += 1;
-    }
-}
-
-/// How a case is set up.
-#[derive(Debug, Clone, Copy)]
-struct Setup {
-    /// The app's triggers: 0 none, 1 before capture, 2 after.
-    touch: i32,
-    recursive: bool,
-    foreign_keys: bool,
-}
-
-/// Runs one statement and counts what it was, if it changed anything.
-fn run_one(conn: &Connection, setup: Setup, sql: &str) {
-    let count = |kind: &str| {
-        let filter = format!("syncline_outbox WHERE entity_type GLOB '{kind}'");
-        crate::support::count(conn, &filter)
-    };
-    let (before, players) = (count("*"), count("player"));
-    run(conn, sql);
-    if count("*") == before {
-        return;
-    }
-    let on = |table: &str| sql.contains(&format!(" {table} "));
-    let replace = sql.contains("REPLACE") && !sql.starts_with("UPDATE");
-    met("REPLACE, recursive_triggers on", replace && setup.recursive);
-    met(
-        "REPLACE, recursive_triggers off",
-        replace && !setup.recursive,
-    );
-    met("UPDATE OR REPLACE", sql.starts_with("UPDATE OR REPLACE"));
-    met("OR IGNORE", sql.contains("OR IGNORE"));
-    met("OR FAIL", sql.contains("OR FAIL"));
-    met("UPSERT", sql.contains("ON CONFLICT"));
-    met("NOCASE column", sql.contains("team SET name"));
-    met(
-        "UPDATE of a key",
-        sql.contains(" SET id =") || sql.contains(" SET rowid ="),
-    );
-    met("UPDATE of a composite key", sql.contains("player SET n ="));
-    met(
-        "cascade or SET NULL",
-        sql.contains(" team ") && count("player") > players,
-    );
-    met("WITHOUT ROWID", on("player"));
-    met("STRICT and generated", on("item"));
-    met(
-        "the app's triggers before capture",
-        setup.touch == 1 && on("team"),
-    );
-    met(
-        "the app's triggers after capture",
-        setup.touch == 2 && on("team"),
-    );
-    met(
-        "audit table",
-        setup.touch > 0 && sql.starts_with("UPDATE") && on("item"),
-    );
-    met("FTS5", setup.touch > 0 && on("tag"));
-}
 
 fn one_of(choices: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
     proptest::sample::select(choices)
@@ -572,7 +480,7 @@ fn case(setup: Setup, steps: &[Step]) -> Result<(), TestCaseError> {
 /// As often as it takes to meet every construct: what is drawn may leave one out.
 #[test]
 fn mutations_reproduce_the_tables() {
-    let mut never_met = Vec::new();
+    let mut left = Vec::new();
     for _ in 0..8 {
         let mut runner = TestRunner::new(ProptestConfig {
             failure_persistence: None,
@@ -587,14 +495,10 @@ fn mutations_reproduce_the_tables() {
             case(setup, &steps)
         };
         runner.run(&drawn, all).unwrap();
-        let met = MET.lock().unwrap();
-        never_met = CONSTRUCTS
-            .into_iter()
-            .filter(|one| !met.contains_key(one))
-            .collect();
-        if never_met.is_empty() {
+        left = never_met();
+        if left.is_empty() {
             return;
         }
     }
-    panic!("never met: {never_met:?}");
+    panic!("never met: {left:?}");
 }
