@@ -12,11 +12,17 @@ struct Home {
 }
 
 fn home(settings: Settings) -> Home {
+    home_of(
+        "CREATE TABLE task (id INTEGER PRIMARY KEY, title TEXT)",
+        settings,
+    )
+}
+
+fn home_of(schema: &str, settings: Settings) -> Home {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let app = Connection::open(&path).unwrap();
-    app.execute_batch("CREATE TABLE task (id INTEGER PRIMARY KEY, title TEXT)")
-        .unwrap();
+    app.execute_batch(schema).unwrap();
     let builder = Syncline::builder(&path)
         .remote("http://127.0.0.1:1")
         .attach(["task"]);
@@ -121,6 +127,38 @@ fn what_the_server_would_never_take_is_refused_when_written() {
     // Plain SQL is never broken.
     app.execute("INSERT INTO task (title) VALUES (?1)", [&large[0]])
         .unwrap();
+}
+
+/// A1: the whole write is taken back, and what is wrong with it is told.
+#[test]
+fn what_no_server_could_ever_take_is_refused_when_written() {
+    let schema = "CREATE TABLE task (id BLOB PRIMARY KEY, title TEXT)";
+    let home = home_of(schema, Settings::default());
+    let counts = "SELECT (SELECT count(*) FROM task) || ' rows, ' ||
+                         (SELECT count(*) FROM syncline_outbox) || ' entries'";
+    for (row, why) in [
+        ("'a', 'x' || char(0)", "title: text contains U+0000"),
+        ("'a', CAST(x'ff' AS TEXT)", "title: text is not valid UTF-8"),
+        ("NULL, 'x'", "the key is NULL"),
+        ("1.5, 'x'", "the key is a floating-point number"),
+        ("'a' || char(0), 'x'", "the id contains a control character"),
+        ("CAST(x'ff' AS TEXT), 'x'", "text is not valid UTF-8"),
+    ] {
+        let refused = home.sync.write(|tx| {
+            tx.execute_batch("INSERT INTO task VALUES ('good', 'fine')")?;
+            tx.execute_batch(&format!("INSERT INTO task VALUES ({row})"))?;
+            Ok::<_, Error>(())
+        });
+        let told = matches!(&refused, Err(Error::Unsyncable(told)) if told.starts_with(why));
+        assert!(told, "{row}: {refused:?}");
+        assert_eq!(home.text(counts), "0 rows, 0 entries", "{row}");
+    }
+    let good = "INSERT INTO task VALUES ('good', 'fine')";
+    let taken = home
+        .sync
+        .write(|tx| Ok::<_, Error>(tx.execute_batch(good)?));
+    taken.unwrap();
+    assert_eq!(home.text(counts), "1 rows, 1 entries");
 }
 
 #[test]

@@ -428,3 +428,34 @@ fn understood(stored: Place, change: Change, scope: Scope) -> Waiting {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syncline_protocol::EntityType;
+
+    #[test]
+    fn what_is_older_does_not_take_the_place_of_what_waits() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("schema/0001_initial.sql"))
+            .unwrap();
+        let now = Now {
+            monotonic_ms: 0,
+            unix_ms: 0,
+        };
+        let entity = EntityRef {
+            entity_type: EntityType::new("task"),
+            id: EntityId::from(1),
+        };
+        for (position, left) in [(3, 3), (2, 3), (3, 3), (4, 4), (1, 4)] {
+            let remote = RemoteState {
+                version: ServerVersion::new(position.to_string()),
+                position,
+                fields: None,
+            };
+            park_answered(&conn, &entity, &remote, WaitsFor::Answer, "", now).unwrap();
+            let waiting = waiting(&conn, &entity).unwrap().unwrap();
+            assert_eq!(waiting.remote.position, left, "after {position}");
+        }
+    }
+}

@@ -142,6 +142,43 @@ fn an_engine_that_stands_by_waits_as_long_as_before() {
     });
 }
 
+/// Nobody takes a lease for longer than the time that leases last: one that ends later was written under
+/// another clock, and its holder cannot be waited for.
+#[test]
+fn a_lease_from_a_clock_that_was_ahead_counts_as_expired_and_a_live_one_does_not() {
+    let lasts = i64::try_from(Config::default().lease_ttl_ms).unwrap();
+    for (ends_in_ms, counts) in [
+        (TEN_YEARS_MS, false),
+        (lasts + 1, false),
+        (lasts, true),
+        (1, true),
+        (0, false),
+        (-TEN_YEARS_MS, false),
+    ] {
+        let mut world = World::new(SCHEMA);
+        world.device("Alice");
+        world.sync("Alice");
+        let until = world.now().unix_ms + ends_in_ms;
+        world.sql(
+            "Alice",
+            &format!(
+                "UPDATE syncline_lease SET holder = 'another process', token = 7, until = {until}"
+            ),
+        );
+        let options = StoreOptions::new("this process", 99);
+        let store = Store::open(&world.path("Alice"), options).unwrap();
+        let mut engine = Engine::new(store, Config::default(), 99).unwrap();
+        let out = engine.handle(Input::Trigger(Reason::UserAsked), world.now());
+        let told = out.contains(&Outgoing::Notice(Notice::Standby));
+        let lease = world.rows("Alice", "SELECT holder || ' ' || token FROM syncline_lease");
+        let holder = match counts {
+            true => "another process 7",
+            false => "this process 8",
+        };
+        assert_eq!((told, lease[0].as_str()), (counts, holder), "{ends_in_ms}");
+    }
+}
+
 #[test]
 fn polling_and_the_debounce_go_on_as_ever() {
     each(|world, by_ms| {

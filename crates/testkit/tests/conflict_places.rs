@@ -180,6 +180,38 @@ fn a_dirty_row_in_the_way_is_a_conflict_whose_end_lets_the_other_in() {
     }
 }
 
+/// Bob's row has an open conflict when another row arrives under its id.
+#[test]
+fn an_open_conflict_goes_along_when_its_row_gets_another_id() {
+    let mut world = World::new("CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT UNIQUE)");
+    world.device("Alice");
+    world.device("Bob");
+    world.run_until_quiet();
+    world.sql("Alice", "INSERT INTO tag VALUES (1, 'red')");
+    world.sql("Bob", "INSERT INTO tag VALUES (2, 'red')");
+    world.sync("Alice");
+    world.pull_only("Bob");
+    let found = open(&mut world, "Bob");
+    assert_eq!((found.len(), found[0].entity_id.as_str()), (1, "2"));
+    world.sql("Alice", "INSERT INTO tag VALUES (2, 'blue')");
+    world.sync("Alice");
+    world.pull_only("Bob");
+    let moved = open(&mut world, "Bob");
+    assert_eq!((moved.len(), moved[0].id), (1, found[0].id));
+    let to = world.current_id("Bob", "tag", "2");
+    assert!(to != "2" && moved[0].entity_id == to, "{moved:?}");
+    assert_eq!(
+        world.rows("Bob", "SELECT name FROM tag WHERE id = 2"),
+        ["blue"]
+    );
+    let name = BTreeMap::from([("name".to_owned(), FieldChoice::Value(Value::from("green")))]);
+    choose(&mut world, "Bob", moved[0].id, &Choice::Fields(name)).unwrap();
+    world.run_until_quiet();
+    world.assert_converged();
+    let names = "SELECT name FROM tag ORDER BY id";
+    assert_eq!(world.rows("Alice", names), ["red", "blue", "green"]);
+}
+
 #[test]
 fn a_local_edit_that_makes_room_ends_the_conflict() {
     let mut world = collided();

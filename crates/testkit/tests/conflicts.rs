@@ -229,12 +229,17 @@ fn a_remote_change_waits_while_the_outcome_of_a_push_is_unknown() {
     world.fault("Alice", Fault::LoseAnswer);
     world.sync("Alice");
     world.sql("Bob", "UPDATE task SET note = 'two litres'");
+    world.sync("Bob");
+    world.settle("Bob");
+    // Alice pulls before her push has gone again.
+    world.pull_only("Alice");
+    let waiting = "SELECT waits_for FROM syncline_inbox";
+    let row = "SELECT title || ': ' || coalesce(note, '-') FROM task";
+    assert_eq!(world.rows("Alice", waiting), ["answer"]);
+    assert_eq!(world.rows("Alice", row), ["oat milk: -"]);
     world.run_until_quiet();
     world.assert_converged();
-    assert_eq!(
-        world.rows("Alice", "SELECT title || ': ' || note FROM task"),
-        ["oat milk: two litres"]
-    );
+    assert_eq!(world.rows("Alice", row), ["oat milk: two litres"]);
 }
 
 #[test]

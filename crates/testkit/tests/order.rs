@@ -71,6 +71,8 @@ fn children_recorded_before_their_parents_still_follow_them() {
     );
     world.run_until_quiet();
     world.assert_converged();
+    let sent = world.batches("Alice").concat();
+    assert_eq!(sent, ["Create project/p", "Create task/a"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Stories of the outbox: lanes, chains, explicit dependencies, and finding what spoils a push.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests
 
+use syncline::{Engine, Settings, Store, StoreOptions};
 use syncline_store::{Lane, TypeOptions};
 use syncline_testkit::{Fault, World};
 
@@ -104,6 +105,26 @@ fn what_was_settled_is_remembered_for_as_long_as_was_said() {
     }
     // 90 days is the default: the oldest outcome is 91 days old when the newest is booked.
     assert_eq!(world.rows("Alice", logged), ["young", "new"]);
+    world.assert_equals_server("Alice");
+}
+
+#[test]
+fn of_what_was_settled_as_many_rows_are_remembered_as_was_said() {
+    let mut world = alice();
+    let mut settings = Settings::default();
+    settings.set("log_rows", 2).unwrap();
+    let options = StoreOptions::new("an engine with settings", 99).settings(&settings);
+    let store = Store::open(&world.path("Alice"), options).unwrap();
+    *world.get("Alice").engine() = Engine::new(store, settings.config(), 99).unwrap();
+    for id in ["a", "b", "c", "d"] {
+        world.sql(
+            "Alice",
+            &format!("INSERT INTO task VALUES ('{id}', NULL, 'x')"),
+        );
+        world.sync("Alice");
+    }
+    let logged = "SELECT kind || ' ' || entity_id FROM syncline_log ORDER BY id";
+    assert_eq!(world.rows("Alice", logged), ["applied c", "applied d"]);
     world.assert_equals_server("Alice");
 }
 

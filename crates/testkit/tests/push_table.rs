@@ -4,14 +4,21 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed expectation is a failed test
 
 use std::time::Duration;
-use syncline::{Notice, RemoteError, State};
+use syncline::trace::{Recorder, Redactor, Trace};
+use syncline::{Effect, Notice, RemoteError, RemoteRequest, State};
+use syncline_protocol::{Access, Principal};
+use syncline_server::{Identity, Now, issue_token};
 use syncline_testkit::{Fault, World};
 
 const SCHEMA: &str = "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT)";
 
-/// A device that has greeted the server and then made `writes` writes.
+/// What the world's server knows its own tokens by.
+const SECRET: &[u8] = b"a secret of exactly enough bytes";
+
+/// A device that has greeted the server and then made `writes` writes, and a record of it all.
 fn world(writes: u32) -> World {
     let mut world = World::new(SCHEMA);
+    world.record(|| Recorder::new(Redactor::hiding([1; 32]).showing_values()));
     world.device("Alice");
     world.sync("Alice");
     for id in 0..writes {
@@ -89,6 +96,73 @@ fn refused_credentials_are_renewed_once_and_the_same_bytes_go_again() {
     world.sync("Alice");
     assert_eq!(world.on_server("task").len(), 3);
     assert_eq!(attempts(&mut world), "0");
+    let asked = asked(&mut world);
+    let renewals = asked
+        .iter()
+        .filter(|one| **one == Effect::RefreshCredentials);
+    assert_eq!(renewals.count(), 1);
+    let pushes: Vec<Vec<&str>> = asked.iter().filter_map(pushed).collect();
+    assert_eq!(pushes.len(), 2, "refused and taken");
+    assert_eq!(pushes[0].len(), 3);
+    assert_eq!(pushes[0], pushes[1]);
+}
+
+/// Everything that Alice's machine asked for.
+fn asked(world: &mut World) -> Vec<Effect> {
+    let trace = world.traces("Alice").concat();
+    let mut replay = Trace::read(trace.as_bytes()).unwrap().replay();
+    let mut asked = Vec::new();
+    while let Some(step) = replay.step().unwrap() {
+        asked.extend(step.effects);
+    }
+    asked
+}
+
+/// The mutations of a push, byte for byte.
+fn pushed(effect: &Effect) -> Option<Vec<&str>> {
+    let Effect::Remote(_, RemoteRequest::Push { batch, .. }) = effect else {
+        return None;
+    };
+    let frozen = batch.entries.iter().map(|entry| entry.frozen.as_str());
+    Some(frozen.collect())
+}
+
+/// A 403 to the request as a whole is nobody's fault; here each mutation has its own no.
+#[test]
+fn a_renewed_token_that_may_only_read_fails_every_mutation_and_no_pull() {
+    let mut world = world(3);
+    world.device("Bob");
+    world.sql("Bob", "INSERT INTO task VALUES ('b', 'before')");
+    world.sync("Bob");
+    world.expire_token_after("Alice", 0);
+    let reading = reading(&world);
+    world.use_token("Alice", reading);
+    world.sync("Alice");
+    let codes =
+        "SELECT DISTINCT state || ' ' || json_extract(last_error, '$.code') FROM syncline_outbox";
+    assert_eq!(world.rows("Alice", codes), ["failed forbidden"]);
+    assert_eq!(world.status("Alice").outbox["failed"], 3);
+    let pushes = world.traffic("Alice").pushes;
+    world.sql("Bob", "INSERT INTO task VALUES ('c', 'after')");
+    world.run_until_quiet();
+    let pulled = "SELECT title FROM task WHERE id IN ('b', 'c') ORDER BY id";
+    assert_eq!(world.rows("Alice", pulled), ["before", "after"]);
+    assert_eq!(world.traffic("Alice").pushes, pushes, "a no is final");
+    assert_eq!(world.on_server("task").len(), 2);
+}
+
+/// A token of the same person's that may not write.
+fn reading(world: &World) -> String {
+    let principal = Principal {
+        tenant: "default".to_owned(),
+        subject: "somebody".to_owned(),
+    };
+    let identity = Identity {
+        principal,
+        access: Access::Read,
+    };
+    let now = Now::from_unix_ms(world.now().unix_ms);
+    issue_token(SECRET, &identity, now, 31_000_000).unwrap()
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use super::{BOTH, all_settled, pair, tasks};
 use syncline::Policy;
+use syncline_server::{Now, Purged, ServerConfig, purge};
 use syncline_testkit::{Fault, World};
+
+const DAY_MS: u64 = 86_400_000;
 
 #[test]
 fn pending_work_follows_what_is_offered_again() {
@@ -168,6 +171,40 @@ fn a_cursor_that_expired_brings_a_snapshot_and_pending_work_is_kept() {
         tasks(&mut world, "Alice"),
         ["1 oat milk", "2 bread rye", "3 tea", "5 salt"]
     );
+}
+
+/// The server forgets what is past its retention.
+fn forget(world: &World) -> Purged {
+    let now = Now::from_unix_ms(world.now().unix_ms);
+    purge(world.server().storage(), &ServerConfig::default(), now).unwrap()
+}
+
+/// As above, and here it is the server that no longer knows what was deleted since.
+#[test]
+fn who_was_away_for_longer_than_deletions_are_remembered_gets_a_snapshot_and_keeps_pending_work() {
+    let mut world = pair();
+    world.offline("Bob");
+    world.sql("Bob", "UPDATE task SET note = 'rye' WHERE id = '2'; INSERT INTO task VALUES ('5', 'salt', NULL, 0)");
+    world.sql(
+        "Alice",
+        "DELETE FROM task WHERE id = '3'; UPDATE task SET done = 1 WHERE id = '2'",
+    );
+    world.sync("Alice");
+    assert_eq!(forget(&world), Purged::default());
+    world.pass(91 * DAY_MS);
+    assert_eq!(forget(&world).scopes, 1, "the deletion is forgotten");
+    world.requests("Bob");
+    world.online("Bob");
+    let asked = world.requests("Bob");
+    let pulls = asked.iter().filter(|request| **request == "pull").count();
+    assert_eq!(pulls, 2, "refused, then a snapshot: {asked:?}");
+    all_settled(&mut world, &BOTH);
+    for name in BOTH {
+        let expected = ["1 milk", "2 bread rye", "5 salt"];
+        assert_eq!(tasks(&mut world, name), expected, "{name}");
+    }
+    let done = "SELECT done FROM task WHERE id = '2'";
+    assert_eq!(world.rows("Bob", done), ["1"]);
 }
 
 #[test]
