@@ -68,12 +68,21 @@ pub(crate) struct Tally {
     pub(crate) merged: u64,
     /// The server's history is another one: everything was compared anew.
     pub(crate) epoch_changed: bool,
+    /// Types that cannot be synced, with the reason.
+    pub(crate) unsyncable: Vec<Unsyncable>,
     #[serde(skip)]
     heard_from_remote: bool,
     #[serde(skip)]
     credentials: String,
     #[serde(skip)]
     trouble: Option<Ended>,
+}
+
+/// A type that cannot be synced now.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Unsyncable {
+    pub(crate) entity_type: String,
+    pub(crate) reason: String,
 }
 
 impl Tally {
@@ -101,6 +110,13 @@ impl Tally {
             }
             Notice::ConflictResolved { .. } => self.merged += 1,
             Notice::EpochChanged => self.epoch_changed = true,
+            Notice::TypeUnsyncable {
+                entity_type,
+                reason,
+            } => self.unsyncable.push(Unsyncable {
+                entity_type: entity_type.clone(),
+                reason: reason.clone(),
+            }),
             Notice::CredentialsNeeded { detail } => self.credentials = detail.clone(),
             Notice::OtherAccount { recorded, offered } => {
                 self.credentials = other_account(recorded, offered);

@@ -136,6 +136,10 @@ impl Engine {
                 None => break,
             }
         }
+        for notice in self.store.unsyncable() {
+            self.meter.notice(&notice);
+            out.push(Outgoing::Notice(notice));
+        }
         self.look_at_machine(now);
         self.note_state(now);
     }

@@ -99,6 +99,6 @@ pub use syncline_store::progress::{Progress, PullProgress, PushProgress};
 pub use syncline_store::status::{BlockedBy, EngineView, LastError, ScopeStatus, Status, Wakeup};
 pub use syncline_store::{
     Checkpoint, Discarded, EntryState, Lane, LiveUpdates, Moment, PullMode, Repaired, SettingError,
-    Settings, Store, StoreError, StoreOptions, Watcher,
+    Settings, Store, StoreError, StoreOptions, Synchronous, Watcher,
 };
 pub use syncline_store::{InstallationRecords, StateDirectory};

@@ -14,7 +14,7 @@ pub(crate) fn connect(path: &Path, settings: &Settings) -> Result<Connection, Er
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(Duration::from_millis(settings.busy_timeout_ms()))?;
     conn.pragma_update(None, "foreign_keys", true)?;
-    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "synchronous", settings.synchronous().as_str())?;
     Ok(conn)
 }
 
@@ -174,4 +174,24 @@ fn mark(tx: &Transaction<'_>, before: i64, options: &WriteOptions) -> Result<(),
         params![before, lane, group, command, depends_on],
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syncline_store::Synchronous;
+
+    #[test]
+    fn a_commit_waits_for_what_was_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        Connection::open(&path).unwrap();
+        let mut settings = Settings::default();
+        for (synchronous, number) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
+            settings.set_synchronous(synchronous);
+            let conn = connect(&path, &settings).unwrap();
+            let set = conn.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0));
+            assert_eq!(set.unwrap(), number);
+        }
+    }
 }

@@ -4,12 +4,14 @@
 //! ran where the change was made, and its effect arrives as data. Run again here it would change
 //! rows behind capture's back, so it is held off: dropped and created again within the same
 //! transaction. Triggers that write other tables (a search index) fire as always. Only what stands
-//! directly in a trigger is seen, not what its writes set off in turn. [`guarded`] is the one way to write rows.
+//! directly in a trigger is seen, not what its writes set off in turn. What was declared for a trigger goes before
+//! either. [`guarded`] is the one way to write rows.
 
 use crate::capture;
 use crate::error::StoreError;
 use crate::store::EntityTypes;
 use crate::table::quote_ident;
+use crate::type_options::WhileApplying;
 use rusqlite::{Connection, Transaction};
 use std::collections::BTreeSet;
 
@@ -19,8 +21,8 @@ pub(crate) struct AppTrigger {
     pub(crate) name: String,
     table: String,
     sql: String,
-    /// It writes a synced table.
-    pub(crate) writes_synced: bool,
+    /// What it does while the engine applies.
+    pub(crate) applying: WhileApplying,
 }
 
 /// The app's triggers on synced tables, oldest first.
@@ -39,15 +41,22 @@ pub(crate) fn list(conn: &Connection, types: &EntityTypes) -> Result<Vec<AppTrig
     let mut triggers = Vec::new();
     for row in rows {
         let (name, table, sql) = row?;
-        if types.of_table(&table).is_some() {
-            let writes_synced = written_tables(&sql)
-                .iter()
-                .any(|table| types.of_table(table).is_some());
+        if let Some(entity_type) = types.of_table(&table) {
+            let mut declared = entity_type.options.triggers.iter();
+            let declared = declared.find(|(of, _)| of.eq_ignore_ascii_case(&name));
+            let mut written = written_tables(&sql).into_iter();
+            let applying = match declared {
+                Some((_, applying)) => *applying,
+                None if written.any(|table| types.of_table(&table).is_some()) => {
+                    WhileApplying::Held
+                }
+                None => WhileApplying::Fires,
+            };
             triggers.push(AppTrigger {
                 name,
                 table,
                 sql,
-                writes_synced,
+                applying,
             });
         }
     }
@@ -60,7 +69,7 @@ pub(crate) fn hold(
     types: &EntityTypes,
 ) -> Result<Vec<AppTrigger>, StoreError> {
     let mut held = list(tx, types)?;
-    held.retain(|trigger| trigger.writes_synced);
+    held.retain(|trigger| trigger.applying == WhileApplying::Held);
     for trigger in &held {
         tx.execute_batch(&format!("DROP TRIGGER main.{}", quote_ident(&trigger.name)))?;
     }

@@ -2,6 +2,7 @@
 //!
 //! Works without a network, and leaves the app's own schema as it is.
 
+use crate::app_triggers;
 use crate::capture;
 use crate::conflict;
 use crate::error::{StoreError, to_json};
@@ -12,7 +13,7 @@ use crate::settings::Settings;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::sweep;
 use crate::table::{self, Table};
-use crate::type_options::TypeOptions;
+use crate::type_options::{TypeOptions, WhileApplying};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
 use syncline_core::{ConflictRules, Now, Policy};
@@ -84,6 +85,10 @@ pub struct AttachReport {
     pub unsyncable: Vec<String>,
     /// Tables that are referenced but not attached: their rows will not follow.
     pub references_outside: Vec<String>,
+    /// The app's own triggers on synced tables that are held off while the engine applies, oldest first.
+    pub triggers_held: Vec<String>,
+    /// Those that fire then.
+    pub triggers_firing: Vec<String>,
 }
 
 /// Attaches tables of the database, all or none.
@@ -175,7 +180,14 @@ fn attach_in(
             Some(attached) => update(tx, attached, request, &mut report)?,
         }
     }
-    report.references_outside = references_outside(&EntityTypes::load(tx)?);
+    let types = EntityTypes::load(tx)?;
+    report.references_outside = references_outside(&types);
+    for trigger in app_triggers::list(tx, &types)? {
+        match trigger.applying {
+            WhileApplying::Held => report.triggers_held.push(trigger.name),
+            WhileApplying::Fires => report.triggers_firing.push(trigger.name),
+        }
+    }
     Ok(report)
 }
 

@@ -2,18 +2,23 @@
 
 use crate::entity_types::EntityTypes;
 use crate::error::StoreError;
+use crate::settings::Synchronous;
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::time::Duration;
 
 /// Opens the engine's connection to an existing file. References are checked by the engine itself:
 /// a cascade under the guard would delete rows that a user created offline.
-pub(crate) fn connect(path: &Path, busy_timeout_ms: u64) -> Result<Connection, StoreError> {
+pub(crate) fn connect(
+    path: &Path,
+    busy_timeout_ms: u64,
+    synchronous: Synchronous,
+) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(Duration::from_millis(busy_timeout_ms))?;
     conn.pragma_update(None, "foreign_keys", false)?;
-    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "synchronous", synchronous.as_str())?;
     conn.pragma_update(None, "trusted_schema", false)?;
     conn.set_prepared_statement_cache_capacity(256);
     Ok(conn)
@@ -41,5 +46,22 @@ impl Left {
     /// Whether no transaction is open on it.
     pub fn rests(&self) -> bool {
         self.conn.is_autocommit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_waits_for_what_was_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        Connection::open(&path).unwrap();
+        for (synchronous, number) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
+            let conn = connect(&path, 0, synchronous).unwrap();
+            let set = conn.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0));
+            assert_eq!(set.unwrap(), number);
+        }
     }
 }

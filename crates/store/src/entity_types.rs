@@ -5,9 +5,9 @@ use crate::error::{StoreError, json};
 use crate::table::Table;
 use crate::type_options::{IdMode, TypeOptions};
 use rusqlite::Connection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use syncline_core::ConflictRules;
+use syncline_core::{ConflictRules, Notice};
 use syncline_protocol::EntityType;
 
 /// A table that is synced.
@@ -56,6 +56,8 @@ impl RegisteredType {
 #[derive(Debug, Clone, Default)]
 pub struct EntityTypes {
     types: BTreeMap<String, RegisteredType>,
+    /// Those whose table is gone or cannot be synced now, with the reason.
+    pub(crate) unsyncable: BTreeMap<String, String>,
     /// Those that the app brings along for some of them.
     pub(crate) resolvers: Arc<Resolvers>,
 }
@@ -76,7 +78,7 @@ impl EntityTypes {
                 ))
             })?
             .collect::<Result<_, _>>()?;
-        let mut types = BTreeMap::new();
+        let (mut types, mut unsyncable) = (BTreeMap::new(), BTreeMap::new());
         for (name, table, rules, schema_version, options) in rows {
             let options = TypeOptions::from_json(&options)?;
             let rules = json("type's conflict rules", &rules)?;
@@ -94,14 +96,28 @@ impl EntityTypes {
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(entity_type = name, %error, "the table cannot be synced now")
+                    tracing::warn!(entity_type = name, %error, "the table cannot be synced now");
+                    unsyncable.insert(name, error.to_string());
                 }
             }
         }
         Ok(Self {
             types,
+            unsyncable,
             resolvers: Arc::default(),
         })
+    }
+
+    /// What is to be told of types that cannot be synced, once each as long as it is so.
+    pub(crate) fn newly_unsyncable(&self, told: &mut BTreeSet<String>) -> Vec<Notice> {
+        told.retain(|name| self.unsyncable.contains_key(name));
+        let new = |(name, reason): (&String, &String)| {
+            told.insert(name.clone()).then(|| Notice::TypeUnsyncable {
+                entity_type: name.clone(),
+                reason: reason.clone(),
+            })
+        };
+        self.unsyncable.iter().filter_map(new).collect()
     }
 
     /// A type by name.

@@ -8,6 +8,7 @@
 
 use crate::capture::{self, CaptureState};
 use crate::error::{StoreError, json, to_json};
+use crate::meta;
 use crate::recover;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::{Place, Table, TableError};
@@ -39,6 +40,7 @@ pub(crate) fn follow(tx: &Transaction<'_>) -> Result<EntityTypes, StoreError> {
     for known in known(tx)? {
         let Some(table) = locate(tx, &known)? else {
             tracing::warn!(entity_type = known.name, "its table is gone");
+            meta::set(tx, &format!("{}{}", meta::key::TABLE_GONE, known.name), 1)?;
             continue;
         };
         let before = known.schema_version;

@@ -74,8 +74,8 @@ pub use repair::Repaired;
 pub use rest::{Rest, Trouble};
 pub use settings::{
     LiveUpdates, PullMode, Retention, SETTINGS, Section, Setting, SettingError, Settings,
-    server_limits,
+    Synchronous, server_limits,
 };
 pub use stage::Checkpoint;
 pub use store::{EntityTypes, RegisteredType, Store};
-pub use type_options::{DeclaredReference, IdMode, Lane, TypeOptions};
+pub use type_options::{DeclaredReference, IdMode, Lane, TypeOptions, WhileApplying};

@@ -44,6 +44,8 @@ pub(crate) mod key {
     pub(crate) const RECOVER_NEW: &str = "recover_new:";
     /// Prefix: how many mutations were recorded so far.
     pub(crate) const RECOVERED: &str = "recovered:";
+    /// Prefix: the type's table was seen to be gone; a table that comes back is not one whose rows were deleted.
+    pub(crate) const TABLE_GONE: &str = "table_gone:";
     pub(crate) const SWEEPING: &str = "sweeping";
     /// Under which circumstances everything in the inbox was tried last.
     pub(crate) const INBOX_TRIED: &str = "inbox_tried";

@@ -11,6 +11,7 @@ use crate::follow::{self, Known};
 use crate::meta;
 use crate::recover;
 use crate::row;
+use crate::settings::Synchronous;
 use crate::store::{EntityTypes, RegisteredType};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Batch, Connection, Transaction, TransactionBehavior};
@@ -48,7 +49,7 @@ pub struct MigratedTable {
 
 /// Runs a script of schema changes (and whatever else it does) on an attached database.
 pub fn migrate(path: &Path, script: &str) -> Result<MigrateReport, StoreError> {
-    let mut conn = crate::connect::connect(path, BUSY_TIMEOUT_MS)?;
+    let mut conn = crate::connect::connect(path, BUSY_TIMEOUT_MS, Synchronous::Full)?;
     meta::require_readable(&conn)?;
     meta::migrate(&mut conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -1,7 +1,7 @@
 //! How a store is opened, and who is told what it does.
 
 use crate::identity::InstallationRecords;
-use crate::settings::{Retention, Settings};
+use crate::settings::{Retention, Settings, Synchronous};
 use crate::stage::Checkpoint;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct StoreOptions {
     pub lease_ttl_ms: u64,
     /// How long a statement waits for another writer, in milliseconds.
     pub busy_timeout_ms: u64,
+    /// What a commit waits for.
+    pub synchronous: Synchronous,
     /// How much of what was settled is remembered.
     pub retention: Retention,
     /// How much of what was confirmed is kept, to be offered again to a server that lost it.
@@ -60,6 +62,7 @@ impl StoreOptions {
             seed,
             lease_ttl_ms: 0,
             busy_timeout_ms: 0,
+            synchronous: Synchronous::default(),
             retention: Retention::default(),
             journal: Settings::default().journal(),
             conflicts: Settings::default().conflicts(),
@@ -77,6 +80,7 @@ impl StoreOptions {
     pub fn settings(mut self, settings: &Settings) -> Self {
         self.lease_ttl_ms = settings.config().lease_ttl_ms;
         self.busy_timeout_ms = settings.busy_timeout_ms();
+        self.synchronous = settings.synchronous();
         self.retention = settings.retention();
         self.checkpoint = settings.checkpoint();
         self.journal = settings.journal();

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | differs | has not changed since the head of the feed | an update of what differs |
 //! | there | missing | a create |
-//! | missing | has not changed since the head of the feed | a delete; if it would be all rows of a type, or more than the sweep removes unasked, they come back instead (I3) |
+//! | missing | has not changed since the head of the feed | a delete; if it would be all rows of a type, or more than the sweep removes unasked, or the table itself was gone, they come back instead (I3) |
 //!
 //! What changed on the server since the head of the feed is a remote change like any other.
 
@@ -394,6 +394,7 @@ pub(crate) fn finish(
             tx,
             &format!("{}{}", meta::key::RECOVER_NEW, entity_type.name),
         )?;
+        meta::clear(tx, &gone_key(entity_type))?;
         if let Some(rows) = u64::try_from(rows).ok().filter(|rows| *rows > 0) {
             tracing::warn!(
                 entity_type = entity_type.name,
@@ -429,7 +430,8 @@ fn settle_missing(
     let here = usize::try_from(seen)
         .unwrap_or(0)
         .saturating_sub(missing.len());
-    if !sweep::is_too_many(missing.len(), here) {
+    let was_gone = meta::get::<i64>(tx, &gone_key(entity_type))?.is_some();
+    if !was_gone && !sweep::is_too_many(missing.len(), here) {
         for (scope, change) in &missing {
             let entity = EntityRef {
                 entity_type: change.entity_type.clone(),
@@ -462,6 +464,11 @@ fn settle_missing(
         rows: missing.len() as u64,
     });
     Ok(())
+}
+
+/// Under which word it is remembered that a type's table was seen to be gone.
+fn gone_key(entity_type: &RegisteredType) -> String {
+    format!("{}{}", meta::key::TABLE_GONE, entity_type.name)
 }
 
 fn take_missing(tx: &Transaction<'_>, name: &str) -> Result<Vec<(Scope, Change)>, StoreError> {

@@ -72,6 +72,30 @@ pub enum LiveUpdates {
     Off,
 }
 
+/// The words for [`Synchronous`].
+const SYNCHRONOUS: &[&str] = &["full", "normal"];
+
+/// What a commit waits for, as in SQLite's `PRAGMA synchronous`, for what the engine and the handle write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// For the disk: what was committed outlives a power loss.
+    #[default]
+    Full,
+    /// For the operating system: a power loss can take the last commits. What of them had been sent is known by
+    /// the server, as with a file restored from a backup; what the app had only written here is gone.
+    Normal,
+}
+
+impl Synchronous {
+    /// As the pragma takes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Synchronous::Full => "full",
+            Synchronous::Normal => "normal",
+        }
+    }
+}
+
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -115,6 +139,7 @@ pub const SETTINGS: &[Setting] = &[
     sync("debounce_longest_ms", 0, HOUR_MS),
     sync("poll_interval_ms", 100, 30 * DAY_MS),
     word("live", LIVE_UPDATES),
+    word("synchronous", SYNCHRONOUS),
     sync("live_poll_interval_ms", 100, 30 * DAY_MS),
     sync("push_mutations", 1, 100_000),
     sync("push_bytes", 1 << 10, 1 << 30),
@@ -289,6 +314,19 @@ impl Settings {
         }
     }
 
+    /// Sets what a commit waits for (`synchronous` in `syncline.toml`).
+    pub fn set_synchronous(&mut self, synchronous: Synchronous) {
+        self.0.insert("synchronous", synchronous as u64);
+    }
+
+    /// What a commit waits for.
+    pub fn synchronous(&self) -> Synchronous {
+        match self.or("synchronous", 0) {
+            0 => Synchronous::Full,
+            _ => Synchronous::Normal,
+        }
+    }
+
     /// How the network is to be used from the start.
     pub fn constraints(&self) -> Constraints {
         Constraints {
@@ -363,6 +401,7 @@ impl Default for Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::StoreOptions;
 
     #[test]
     fn every_number_of_the_core_can_be_set() {
@@ -386,6 +425,44 @@ mod tests {
                 assert!(set.contains(&line), "{line} in {set}");
             }
         }
+    }
+
+    #[test]
+    fn every_number_of_the_store_arrives_where_it_belongs() {
+        let core = format!("{:#?}", Config::default());
+        let elsewhere = SETTINGS.iter().filter(|setting| {
+            let own = setting.section == Section::Sync && setting.words.is_empty();
+            own && !core.contains(&format!(" {}: ", setting.key))
+        });
+        let mut settings = Settings::default();
+        settings.set_pull_mode(PullMode::Checkpoint);
+        for (value, setting) in (2_001..).zip(elsewhere) {
+            settings.set(setting.key, value).unwrap();
+        }
+        settings.set("lease_ttl_ms", 3_001).unwrap();
+        let set = |key| settings.get(key).unwrap();
+        let kept = |rows, days| Retention {
+            rows: set(rows),
+            age_ms: set(days) * DAY_MS,
+        };
+        let options = StoreOptions::new("x", 1).settings(&settings);
+        let checkpoint = Checkpoint {
+            changes: set("checkpoint_changes"),
+            bytes: set("checkpoint_bytes"),
+        };
+        assert_eq!(options.checkpoint, Some(checkpoint));
+        assert_eq!(options.retention, kept("log_rows", "log_age_days"));
+        assert_eq!(options.journal, kept("journal_rows", "journal_age_days"));
+        assert_eq!(
+            options.conflicts,
+            kept("conflict_rows", "conflict_age_days")
+        );
+        assert_eq!(options.lease_ttl_ms, 3_001);
+        assert_eq!(options.busy_timeout_ms, set("busy_timeout_ms"));
+        assert_eq!(options.resolver_deadline_ms, set("resolver_deadline_ms"));
+        assert_eq!(settings.outbox_rows(), set("outbox_rows"));
+        // Those, the lease and the mode: no other is left to be looked at here.
+        assert_eq!(settings.0.len(), 11 + 2, "{settings:?}");
     }
 
     #[test]

@@ -26,11 +26,13 @@ use crate::trail::{self, Trail};
 use crate::unknown;
 use crate::{book, held, identity, outbox, page, remedy, row, status, target};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use syncline_core::{Dice, FaultKind, Fetched, MeetSummary, Now, StoreAnswer, StoreWork, Wanted};
+use syncline_core::{
+    Dice, FaultKind, Fetched, MeetSummary, Notice, Now, StoreAnswer, StoreWork, Wanted,
+};
 use syncline_protocol::{ClientId, ExchangeToken, Fields, Hello, Principal};
 
 /// The engine's side of one attached database.
@@ -55,13 +57,15 @@ pub struct Store {
     resolvers: Arc<Resolvers>,
     /// The newest entry of the outbox that the log has told of.
     noticed: i64,
+    /// Types of which [`Store::unsyncable`] has told.
+    told_unsyncable: BTreeSet<String>,
 }
 
 impl Store {
     /// Opens an attached database, takes a new identity if it is a copy or an older state, and renews
     /// its capture triggers where the app changed its schema.
     pub fn open(path: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let conn = connect(path, options.busy_timeout_ms)?;
+        let conn = connect(path, options.busy_timeout_ms, options.synchronous)?;
         Self::open_on(Left::nothing_but(conn), path, options)
     }
 
@@ -103,6 +107,7 @@ impl Store {
             resolvers,
             options,
             noticed: 0,
+            told_unsyncable: BTreeSet::new(),
         };
         store.follow_schema()?;
         Ok(store)
@@ -173,7 +178,8 @@ impl Store {
     /// is opened anew.
     fn replace_spoilt(&mut self) -> Result<(), StoreError> {
         if self.spoilt {
-            self.conn = connect(&self.path, self.options.busy_timeout_ms)?;
+            let options = &self.options;
+            self.conn = connect(&self.path, options.busy_timeout_ms, options.synchronous)?;
             self.schema_cookie = -1;
             self.spoilt = false;
         }
@@ -254,6 +260,11 @@ impl Store {
         if let Err(error) = written {
             tracing::warn!(%error, "the new identity is not kept outside of the file yet");
         }
+    }
+
+    /// Types whose table was lost since this was asked last: it is gone, or cannot be synced any more.
+    pub fn unsyncable(&mut self) -> Vec<Notice> {
+        self.types.newly_unsyncable(&mut self.told_unsyncable)
     }
 
     /// Says at level debug which mutations are new in the outbox.

@@ -206,6 +206,16 @@ pub enum TableError {
         /// The column.
         column: String,
     },
+    /// An option names a trigger that the table does not have.
+    #[error(
+        "table {table:?} has no trigger {trigger:?}, which its options name; check the spelling, or take it out of them"
+    )]
+    UnknownTrigger {
+        /// The table.
+        table: String,
+        /// The trigger.
+        trigger: String,
+    },
     /// An option for a column that is computed everywhere.
     #[error(
         "column {column:?} of table {table:?} is generated: every device computes it, and it is never synced; take it out of the options"

@@ -24,6 +24,20 @@ pub struct TypeOptions {
     /// Columns whose field has another name on the wire: column to field.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, String>,
+    /// The app's own triggers on the table, where they shall not do what suits what they write.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub triggers: BTreeMap<String, WhileApplying>,
+}
+
+/// What a trigger of the app's does while the engine writes what came from the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhileApplying {
+    /// It fires, as for a write of the app's. What it writes is not recorded, so it must not write what
+    /// is synced. The default for one that writes no synced table.
+    Fires,
+    /// It is held off: its effects come as data. The default for one that writes a synced table.
+    Held,
 }
 
 /// The order in which mutations travel: all that can go of a higher lane goes before a lower one,

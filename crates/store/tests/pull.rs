@@ -13,6 +13,8 @@ mod sent;
 mod snapshot;
 #[path = "pull/support.rs"]
 mod support;
+#[path = "pull/triggers.rs"]
+mod triggers;
 #[path = "pull/unique.rs"]
 mod unique;
 #[path = "pull/unknown.rs"]

@@ -331,3 +331,52 @@ fn drop_column_without_migrate_fails() {
         "{error}"
     );
 }
+
+/// What was written before goes out, the other device keeps its rows, and the app is told what can be done.
+#[test]
+fn a_table_that_is_lost_is_told_and_loses_nothing_that_was_written() {
+    let new = "(id TEXT PRIMARY KEY NOT NULL, title TEXT, price REAL, list TEXT)";
+    let gone = ("DROP TABLE task", "no table \"task\"");
+    let keyless = (
+        "ALTER TABLE task RENAME TO old; CREATE TABLE task AS SELECT * FROM old; DROP TABLE old",
+        "no PRIMARY KEY",
+    );
+    let empty = format!("CREATE TABLE task {new}");
+    let rebuilt = format!(
+        "ALTER TABLE task RENAME TO old; CREATE TABLE task {new}; INSERT INTO task SELECT * FROM old; DROP TABLE old"
+    );
+    for ((lost, why), back) in [(gone, empty), (keyless, rebuilt)] {
+        let mut world = world();
+        world.offline("Alice");
+        world.sql("Alice", "UPDATE task SET title = 'oat milk' WHERE id = 'a'");
+        world.sql("Alice", lost);
+        world.online("Alice");
+        world.sql("Bob", "UPDATE task SET title = 'pepper' WHERE id = 'c'");
+        world.run_until_quiet();
+        let told: Vec<String> = (world.get("Alice").notices.iter())
+            .filter_map(|notice| match notice {
+                Notice::TypeUnsyncable {
+                    entity_type,
+                    reason,
+                } if entity_type == "task" => Some(reason.clone()),
+                _ => None,
+            })
+            .collect();
+        assert!(told.len() == 1 && told[0].contains(why), "{told:?}");
+        let titles = "SELECT title FROM task ORDER BY id";
+        let theirs = ["oat milk", "tea", "pepper", "rice"];
+        assert_eq!(world.rows("Bob", titles), theirs, "after {lost}");
+        let waiting = "SELECT entity_id || waits_for FROM syncline_inbox";
+        assert_eq!(
+            world.rows("Alice", waiting),
+            ["atype", "ctype"],
+            "after {lost}"
+        );
+        // The table is back: so is everything.
+        world.sql("Alice", &back);
+        world.run_until_quiet();
+        assert_eq!(world.rows("Alice", titles), theirs, "after {lost}");
+        world.assert_equals_server("Bob");
+        world.assert_converged();
+    }
+}

@@ -185,6 +185,16 @@ fn describe(
             report.references_outside.join(", ")
         ));
     }
+    let triggers = [
+        ("are held off", &report.triggers_held),
+        ("fire", &report.triggers_firing),
+    ];
+    for (what, names) in triggers.iter().filter(|(_, names)| !names.is_empty()) {
+        lines.push(format!(
+            "your triggers that {what} while the engine applies: {}",
+            names.join(", ")
+        ));
+    }
     lines.push(format!("next: SYNCLINE_TOKEN=… syncline sync {shown}"));
     lines.join("\n")
 }

@@ -291,6 +291,9 @@ const ESCAPED: &str = "writes had escaped capture: recorded now";
 const GONE_HERE: &str =
     "rows had disappeared without a record, too many to delete everywhere: they came back";
 
+pub(super) const UNSYNCABLE: &str =
+    "until then what is written there is not recorded, and what comes of it waits";
+
 const SPLIT: &str =
     "more was pulled than may be staged for a checkpoint: it is applied in several transactions";
 
@@ -395,6 +398,10 @@ impl Told {
             Notice::SweepHeld { entity_type, rows } => log_rows(entity_type, *rows, GONE_THERE),
             Notice::Recovered { entity_type, rows } => log_rows(entity_type, *rows, ESCAPED),
             Notice::RecoveryHeld { entity_type, rows } => log_rows(entity_type, *rows, GONE_HERE),
+            Notice::TypeUnsyncable {
+                entity_type,
+                reason,
+            } => tracing::warn!(entity_type, "{reason}; {UNSYNCABLE}"),
             Notice::CheckpointSplit { changes } => tracing::warn!(changes, "{SPLIT}"),
             Notice::EpochChanged => {
                 tracing::warn!("the server's history is another one: everything is compared anew")

@@ -83,7 +83,8 @@ fn attach_tells_what_it_did() {
     let db = home.database("a.db", "INSERT INTO task VALUES ('t1', 'milk', 0, NULL);");
     sql(
         &db,
-        "CREATE TABLE loose (id TEXT PRIMARY KEY, x); INSERT INTO loose VALUES (NULL, 1), ('ok', 2);",
+        "CREATE TABLE loose (id TEXT PRIMARY KEY, x); INSERT INTO loose VALUES (NULL, 1), ('ok', 2);
+         CREATE TRIGGER again AFTER UPDATE ON loose BEGIN UPDATE loose SET x = 0; END;",
     );
     let url = "http://127.0.0.1:1";
     let attach = [
@@ -99,6 +100,11 @@ fn attach_tells_what_it_did() {
         "{ran:?}"
     );
     assert!(ran.stdout.contains("will not follow: project"), "{ran:?}");
+    assert!(
+        ran.stdout
+            .contains("that are held off while the engine applies: again"),
+        "{ran:?}"
+    );
     assert_eq!(ran.stderr, "");
     // Again, and more of it: only what is new is done. A slash at the end is the same address.
     let slash = format!("{url}/");

@@ -1,6 +1,6 @@
 //! Every key and every word that a `syncline.toml` may contain; the schema is held against it.
 
-use syncline_store::{IdMode, Lane, SETTINGS, Section};
+use syncline_store::{IdMode, Lane, SETTINGS, Section, WhileApplying};
 
 pub(super) const ROOT: &[&str] = &["remote", "sync", "types"];
 
@@ -20,6 +20,7 @@ pub(super) const TYPE: &[&str] = &[
     "leave_out",
     "fields",
     "references",
+    "triggers",
 ];
 
 pub(super) const REFERENCE: &[&str] = &["columns", "table"];
@@ -34,6 +35,11 @@ pub(super) const LANES: [(&str, Lane); 3] = [
     ("urgent", Lane::Urgent),
     ("normal", Lane::Normal),
     ("background", Lane::Background),
+];
+
+pub(super) const APPLYING: [(&str, WhileApplying); 2] = [
+    ("fires", WhileApplying::Fires),
+    ("held", WhileApplying::Held),
 ];
 
 pub(super) const ID_MODES: [(&str, IdMode); 3] = [

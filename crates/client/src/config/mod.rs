@@ -231,6 +231,9 @@ fn entity_type(name: &str, table: &Table<'_>) -> Result<(String, ConfiguredType)
             table: reference.required("table", reference.text("table")?)?,
         });
     }
+    if let Some(triggers) = table.table("triggers")? {
+        options.triggers = triggers.all_words(&keys::APPLYING)?;
+    }
     let configured = ConfiguredType {
         name: name.to_owned(),
         rules: rules::conflict_rules(table)?,

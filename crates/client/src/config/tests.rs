@@ -92,6 +92,30 @@ fn the_guide_tells_the_defaults_of_the_remote() {
     }
 }
 
+/// Two show nowhere: tests/settings.rs looks at what is waited for with them.
+#[test]
+fn every_number_of_the_remote_arrives_where_it_belongs() {
+    let shown = [
+        ("request_timeout_ms", "request_timeout: 2.001s"),
+        ("progress_timeout_ms", "progress_timeout: 2.002s"),
+        ("live_silence_ms", "live_silence: 2.003s"),
+        ("max_response_bytes", "max_response_bytes: 2004"),
+        ("compress_above_bytes", "compress_above: 2005"),
+    ];
+    let mut settings = Settings::default();
+    for (value, (key, _)) in (2_001..).zip(shown) {
+        settings.set(key, value).unwrap();
+    }
+    let builder = crate::Syncline::builder("app.db");
+    let remote = builder.http_remote("http://[::1]".to_owned(), &settings);
+    let remote = format!("{:?}", remote.unwrap());
+    for (key, shown) in shown {
+        assert!(remote.contains(shown), "{key}: {shown} in {remote}");
+    }
+    let of_remote = SETTINGS.iter().filter(|one| one.section == Section::Remote);
+    assert_eq!(of_remote.count(), shown.len() + 2);
+}
+
 #[test]
 fn the_schema_has_every_key_with_its_bounds_and_no_other() {
     let schema = schema();
@@ -124,6 +148,8 @@ fn the_schema_has_every_key_with_its_bounds_and_no_other() {
     assert_eq!(words("policy"), words_of(Policy::WORDS));
     assert_eq!(words("lane"), json!(keys::LANES.map(|(word, _)| word)));
     assert_eq!(words("id"), json!(keys::ID_MODES.map(|(word, _)| word)));
+    let applying = words("triggers/additionalProperties");
+    assert_eq!(applying, json!(keys::APPLYING.map(|(word, _)| word)));
     let shown = parse(example()).unwrap();
     for setting in SETTINGS {
         let section = match setting.section {
@@ -371,6 +397,12 @@ const WRONG: &[Wrong] = &[
             3,
             "types.a.fields.x",
             "must be a string",
+        ),
+        (
+            "[types.a]\ntriggers = { x = 'hold' }",
+            2,
+            "types.a.triggers.x",
+            "did you mean held?",
         ),
         (
             "[types.a]\n[types.b]\ntable = 'a'",

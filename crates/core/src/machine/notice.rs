@@ -172,6 +172,14 @@ pub enum Notice {
         /// How many rows.
         rows: u64,
     },
+    /// The table of a type is gone, or has become one that cannot be synced. What is written there is not
+    /// recorded; what was recorded before is sent, and what comes of the type waits in the inbox.
+    TypeUnsyncable {
+        /// The entity type.
+        entity_type: String,
+        /// Why, and what can be done.
+        reason: String,
+    },
     /// The store could not do its work; it is tried again.
     StoreTrouble(StoreFault),
     /// Another process is the engine of this file.

@@ -153,6 +153,7 @@ fn of_notice(notice: &Notice) -> String {
         Notice::SweepHeld { rows, .. } => format!("sweep-held {rows}"),
         Notice::Recovered { rows, .. } => format!("recovered {rows}"),
         Notice::RecoveryHeld { rows, .. } => format!("recovery-held {rows}"),
+        Notice::TypeUnsyncable { .. } => "type-unsyncable".to_owned(),
         Notice::StoreTrouble(fault) => format!("store-trouble {:?}", fault.kind),
         Notice::Standby => "standby".to_owned(),
     }

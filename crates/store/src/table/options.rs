@@ -84,6 +84,14 @@ impl Table {
                 });
             }
         }
+        for trigger in options.triggers.keys() {
+            if !has_trigger(conn, &table.name, trigger)? {
+                return Err(TableError::UnknownTrigger {
+                    table: table.name,
+                    trigger: trigger.clone(),
+                });
+            }
+        }
         for declared in &options.references {
             let to_columns = super::read::key_names(conn, &declared.table)?;
             if to_columns.is_empty() || to_columns.len() != declared.columns.len() {
@@ -149,6 +157,12 @@ impl Table {
         }
         Ok(())
     }
+}
+
+fn has_trigger(conn: &Connection, table: &str, name: &str) -> Result<bool, TableError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger'
+                               AND tbl_name = ?1 COLLATE NOCASE AND name = ?2 COLLATE NOCASE)";
+    Ok(conn.query_row(sql, [table, name], |row| row.get(0))?)
 }
 
 fn is_among(name: &str, columns: &[Column]) -> bool {

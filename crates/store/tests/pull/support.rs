@@ -32,17 +32,17 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(schema: &str) -> Self {
+        Self::with(schema, Tables::All)
+    }
+
+    /// A device of which these tables are attached.
+    pub(crate) fn with(schema: &str, tables: Tables) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         let app = Connection::open(&path).unwrap();
         app.pragma_update(None, "synchronous", "OFF").unwrap();
         app.execute_batch(schema).unwrap();
-        attach(
-            &mut Connection::open(&path).unwrap(),
-            &request(Tables::All),
-            NOW,
-        )
-        .unwrap();
+        attach(&mut Connection::open(&path).unwrap(), &request(tables), NOW).unwrap();
         let mut device = Self {
             store: Store::open(&path, StoreOptions::new("test", 1)).unwrap(),
             _folder: folder,
@@ -272,7 +272,7 @@ impl Device {
     }
 }
 
-fn request(tables: Tables) -> AttachRequest {
+pub(crate) fn request(tables: Tables) -> AttachRequest {
     AttachRequest {
         remote: "test:".to_owned(),
         tables,

@@ -1,6 +1,7 @@
 //! The summary of a sync: numbers from its notices, what is left from the file.
 
 use super::super::engine::credentials_needed;
+use super::super::run::UNSYNCABLE;
 use crate::cycle::{End, Ended, Tally};
 use crate::database::{self, Database};
 use crate::exit::{Finding, of_sync};
@@ -122,6 +123,12 @@ fn describe(database: &Database, summary: &Summary<'_>, status: &Status) -> Stri
     }
     if tally.epoch_changed {
         lines.push("the server's history is another one: everything was compared anew".to_owned());
+    }
+    for one in &tally.unsyncable {
+        let (entity_type, reason) = (&one.entity_type, &one.reason);
+        lines.push(format!(
+            "{entity_type} cannot be synced: {reason}; {UNSYNCABLE}"
+        ));
     }
     let unsettled = summary.pending + summary.in_flight;
     lines.push(match (summary.end, unsettled) {

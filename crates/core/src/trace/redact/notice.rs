@@ -29,10 +29,7 @@ impl Redact for Notice {
                 changed: _,
             }
             | Notice::DeletionUndone { entity }
-            | Notice::CancelledTooLate {
-                mutation: _,
-                entity,
-            } => *entity = entity.redacted(by),
+            | Notice::CancelledTooLate { entity, .. } => *entity = entity.redacted(by),
             Notice::MutationFailed {
                 mutation: _,
                 entity,
@@ -85,6 +82,7 @@ impl Redact for Notice {
             | Notice::SweepHeld { .. }
             | Notice::Recovered { .. }
             | Notice::RecoveryHeld { .. }
+            | Notice::TypeUnsyncable { .. }
             | Notice::Standby => {}
         }
         notice
