@@ -23,6 +23,7 @@ mod order;
 mod person;
 mod play;
 mod poison;
+mod pure;
 mod scenario;
 mod schema;
 mod secrets;

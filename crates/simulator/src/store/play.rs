@@ -8,6 +8,7 @@ use super::check;
 use super::files::Pool;
 use super::person;
 use super::poison::{self, Stage};
+use super::pure;
 use super::scenario::{Poison, Scenario, Step, Write};
 use super::secrets::listening;
 use super::world::World;
@@ -68,6 +69,7 @@ fn act_out(world: &mut World, scenario: &Scenario) {
         let watched = n % world.devices.len();
         let looked = check::reflects(world, watched);
         let looked = looked.and_then(|()| bounds::never_falls(world, watched));
+        let looked = looked.and_then(|()| pure::shows_no_more(world, watched));
         if let Err(broken) = looked {
             world.breaks(broken);
         }
