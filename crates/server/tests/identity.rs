@@ -190,6 +190,33 @@ fn an_inherited_key_takes_effect_once_whoever_sends_it() {
     assert_eq!(results[0].outcome, applied(5));
 }
 
+/// A copy was there first with the edit alone; here a later one had become part of it, and must not be taken for done.
+#[test]
+fn an_inherited_key_that_covers_more_than_was_done_is_told_apart() {
+    let server = server();
+    let laptop = Caller::new("acme", "ann", LAPTOP);
+    server.push(&ann(), &[create("k1", "milk", "milk")]);
+    server.push(&ann(), &[update("k2", "milk", at(1), "oat milk")]);
+    let covering = |names: &[&str], mutation: Mutation| {
+        let covers = names.iter().map(|name| (*name).into()).collect();
+        let push = inherit(&[Mutation { covers, ..mutation }], &["k2"], PHONE);
+        server.push_whole(&push, &laptop).results.remove(0).outcome
+    };
+    let both = update("k2", "milk", at(1), "rye milk");
+    assert!(matches!(
+        covering(&["k2", "later"], both.clone()),
+        Outcome::Rejected { code, .. } if code == "key-reused"
+    ));
+    // Earlier keys of the mutation itself say nothing more, and of a delete there is nothing more to be done.
+    assert_eq!(covering(&["k2", "m-k2", "m-k2.1"], both), applied(2));
+    let deletes = delete("k2", "milk", at(1));
+    assert_eq!(covering(&["k2", "later"], deletes), applied(2));
+    assert_eq!(
+        server.push_one(&ann(), &update("later", "milk", at(2), "rye milk")),
+        applied(3)
+    );
+}
+
 /// Two copies of a file have given a new row two ids: whoever comes later is told the one that it has.
 #[test]
 fn an_inherited_create_under_another_id_is_told_the_id_of_the_row() {

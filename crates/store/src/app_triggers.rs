@@ -166,6 +166,12 @@ fn words(sql: &str) -> Vec<String> {
     words
 }
 
+/// Whether such work is under way.
+pub(crate) fn is_guarded(tx: &Transaction<'_>) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM syncline_guard)";
+    Ok(tx.query_row(sql, [], |row| row.get(0))?)
+}
+
 /// Runs work during which the capture triggers record nothing (P3) and the app's triggers do not
 /// repeat what arrives as data.
 pub(crate) fn guarded<T>(

@@ -106,8 +106,8 @@ fn book_one(
             let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
             book_failed(applier, entry, &entity, &error)
         }
-        Verdict::Failed(error) if error.code == KEY_REUSED && entry.origin_client.is_none() => {
-            inherit(applier, entry)
+        Verdict::Failed(error) if error.code == KEY_REUSED => {
+            inherit(applier, entry, &entity, error)
         }
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
         Verdict::OtherHistory(error) => {
@@ -221,9 +221,17 @@ fn is_certain(entry: &Entry, error: &MutationError) -> bool {
 }
 
 /// A copy of the file has used the key for something else: what was sent here behind it had no effect.
-fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+fn inherit(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    error: &MutationError,
+) -> Result<(), StoreError> {
     refused(applier, entry)?;
-    copies::inherit(applier, entry)
+    match copies::inherit(applier, entry)? {
+        true => Ok(()),
+        false => book_failed(applier, entry, entity, error),
+    }
 }
 
 /// A mutation had no effect and never will have one under its key: neither had what follows it, whoever
@@ -249,6 +257,11 @@ fn book_cancel(
     verdict: &Verdict,
 ) -> Result<bool, StoreError> {
     match verdict {
+        // What a copy has done under the key is asked with the cancellation.
+        Verdict::Failed(error) if error.code == KEY_REUSED => {
+            release(applier, entry, applier.times.due_ms, Counted::No, error)?;
+            return Ok(true);
+        }
         Verdict::Cancelled | Verdict::Failed(_) => {
             let error = MutationError::new("cancelled", "it was cancelled in time");
             if !matches!(verdict, Verdict::Failed(why) if !is_certain(entry, why)) {
@@ -534,6 +547,9 @@ fn book_conflict(
         (Reconciled::NoPlace(row::Written::NoParent(parent)), Some(state)) => {
             let waits_for = WaitsFor::Parent;
             inbox::park_answered(tx, entity, state, waits_for, parent, applier.now)?;
+            if entry.origin_client.is_some() {
+                ask_later(applier, entry)?;
+            }
         }
         (_, Some(state)) => {
             let gone = state.fields.is_none();
@@ -543,6 +559,16 @@ fn book_conflict(
     if let (Reconciled::NoPlace(written), Some(state)) = (&reconciled, newest) {
         violation::open_pushed(applier, entity_type, entity, state, written)?;
     }
+    Ok(())
+}
+
+/// What another copy of the file may have sent is asked again, and the answer finds no place before the parent is there.
+fn ask_later(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
+    let not_before = applier.times.due_ms.saturating_add(60_000);
+    applier
+        .tx
+        .prepare_cached("UPDATE syncline_outbox SET not_before = ?2 WHERE seq = ?1")?
+        .execute(params![entry.seq, not_before])?;
     Ok(())
 }
 

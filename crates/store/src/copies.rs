@@ -15,10 +15,18 @@ use syncline_core::{EntityRef, LocalView, Verdict};
 use syncline_protocol::{Fields, Operation};
 
 /// A copy has used the key of an entry, with other bytes: what came of that is asked, as the copy would ask. What has
-/// become part of it here is none of that.
-pub(crate) fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
-    outbox::inherit(applier.tx, entry)?;
-    take_apart(applier, entry, false)
+/// become part of it here is none of that. `false`: it was asked as a copy would, and there is nothing to take apart.
+pub(crate) fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<bool, StoreError> {
+    if entry.origin_client.is_none() {
+        outbox::inherit(applier.tx, entry)?;
+        take_apart(applier, entry, false)?;
+        return Ok(true);
+    }
+    let apart = take_apart(applier, entry, false)?;
+    if apart {
+        outbox::unfreeze(applier.tx, entry, EntryState::Pending)?;
+    }
+    Ok(apart)
 }
 
 /// What an entry was frozen to was not done and never will be.
@@ -44,16 +52,17 @@ fn take_edits_apart(
     refused: bool,
 ) -> Result<(), StoreError> {
     match entry.op {
-        Operation::Update => take_apart(applier, entry, refused),
+        Operation::Update => take_apart(applier, entry, refused).map(drop),
         Operation::Create | Operation::Delete => Ok(()),
     }
 }
 
-fn take_apart(applier: &mut Applier<'_>, entry: &Entry, refused: bool) -> Result<(), StoreError> {
-    if parts::take_apart(applier.tx, entry, refused)? {
+fn take_apart(applier: &mut Applier<'_>, entry: &Entry, refused: bool) -> Result<bool, StoreError> {
+    let apart = parts::take_apart(applier.tx, entry, refused)?;
+    if apart {
         applier.rekeying.outbox_changed();
     }
-    Ok(())
+    Ok(apart)
 }
 
 /// Whether the state below an entity's mutations has what was applied at this position. Below those of a row

@@ -2,7 +2,7 @@
 
 use crate::conflict::Resolvers;
 use crate::error::{StoreError, json};
-use crate::table::Table;
+use crate::table::{Table, TableError};
 use crate::type_options::{IdMode, TypeOptions};
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +95,7 @@ impl EntityTypes {
                         },
                     );
                 }
+                Err(TableError::Storage(error)) => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(entity_type = name, %error, "the table cannot be synced now");
                     unsyncable.insert(name, error.to_string());

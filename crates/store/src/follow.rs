@@ -77,7 +77,7 @@ pub(crate) fn follow(tx: &Transaction<'_>) -> Result<EntityTypes, StoreError> {
     let types = EntityTypes::load(tx)?;
     for (name, new_fields) in escaped {
         if let Some(entity_type) = types.get(&name) {
-            recover::start(tx, entity_type, &new_fields, time(tx)?)?;
+            recover::start(tx, &types, entity_type, &new_fields, time(tx)?)?;
         }
     }
     Ok(types)

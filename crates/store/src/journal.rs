@@ -9,6 +9,7 @@
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
+use crate::claim::parts;
 use crate::error::{StoreError, json, to_json};
 use crate::held;
 use crate::meta;
@@ -49,8 +50,9 @@ pub(crate) fn note(
     };
     tx.prepare_cached(
         "INSERT INTO syncline_journal (seq, mutation, idempotency_key, client, entity_type, entity_id, op,
-                                       fields, before, command, group_id, depends_on, covers, applied_at)
-         SELECT ?1, ?2, ?3, coalesce(?4, value), ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14
+                                       fields, before, command, group_id, depends_on, covers, applied_at, parts)
+         SELECT ?1, ?2, ?3, coalesce(?4, value), ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
+                (SELECT parts FROM syncline_outbox WHERE seq = ?1)
            FROM syncline_meta WHERE key = ?15 AND ?3 IS NOT NULL",
     )?
     .execute(params![
@@ -81,6 +83,8 @@ struct Noted {
     fields: Option<Fields>,
     before: Option<Fields>,
     is_command: bool,
+    /// What it was before edits became part of it.
+    parts: Option<String>,
 }
 
 /// The server's history is another one. Positions, cursors and versions of the old one mean nothing
@@ -161,7 +165,7 @@ fn read(
     youngest: i64,
 ) -> Result<BTreeMap<EntityRef, Vec<Noted>>, StoreError> {
     let mut statement = tx.prepare(
-        "SELECT id, entity_type, entity_id, op, fields, before, command IS NOT NULL
+        "SELECT id, entity_type, entity_id, op, fields, before, command IS NOT NULL, parts
            FROM syncline_journal WHERE applied_at >= ?1 ORDER BY seq, id",
     )?;
     let mut rows = statement.query([youngest])?;
@@ -184,6 +188,7 @@ fn read(
             fields: fields(row.get(4)?)?,
             before: fields(row.get(5)?)?,
             is_command: row.get(6)?,
+            parts: row.get(7)?,
         };
         by_entity.entry(entity).or_default().push(noted);
     }
@@ -316,16 +321,20 @@ fn put_back(
     noted: &Noted,
     now: Now,
 ) -> Result<(), StoreError> {
+    let parts = match (&noted.parts, &noted.fields) {
+        (Some(parts), Some(fields)) => parts::narrowed(parts, fields)?,
+        _ => None,
+    };
     // Numbers are never given twice, so the old one is free; should it not be, the end is.
     tx.prepare_cached(
         "INSERT INTO syncline_outbox (seq, mutation, entity_type, entity_id, op, payload, created_at,
                                       schema_version, group_id, command, depends_on, covers, origin,
-                                      origin_client, idempotency_key)
+                                      origin_client, idempotency_key, parts)
          SELECT CASE WHEN EXISTS (SELECT 1 FROM syncline_outbox AS o WHERE o.seq = j.seq)
                      THEN 1 + max((SELECT max(seq) FROM syncline_outbox), (SELECT max(seq) FROM syncline_journal))
                      ELSE seq END,
                 mutation, entity_type, entity_id, op, ?2, ?3, ?4, group_id, command, depends_on, covers, ?5,
-                client, idempotency_key
+                client, idempotency_key, ?6
            FROM syncline_journal AS j WHERE id = ?1",
     )?
     .execute(params![
@@ -333,7 +342,8 @@ fn put_back(
         noted.fields.as_ref().map(to_json),
         now.unix_ms,
         entity_type.schema_version,
-        ORIGIN
+        ORIGIN,
+        parts
     ])?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! same transaction as the write; everything the engine does is a unit of work of [`Store`], one
 //! transaction each. Decisions are made by `syncline-core`; this crate reads, asks it, and writes.
 
+mod aged;
 mod app_triggers;
 mod apply;
 pub mod ask;

@@ -51,6 +51,8 @@ pub(crate) mod key {
     pub(crate) const INBOX_TRIED: &str = "inbox_tried";
     /// JSON: up to which record of a conflict the device's clock was not believed, and since when it is.
     pub(crate) const CONFLICTS_UNDATED: &str = "conflicts_undated";
+    /// The same for the log.
+    pub(crate) const LOG_UNDATED: &str = "log_undated";
     pub(crate) const ENGINE_STATE: &str = "engine_state";
     pub(crate) const LAST_ERROR: &str = "last_error";
     /// Which kind of trouble that was: a word of `RemoteError::word`, or `store`.

@@ -108,7 +108,7 @@ fn renew(
     let rows_changed = was.differs(&content(tx, entity_type)?, tx, entity_type)?;
     if rows_changed {
         let now = follow::time(tx)?;
-        recover::start(tx, entity_type, &followed.new_fields, now)?;
+        recover::start(tx, &types, entity_type, &followed.new_fields, now)?;
     }
     let renamed = !table.eq_ignore_ascii_case(&known.table);
     let changed = entity_type.schema_version != known.schema_version || renamed || rows_changed;

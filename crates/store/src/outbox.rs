@@ -6,7 +6,6 @@ use crate::error::{StoreError, to_json};
 use crate::journal;
 use crate::keys;
 use crate::meta;
-use crate::settings::Retention;
 use crate::store::RegisteredType;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
@@ -355,39 +354,6 @@ pub(crate) fn log(
         op_word(entry.op),
         detail
     ])?;
-    Ok(())
-}
-
-/// What is remembered of settled mutations, within bounds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Kept {
-    /// Outcomes, in `syncline_log`.
-    Log,
-    /// Confirmed mutations, in `syncline_journal`.
-    Journal,
-}
-
-/// Keeps it within its bounds. Rows stand in the order of their times, or nearly: the clock may have
-/// been set. So the search ends at the first row that is young enough.
-pub(crate) fn trim(
-    conn: &Connection,
-    kept: Kept,
-    retention: Retention,
-    now_ms: i64,
-) -> Result<(), StoreError> {
-    let (table, at) = match kept {
-        Kept::Log => ("syncline_log", "at"),
-        Kept::Journal => ("syncline_journal", "applied_at"),
-    };
-    let rows = i64::try_from(retention.rows).unwrap_or(i64::MAX);
-    let age = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
-    conn.prepare_cached(&format!(
-        "DELETE FROM {table} WHERE id <= (
-           SELECT max(max(id) - ?1,
-                      coalesce((SELECT id - 1 FROM {table} WHERE {at} >= ?2 ORDER BY id LIMIT 1), max(id)))
-             FROM {table})",
-    ))?
-    .execute(params![rows, now_ms.saturating_sub(age)])?;
     Ok(())
 }
 

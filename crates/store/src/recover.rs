@@ -13,6 +13,7 @@
 //!
 //! What changed on the server since the head of the feed is a remote change like any other.
 
+use crate::app_triggers::{guarded, is_guarded};
 use crate::apply::{Applier, Landed};
 use crate::captured::{self, BaseState};
 use crate::error::{StoreError, json, to_json};
@@ -36,6 +37,7 @@ pub(crate) const ORIGIN: &str = "recovered";
 /// `new_fields` belong to columns that were not there before.
 pub(crate) fn start(
     tx: &Transaction<'_>,
+    types: &EntityTypes,
     entity_type: &RegisteredType,
     new_fields: &[String],
     now: Now,
@@ -44,7 +46,7 @@ pub(crate) fn start(
     let mut new: BTreeSet<String> = new_fields_of(tx, &entity_type.name)?;
     new.extend(new_fields.iter().cloned());
     meta::set(tx, &key, to_json(&new))?;
-    check_dirty(tx, entity_type, &new, now)?;
+    check_dirty(tx, types, entity_type, &new, now)?;
     meta::set(tx, meta::key::RECOVER, 1)?;
     // A snapshot under way did not compare its first pages: it begins again.
     tx.execute("DELETE FROM syncline_cursor WHERE phase = 'snapshot'", [])?;
@@ -59,18 +61,40 @@ fn new_fields_of(conn: &Connection, name: &str) -> Result<BTreeSet<String>, Stor
     }
 }
 
-/// Rows with unsettled mutations must be what these come to; whatever else they hold escaped.
+/// Rows with unsettled mutations must be what these come to; whatever else they hold escaped. If the table itself
+/// was gone, those that it lacks were not deleted one by one: they are made again.
 fn check_dirty(
     tx: &Transaction<'_>,
+    types: &EntityTypes,
     entity_type: &RegisteredType,
     new: &BTreeSet<String>,
     now: Now,
 ) -> Result<(), StoreError> {
+    let was_gone = meta::get::<i64>(tx, &gone_key(entity_type))?.is_some();
+    let mut made_again = Vec::new();
     for one in escaped(tx, entity_type, new)? {
+        if was_gone && one.op == Operation::Delete {
+            if let Some(row) = expected(tx, &entity_type.name, &one.id)? {
+                made_again.push((one.id, row));
+            }
+            continue;
+        }
         let fields = one.fields.as_ref();
         record(tx, entity_type, &one.id, one.op, fields, now)?;
     }
-    Ok(())
+    if made_again.is_empty() {
+        return Ok(());
+    }
+    let write = || {
+        for (id, row) in &made_again {
+            row::write(tx, &entity_type.table, id, row)?;
+        }
+        Ok(())
+    };
+    match is_guarded(tx)? {
+        true => write(),
+        false => guarded(tx, types, write),
+    }
 }
 
 /// What a row holds beyond its unsettled mutations.

@@ -16,13 +16,13 @@ use crate::apply::{Applier, after_mutation};
 use crate::captured::{self, BaseState};
 use crate::claim;
 use crate::error::StoreError;
-use crate::ids;
 use crate::orphans;
 use crate::outbox::{self, Entry};
 use crate::row::{self, Written};
 use crate::state;
 use crate::store::RegisteredType;
 use crate::type_options::IdMode;
+use crate::{ids, journal};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use syncline_core::{EntityRef, Notice, WaitsFor};
 use syncline_protocol::{
@@ -408,13 +408,15 @@ fn relocate(applier: &mut Applier<'_>, way: &Move) -> Result<Moved, StoreError> 
     }
     tx.execute_batch("RELEASE rekey")?;
     let boundary = last_earlier_entry(tx, way)?;
+    let own = outbox::get(tx, way.from)?;
+    let is_new = own.is_some_and(|own| own.origin.as_deref() != Some(journal::ORIGIN));
     move_entries(tx, way)?;
     move_base(tx, way, &moved, boundary > 0)?;
     if moved == Moved::Met {
         rebuild(applier, &way.to, way.settling, met)?;
     }
     move_conflicts(tx, way)?;
-    references::follow(applier, way, boundary)?;
+    references::follow(applier, way, (boundary, is_new))?;
     if !std::mem::replace(&mut applier.rekeying.trimmed, true) {
         ids::forget_old(tx, applier.times.age_ms)?;
     }

@@ -66,7 +66,7 @@ impl Store {
             let mut found = 0;
             for entity_type in applier.types.iter() {
                 if !recover::escaped_ids(applier.tx, entity_type)?.is_empty() {
-                    recover::start(applier.tx, entity_type, &[], now)?;
+                    recover::start(applier.tx, applier.types, entity_type, &[], now)?;
                     found += 1;
                 }
             }

@@ -1,6 +1,7 @@
 //! The store: one SQLite file, seen by the engine. Every unit of work is one transaction that
 //! checks the fencing token first (S2) and is rolled back as a whole on any error (A5).
 
+use crate::aged;
 use crate::app_triggers::guarded;
 use crate::apply::Applier;
 use crate::claim::Claimer;
@@ -16,7 +17,6 @@ use crate::journal;
 use crate::lease::{self, Lease, Seen};
 use crate::meta;
 use crate::options::{Moment, StoreOptions};
-use crate::outbox::Kept;
 use crate::page::Arrived;
 use crate::progress;
 use crate::remedy::Discarded;
@@ -24,7 +24,7 @@ use crate::rest::Rest;
 use crate::steady::{Steady, Times};
 use crate::trail::{self, Trail};
 use crate::unknown;
-use crate::{book, held, identity, outbox, page, remedy, row, status, target};
+use crate::{book, held, identity, page, remedy, row, status, target};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -77,6 +77,7 @@ impl Store {
             schema_cookie,
         } = left;
         conn.busy_timeout(Duration::from_millis(options.busy_timeout_ms))?;
+        conn.pragma_update(None, "synchronous", options.synchronous.as_str())?;
         if meta::schema_version(&conn)?.is_none() {
             return Err(StoreError::NotAttached);
         }
@@ -488,9 +489,9 @@ impl Session<'_> {
                     meta::set(tx, meta::key::EXCHANGE_TOKEN, token.as_str())?;
                 }
                 let times = self.times;
-                outbox::trim(tx, Kept::Log, self.options.retention, times.age_ms)?;
-                outbox::trim(tx, Kept::Journal, self.options.journal, times.server_ms)?;
-                conflict::trim(tx, self.options.conflicts, times.age_ms)?;
+                aged::LOG.trim(tx, self.options.retention, times.age_ms)?;
+                aged::JOURNAL.trim(tx, self.options.journal, times.server_ms)?;
+                aged::CONFLICTS.trim(tx, self.options.conflicts, times.age_ms)?;
                 StoreAnswer::Booked(booked)
             }
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
@@ -498,7 +499,7 @@ impl Session<'_> {
                 let arrived = Arrived::new(scope, from.as_ref(), page);
                 let take = || page::take(tx, types, &arrived, self.options.checkpoint, now);
                 let taken = guarded(tx, types, take)?;
-                conflict::trim(tx, self.options.conflicts, self.times.age_ms)?;
+                aged::CONFLICTS.trim(tx, self.options.conflicts, self.times.age_ms)?;
                 StoreAnswer::PageApplied(taken)
             }
             StoreWork::ForgetCursor(scope) => {
@@ -521,7 +522,7 @@ impl Session<'_> {
         let mut applier = self.applier();
         let meet = || target::meet(&mut applier, wanted, fetched);
         let met = guarded(self.tx, self.types, meet)?;
-        conflict::trim(self.tx, self.options.conflicts, self.times.age_ms)?;
+        aged::CONFLICTS.trim(self.tx, self.options.conflicts, self.times.age_ms)?;
         Ok(met)
     }
 

@@ -380,3 +380,30 @@ fn a_table_that_is_lost_is_told_and_loses_nothing_that_was_written() {
         world.assert_converged();
     }
 }
+
+/// The engine has seen that the table is gone before anything was sent.
+#[test]
+fn a_table_that_was_gone_gets_its_unsent_rows_back() {
+    let mut world = world();
+    world.offline("Alice");
+    world.sql("Alice", "UPDATE task SET title = 'oat milk' WHERE id = 'a'; DELETE FROM task WHERE id = 'b'; INSERT INTO task VALUES ('n', 'new', 1.5, 'l')");
+    world.sql("Alice", "DROP TABLE task");
+    world.sync("Alice");
+    let told = |notice: &Notice| matches!(notice, Notice::TypeUnsyncable { .. });
+    assert!(world.get("Alice").notices.iter().any(told));
+    world.sql(
+        "Alice",
+        "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT, price REAL, list TEXT)",
+    );
+    world.sync("Alice");
+    let rows = "SELECT title || price FROM task ORDER BY id";
+    assert_eq!(world.rows("Alice", rows), ["oat milk0.1", "new1.5"]);
+    world.online("Alice");
+    world.run_until_quiet();
+    for name in ["Alice", "Bob"] {
+        let all = ["oat milk0.1", "salt2.0", "rice3.0", "new1.5"];
+        assert_eq!(world.rows(name, rows), all, "{name}");
+        world.assert_equals_server(name);
+    }
+    world.assert_converged();
+}

@@ -98,6 +98,21 @@ pub(crate) fn write(
     Ok(())
 }
 
+/// The parts of a mutation of which only these fields are said again.
+pub(crate) fn narrowed(parts: &str, says: &Fields) -> Result<Option<String>, StoreError> {
+    let mut parts: Vec<Part> = json("parts of a journal row", parts)?;
+    for part in &mut parts {
+        let said = part
+            .fields
+            .iter()
+            .filter(|(name, _)| says.get(name).is_some());
+        part.fields = said
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+    }
+    Ok(is_said_by(&parts, says).then(|| to_json(&parts)))
+}
+
 /// Whether these parts together say that. Fields that are as they were in the end are not said.
 fn is_said_by(parts: &[Part], says: &Fields) -> bool {
     let mut all = Fields::new();
@@ -133,7 +148,7 @@ pub(crate) fn take_apart(
     let Some(parts) = read(tx, entry)? else {
         return Ok(false);
     };
-    let Some((own, edits)) = parts.split_first() else {
+    let Some((own, edits)) = parts.split_first().filter(|(_, edits)| !edits.is_empty()) else {
         return Ok(false);
     };
     captured::write_payload(tx, entry.seq, Some(&own.fields))?;

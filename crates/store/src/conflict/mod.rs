@@ -29,7 +29,6 @@ pub(crate) use outbox::ORIGIN;
 pub(crate) use person::resolve;
 pub use person::{Choice, FieldChoice};
 pub(crate) use reconcile::Reconciled;
-pub(crate) use record::trim;
 pub use record::{FieldRecord, Loss, OtherEntity, Outcome, Showed, Side};
 pub(crate) use resolver::Resolvers;
 pub(crate) use undo::undo;

@@ -2,8 +2,6 @@
 
 use super::undo::Undo;
 use crate::error::{StoreError, json, to_json};
-use crate::meta;
-use crate::settings::Retention;
 use crate::state;
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
@@ -471,109 +469,4 @@ pub(crate) fn recognised(
         now.unix_ms
     ])?;
     Ok(())
-}
-
-/// Keeps decided conflicts within their bounds; open ones stay. Rows stand in the order of their
-/// times, or nearly, so the search ends at the first that is young enough.
-pub(crate) fn trim(conn: &Connection, retention: Retention, now_ms: i64) -> Result<(), StoreError> {
-    let rows = i64::try_from(retention.rows).unwrap_or(i64::MAX);
-    let age = i64::try_from(retention.age_ms).unwrap_or(i64::MAX);
-    let oldest = now_ms.saturating_sub(age);
-    let undated = undated(conn, now_ms, oldest)?;
-    conn.prepare_cached(
-        "DELETE FROM syncline_conflict
-          WHERE resolved_at IS NOT NULL AND id <= (SELECT max(id) - ?1 FROM syncline_conflict)",
-    )?
-    .execute([rows])?;
-    conn.prepare_cached(
-        "DELETE FROM syncline_conflict
-          WHERE resolved_at IS NOT NULL AND resolved_at < ?1 AND id > ?2 AND id <= coalesce(
-                (SELECT id FROM syncline_conflict WHERE opened_at >= ?1 AND id > ?2 ORDER BY id LIMIT 1),
-                (SELECT max(id) FROM syncline_conflict))",
-    )?
-    .execute([oldest, undated])?;
-    Ok(())
-}
-
-/// Up to which number records bear a time that says nothing of their age: what was recorded while the
-/// device's clock was not believed is as old as the time since when it is believed again.
-fn undated(conn: &Connection, now_ms: i64, oldest: i64) -> Result<i64, StoreError> {
-    let noted: Option<String> = meta::get(conn, meta::key::CONFLICTS_UNDATED)?;
-    let noted: Option<(i64, Option<i64>)> = noted
-        .map(|text| json("conflicts_undated", &text))
-        .transpose()?;
-    let (undated, since) = if now_ms == i64::MIN {
-        let last: Option<i64> = conn
-            .prepare_cached("SELECT max(id) FROM syncline_conflict")?
-            .query_row([], |row| row.get(0))?;
-        (last.unwrap_or(0), None)
-    } else {
-        match noted {
-            None => return Ok(0),
-            Some((undated, Some(since))) if since < oldest => {
-                // The clock may have been ahead as well.
-                conn.execute(
-                    "DELETE FROM syncline_conflict
-                      WHERE id <= ?1 AND (resolved_at < ?2 OR resolved_at > ?3)",
-                    [undated, oldest, now_ms],
-                )?;
-                meta::clear(conn, meta::key::CONFLICTS_UNDATED)?;
-                return Ok(0);
-            }
-            Some((undated, since)) => (undated, Some(since.unwrap_or(now_ms))),
-        }
-    };
-    if undated > 0 && noted != Some((undated, since)) {
-        meta::set(
-            conn,
-            meta::key::CONFLICTS_UNDATED,
-            to_json(&(undated, since)),
-        )?;
-    }
-    Ok(undated)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Records by the time that the device's clock said.
-    fn recorded(conn: &Connection, at: i64) {
-        let sql = "INSERT INTO syncline_conflict (entity_type, entity_id, mutations, error, resolution, opened_at, resolved_at)
-                   VALUES ('task', ?1, '[]', '{}', 'field-merge', ?1, ?1)";
-        conn.execute(sql, [at]).unwrap();
-    }
-
-    #[test]
-    fn what_was_recorded_under_a_wrong_clock_is_as_old_as_the_right_one() {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../schema/0001_initial.sql"))
-            .unwrap();
-        let retention = Retention {
-            rows: 10,
-            age_ms: 1_000,
-        };
-        let left = |now_ms: i64| -> Vec<i64> {
-            trim(&conn, retention, now_ms).unwrap();
-            let mut rows = conn
-                .prepare("SELECT opened_at FROM syncline_conflict ORDER BY id")
-                .unwrap();
-            let rows = rows.query_map([], |row| row.get(0)).unwrap();
-            rows.collect::<Result<_, _>>().unwrap()
-        };
-        recorded(&conn, 9_000);
-        recorded(&conn, 7);
-        recorded(&conn, 99_000);
-        let wrong = [9_000, 7, 99_000];
-        assert_eq!(left(i64::MIN), wrong, "nothing is old now");
-        assert_eq!(left(10_000), wrong, "the clock is right again");
-        recorded(&conn, 10_500);
-        assert_eq!(left(11_000), [9_000, 7, 99_000, 10_500]);
-        assert_eq!(left(11_001), [10_500], "for as long as records are kept");
-        assert_eq!(left(11_501), Vec::<i64>::new());
-        assert_eq!(
-            meta::get::<String>(&conn, meta::key::CONFLICTS_UNDATED).unwrap(),
-            None
-        );
-    }
 }

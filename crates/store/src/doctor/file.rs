@@ -60,7 +60,7 @@ pub(super) fn journal(conn: &Connection) -> Checked {
     Ok(vec![match mode.as_str() {
         "wal" => Finding::ok(
             "journal",
-            "write-ahead log; the engine writes with synchronous = FULL",
+            "write-ahead log; the engine writes with synchronous = FULL, unless it is set otherwise",
         ),
         other => Finding::new(
             "journal",

@@ -1,9 +1,6 @@
 //! What of an entity's confirmed mutations is offered again, and on which base.
 
 use super::*;
-use crate::outbox::Kept;
-use crate::settings::Retention;
-use rusqlite::Connection;
 use syncline_core::FieldRule;
 
 fn fields(all: &[(&str, i64)]) -> Fields {
@@ -17,6 +14,7 @@ fn noted(op: Operation, wrote: &[(&str, i64)], before: &[(&str, i64)]) -> Noted 
         fields: (op != Operation::Delete).then(|| fields(wrote)),
         before: (op != Operation::Create).then(|| fields(before)),
         is_command: false,
+        parts: None,
     }
 }
 
@@ -47,6 +45,7 @@ fn an_element_of_a_set_is_offered_although_others_have_added_theirs() {
         fields: Some(tags(r#"["a"]"#)),
         before: Some(tags("[]")),
         is_command: false,
+        parts: None,
     };
     for (row, shown) in [
         (r#"["a"]"#, true),
@@ -109,32 +108,4 @@ fn only_what_the_row_still_shows_is_offered_and_its_base_is_the_row_without_it()
     assert_eq!(base, Some(fields(&[("a", 2), ("b", 2)])));
     let (what, _) = offered(Some(&row), &all[..3]);
     assert_eq!(what, nothing, "somebody else has made it again");
-}
-
-#[test]
-fn it_stays_within_its_bounds() {
-    let conn = Connection::open_in_memory().unwrap();
-    conn.execute_batch(include_str!("../schema/0001_initial.sql"))
-        .unwrap();
-    let left = |rows: u64, age_ms: u64| -> Vec<i64> {
-        conn.execute_batch(
-            "DELETE FROM syncline_journal;
-             WITH RECURSIVE n (at) AS (SELECT 100 UNION ALL SELECT at + 100 FROM n WHERE at < 1000)
-             INSERT INTO syncline_journal (seq, mutation, idempotency_key, client, entity_type, entity_id, op, applied_at)
-             SELECT at, at, at, 'c', 'task', at, 'delete', at FROM n",
-        )
-        .unwrap();
-        let retention = Retention { rows, age_ms };
-        outbox::trim(&conn, Kept::Journal, retention, 1_000).unwrap();
-        let mut statement = conn
-            .prepare("SELECT applied_at FROM syncline_journal ORDER BY id")
-            .unwrap();
-        let rows = statement.query_map([], |row| row.get(0)).unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
-    };
-    assert_eq!(left(10, 900).len(), 10);
-    assert_eq!(left(3, 900), [800, 900, 1000], "the newest");
-    assert_eq!(left(10, 200), [800, 900, 1000], "the youngest");
-    assert_eq!(left(10, 0), [1000]);
-    assert!(left(0, 900).is_empty());
 }

@@ -131,11 +131,11 @@ fn target(
 }
 
 /// Makes everything that means the row mean its new id. Entries up to `boundary` mean a row that
-/// had the old id before.
+/// had the old id before. So do those that the server had confirmed before this one was made, if it `is_new`.
 pub(super) fn follow(
     applier: &mut Applier<'_>,
     way: &Move,
-    boundary: i64,
+    (boundary, is_new): (i64, bool),
 ) -> Result<(), StoreError> {
     let types = applier.types;
     let name = way.entity.entity_type.as_str();
@@ -151,8 +151,8 @@ pub(super) fn follow(
     }
     let (mut stay, mut follow) = (BTreeSet::new(), BTreeSet::new());
     for seq in applier.rekeying.references.take(&way.entity) {
-        // What the server had confirmed before this row was made means an earlier row.
-        let was_confirmed = seq < way.from
+        let was_confirmed = is_new
+            && seq < way.from
             && outbox::get(applier.tx, seq)?.is_some_and(|one| one.is_offered_again());
         match seq <= boundary || was_confirmed {
             true => stay.insert(seq),

@@ -240,7 +240,8 @@ CREATE TABLE syncline_journal (
   group_id    TEXT,
   depends_on  TEXT,                      -- JSON
   covers      TEXT,                      -- JSON
-  applied_at  INTEGER NOT NULL           -- ms since 1970
+  applied_at  INTEGER NOT NULL,          -- ms since 1970
+  parts       TEXT                       -- JSON: what it was before edits became part of it
 );
 
 -- How far each scope has been seen and applied.

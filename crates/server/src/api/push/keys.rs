@@ -10,7 +10,7 @@ use super::record::{Recorded, read_record};
 use super::rules::{Current, Hold, Place};
 use crate::key_time::uuid7_ms;
 use crate::{Fingerprint, ReadTx};
-use syncline_protocol::{Base, ClientId, IdempotencyKey, Outcome};
+use syncline_protocol::{Base, ClientId, IdempotencyKey, MutationId, Operation, Outcome};
 
 /// What is remembered about the key of a mutation.
 pub(super) enum Known {
@@ -55,9 +55,12 @@ impl<'a> Batch<'a> {
             Some(Known::Unknown) | None => return Ok(None),
         };
         let is_same = match used_for {
-            _ if self.push.inherited.contains_key(&incoming.key) => true,
-            Some(used_for) => *used_for == incoming.fingerprint,
-            None => self.covers_no_more(index)?,
+            Some(used_for) if *used_for == incoming.fingerprint => true,
+            Some(_) if !self.push.inherited.contains_key(&incoming.key) => false,
+            used_for => {
+                let inherited = used_for.is_some();
+                self.covers_no_more(index, inherited)?
+            }
         };
         if !is_same {
             return Ok(Some(Draft::KeyReused));
@@ -71,16 +74,21 @@ impl<'a> Batch<'a> {
         Ok(Some(Draft::Replay(record.told(incoming))))
     }
 
-    /// Whether everything that a mutation covers, the key of which was covered by another one, was covered or sent
-    /// too. Of a key that was covered nobody knows what was done under it, but for the mutations that became part of that.
-    fn covers_no_more(&mut self, index: usize) -> Result<bool> {
+    /// Whether everything that a mutation covers was covered or sent too, where its key was covered by another one, or
+    /// used by another copy of the file. Nobody knows then what was done under the key, but for the mutations that
+    /// became part of that. Of a delete there is nothing more to be done. What may be forgotten was done with it, but
+    /// for a mutation of another copy, which is told of it by itself.
+    fn covers_no_more(&mut self, index: usize, inherited: bool) -> Result<bool> {
         let incoming = &self.push.mutations[index];
+        if incoming.op == Operation::Delete {
+            return Ok(true);
+        }
         let (tenant, space) = (self.caller.tenant(), self.space(&incoming.key));
         for covered in &incoming.covers {
             let key = IdempotencyKey::new(covered.as_str());
-            if key != incoming.key
+            if !is_key_of(&incoming.mutation, covered)
                 && self.tx.claim_key(tenant, space, &key)?.is_none()
-                && !is_forgotten(self.tx, tenant, space, &key)?
+                && (inherited || !is_forgotten(self.tx, tenant, space, &key)?)
             {
                 return Ok(false);
             }
@@ -205,6 +213,12 @@ impl<'a> Batch<'a> {
         }
         Ok(None)
     }
+}
+
+/// Whether a mutation may have gone under this key before: its id, or that with a number.
+fn is_key_of(mutation: &MutationId, key: &MutationId) -> bool {
+    let rest = key.as_str().strip_prefix(mutation.as_str());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Whether a key without a record may have had one: its own time is not later than that of a key of
