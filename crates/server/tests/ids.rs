@@ -71,6 +71,30 @@ fn two_devices_that_took_the_same_number_end_with_two_rows() {
     assert_eq!(titles(&server), expected.map(|(a, b)| (a.into(), b.into())));
 }
 
+/// Who was away has work on the earlier row, which must not hit another one.
+#[test]
+fn a_number_whose_deletion_is_forgotten_is_not_given_again() {
+    let server = server();
+    server.push(
+        &ann(),
+        &[create("k1", "5", "x"), delete("k2", "5", after("k1"))],
+    );
+    let below = server.push_one(&ann(), &proposal("k3", "3", Assign::IfTaken));
+    assert_eq!(placed(&below), (3, None), "nothing is forgotten yet");
+    let storage = server.service.storage();
+    storage
+        .write(|tx| tx.raise_horizon("acme", &"default".into(), 3))
+        .unwrap();
+    for (key, id, position, chosen) in [
+        ("k4", "5", 4, Some("6")),
+        ("k5", "2", 5, Some("7")),
+        ("k6", "900", 6, None),
+    ] {
+        let placed_at = server.push_one(&ann(), &proposal(key, id, Assign::IfTaken));
+        assert_eq!(placed(&placed_at), (position, chosen), "{id}");
+    }
+}
+
 #[test]
 fn a_chosen_number_was_never_anybodys() {
     let server = server();

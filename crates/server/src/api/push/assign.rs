@@ -32,7 +32,10 @@ impl Batch<'_> {
             (Some(_), [KeyPart::Integer(_) | KeyPart::Text(_)]) => declared,
             _ => return Ok(Some(not_assignable())),
         };
-        if assign == Some(Assign::IfTaken) && self.current(&named)?.is_none() {
+        if assign == Some(Assign::IfTaken)
+            && self.current(&named)?.is_none()
+            && !self.may_have_been_used(&named)?
+        {
             return Ok(None);
         }
         let chosen = match kind {
@@ -44,6 +47,16 @@ impl Batch<'_> {
         };
         self.plan.targets[index] = (named.0, id);
         Ok(None)
+    }
+
+    /// Whether an integer that is free may be the id of an entity whose deletion is forgotten: somebody may still have
+    /// work on that one, which must not hit another.
+    fn may_have_been_used(&self, (entity_type, id): &Name) -> Result<bool> {
+        let Ok(id) = id.parse::<i64>() else {
+            return Ok(false);
+        };
+        let forgotten = self.tx.horizon(self.caller.tenant(), &self.caller.scope)? > 0;
+        Ok(forgotten && id <= self.last_id(entity_type)?)
     }
 
     fn next_integer(&mut self, entity_type: &str) -> Result<Option<String>> {
