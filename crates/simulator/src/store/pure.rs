@@ -1,7 +1,7 @@
 //! F:S14: what a device shows of a row is what both sides agreed on with the mutations laid over it that are not
 //! settled, made anew from what the file says of them. Commands that are offered again to a restored server are left
 //! out: what they come to is the server's to say, and until it does the row stays. A create that is offered again lies
-//! below what both sides agreed on since.
+//! below what both sides agreed on since, and so do elements of a set, beside which there may be others'.
 
 use super::app::NAMED;
 use super::check::{Checked, has, rows, sql};
@@ -68,6 +68,9 @@ fn made_anew(app: &Connection, table: &str) -> Checked<BTreeMap<String, Option<F
                 ("create", _) => payload,
                 (_, Some(mut state)) => {
                     state.extend(payload.unwrap_or_default());
+                    if again {
+                        state.remove("tags");
+                    }
                     Some(state)
                 }
                 (_, None) => None,
