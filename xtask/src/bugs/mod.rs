@@ -79,9 +79,13 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
         fs::write(&path, page.text(&all)).map_err(|error| Failure::Read(path, error))?;
     }
     let played = (results.iter()).filter(|(outcome, _)| *outcome != Outcome::NotRun);
+    let played = played.count();
     println!("figure: planted bugs = {}", all.len());
     println!("figure: planted bugs found = {}", page.found(&all));
-    println!("figure: planted bugs played this time = {}", played.count());
+    println!("figure: planted bugs played this time = {played}");
+    if played == 0 {
+        return Err(Failure::Missing("no bug was played".to_owned()));
+    }
     match (results.iter()).filter(|(one, _)| one.is_missed()).count() {
         0 => Ok(()),
         missed => Err(Failure::Bugs(missed)),

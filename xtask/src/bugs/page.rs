@@ -23,7 +23,8 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn of(outcome: &Outcome, seconds: u64, when: &str) -> Self {
         Self {
-            told: outcome.tell(),
+            // A bar would be the end of the cell.
+            told: outcome.tell().replace('|', "/"),
             seconds: seconds.to_string(),
             when: when.to_owned(),
         }

@@ -77,8 +77,8 @@ pub(super) const PARTS: &[Part] = &[
         name: "bugs",
         title: "Planted bugs",
         what: "Bugs that a sync engine could have are planted one by one into a copy of the repository, and the \
-               simulator must find each; a clean copy must pass. Which were found within how many seeds stands in \
-               `docs/planted-bugs.md`.",
+               simulator must find each; a clean copy must pass. Which were found within how many seeds, and when each was \
+               played last, stands in `docs/planted-bugs.md`.",
         weight: 12.0,
         goal: ("planted bugs found", 40),
         play: bugs,

@@ -121,3 +121,28 @@ fn rows_that_the_server_lost_are_removed_or_given_back_as_a_person_says() {
         .unwrap();
     assert_eq!(kept, "project p1, project p2");
 }
+
+#[test]
+fn a_table_that_is_lost_is_told_by_each_sync_until_it_is_back() {
+    let home = Home::new();
+    let server = Server::start(home.folder.path());
+    let db = home.attached(
+        "a.db",
+        "INSERT INTO task VALUES ('t1', 'milk', 0, NULL)",
+        &server.url,
+    );
+    with_token(&server, &["sync", &db]).expect_code(0);
+    let schema = value(&db, "SELECT sql FROM sqlite_schema WHERE name = 'task'");
+    sql(&db, "DROP TABLE task");
+    for _ in 0..2 {
+        let ran = with_token(&server, &["sync", &db]).expect_code(0);
+        let told = "task cannot be synced: there is no table \"task\"";
+        assert!(ran.stdout.contains(told), "{ran:?}");
+    }
+    let ran = with_token(&server, &["sync", &db, "--json"]).expect_code(0);
+    assert_eq!(ran.json()["unsyncable"][0]["entity_type"], "task");
+    sql(&db, &schema);
+    let ran = with_token(&server, &["sync", &db]).expect_code(0);
+    assert!(!ran.stdout.contains("cannot be synced"), "{ran:?}");
+    assert_eq!(value(&db, "SELECT title FROM task"), "milk");
+}
