@@ -32,6 +32,20 @@ pub struct Run {
     pub shrink: bool,
 }
 
+impl Run {
+    /// The first seeds, as every change has to hold them.
+    pub fn of_every_change(seeds: u64) -> Self {
+        Self {
+            from: 0,
+            seeds,
+            longest: None,
+            jobs: 2,
+            failures: 3,
+            shrink: true,
+        }
+    }
+}
+
 /// Plays the seeds and shrinks the failures.
 pub fn run(level: &dyn Level, run: Run) -> Report {
     let begun = Instant::now();

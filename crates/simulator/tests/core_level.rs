@@ -44,14 +44,7 @@ const SHARE: u64 = 250;
 /// F:S1–S25, F:L1–L5 and those of ARCHITECTURE.md; a sixteenth of the seeds twice (F:S24).
 #[test]
 fn every_seed_of_the_share_is_clean() {
-    let share = Run {
-        from: 0,
-        seeds: SHARE,
-        longest: None,
-        jobs: 2,
-        failures: 3,
-        shrink: true,
-    };
+    let share = Run::of_every_change(SHARE);
     let report = run_seeds(&CoreLevel::default(), share);
     assert!(report.is_clean(), "{report}");
     assert!(report.twice > 0 && report.seeds == SHARE);

@@ -16,14 +16,7 @@ const SHARE: u64 = 100;
 /// D:P1, D:P5, D:P6; a sixteenth of the seeds twice (F:S24).
 #[test]
 fn every_seed_of_the_share_is_clean() {
-    let share = Run {
-        from: 0,
-        seeds: SHARE,
-        longest: None,
-        jobs: 2,
-        failures: 3,
-        shrink: true,
-    };
+    let share = Run::of_every_change(SHARE);
     let report = run(&StoreLevel::new(), share);
     assert!(report.is_clean(), "{report}");
     assert!(report.twice > 0 && report.seeds == SHARE);
