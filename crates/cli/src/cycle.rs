@@ -78,6 +78,10 @@ pub(crate) struct Tally {
     trouble: Option<Ended>,
 }
 
+/// What that means for the app.
+pub(crate) const UNSYNCABLE: &str =
+    "as long as that is so, what is written there is not recorded, and what comes of it waits";
+
 /// A type that cannot be synced now.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Unsyncable {

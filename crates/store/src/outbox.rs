@@ -1,4 +1,4 @@
-//! The outbox as rows: reading entries, settling them, and what is remembered of settled ones.
+//! The outbox as rows: reading entries, settling them, and the log of what became of them.
 
 use crate::capture::MUTATION_ID;
 use crate::captured;

@@ -291,9 +291,6 @@ const ESCAPED: &str = "writes had escaped capture: recorded now";
 const GONE_HERE: &str =
     "rows had disappeared without a record, too many to delete everywhere: they came back";
 
-pub(super) const UNSYNCABLE: &str =
-    "until then what is written there is not recorded, and what comes of it waits";
-
 const SPLIT: &str =
     "more was pulled than may be staged for a checkpoint: it is applied in several transactions";
 
@@ -401,7 +398,7 @@ impl Told {
             Notice::TypeUnsyncable {
                 entity_type,
                 reason,
-            } => tracing::warn!(entity_type, "{reason}; {UNSYNCABLE}"),
+            } => tracing::warn!(entity_type, "{reason}; {}", cycle::UNSYNCABLE),
             Notice::CheckpointSplit { changes } => tracing::warn!(changes, "{SPLIT}"),
             Notice::EpochChanged => {
                 tracing::warn!("the server's history is another one: everything is compared anew")

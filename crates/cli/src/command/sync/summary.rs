@@ -1,8 +1,7 @@
 //! The summary of a sync: numbers from its notices, what is left from the file.
 
 use super::super::engine::credentials_needed;
-use super::super::run::UNSYNCABLE;
-use crate::cycle::{End, Ended, Tally};
+use crate::cycle::{End, Ended, Tally, UNSYNCABLE};
 use crate::database::{self, Database};
 use crate::exit::{Finding, of_sync};
 use crate::{Exit, Failure, Report, size, text};
