@@ -140,6 +140,24 @@ fn what_may_have_been_sent_is_not_decided_before_its_outcome() {
     assert_eq!(all(&mut world), "");
 }
 
+/// The edit waits for a place for what Bob made of its row, that for the list, and the list's deletion must not wait for the edit.
+#[test]
+fn a_deletion_does_not_wait_for_an_edit_that_waits_for_it() {
+    let mut world = world(&schema("ON DELETE CASCADE", ""));
+    world.sql("Alice", "INSERT INTO task VALUES ('t', 'dig', 'inbox')");
+    world.run_until_quiet();
+    let moves = "UPDATE task SET list = 'garden'";
+    world.sql("Bob", moves);
+    world.sql("Alice", moves);
+    world.fault("Alice", Fault::LoseRequest);
+    world.sync("Alice");
+    world.sql("Alice", "UPDATE task SET list = 'inbox'");
+    world.sql("Alice", "DELETE FROM list WHERE id = 'garden'");
+    world.sync("Bob");
+    quiet(&mut world);
+    assert_eq!(all(&mut world), "");
+}
+
 #[test]
 fn grandchildren_go_along_or_keep_everything() {
     let steps =

@@ -4,12 +4,13 @@
 use super::{Claimer, Step};
 use crate::captured::{self, BaseState};
 use crate::error::StoreError;
+use crate::inbox;
 use crate::outbox::{self, Entry};
 use crate::row;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::Reference;
 use std::collections::BTreeSet;
-use syncline_core::EntityRef;
+use syncline_core::{EntityRef, WaitsFor};
 use syncline_protocol::{EntityId, EntityType, Fields, Operation};
 
 impl Claimer<'_> {
@@ -139,10 +140,41 @@ impl Claimer<'_> {
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         let base = captured::base_of(self.tx, names.0, names.1);
         let base = base.ok().and_then(BaseState::into_fields);
+        let doomed = self.doomed_parents(&entity)?;
         for fields in [fields, base].into_iter().flatten() {
-            self.referenced.extend(self.parents(&entity, &fields));
+            let parents = self.parents(&entity, &fields);
+            let parents = parents.into_iter().filter(|one| !doomed.contains(one));
+            self.referenced.extend(parents);
         }
         Ok(())
+    }
+
+    /// The rows that are deleted here, not yet on the server, and that what the server has of an entity references: it
+    /// finds no place before the outcome of the deletion is known, so that must not wait for the entity in turn.
+    fn doomed_parents(&self, entity: &EntityRef) -> Result<Vec<EntityRef>, StoreError> {
+        let Some(reason) = inbox::reason(self.tx, entity)? else {
+            return Ok(Vec::new());
+        };
+        let entries = outbox::of_entity(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
+        let unanswered = entries.iter().any(|entry| entry.frozen.is_some());
+        // What another copy of the file may have sent stays so until it goes through: its key tells that it was asked.
+        let asked = entries.first().is_some_and(|entry| entry.key.is_some());
+        let waits =
+            reason == WaitsFor::Parent.as_str() || asked && reason == WaitsFor::Answer.as_str();
+        if unanswered || !waits {
+            return Ok(Vec::new());
+        }
+        let waiting = inbox::waiting(self.tx, entity)?;
+        let fields = waiting.and_then(|waiting| waiting.remote.fields);
+        let mut doomed = Vec::new();
+        for parent in self.parents(entity, &fields.unwrap_or_default()) {
+            let names = (parent.entity_type.as_str(), parent.id.as_str());
+            let last = outbox::of_entity(self.tx, names.0, names.1)?.pop();
+            if last.is_some_and(|last| last.op == Operation::Delete) {
+                doomed.push(parent);
+            }
+        }
+        Ok(doomed)
     }
 
     /// Whether rows of other tables can reference this type's.
