@@ -217,6 +217,35 @@ fn an_inherited_key_that_covers_more_than_was_done_is_told_apart() {
     );
 }
 
+/// A copy has offered it to a restored server under the key that it had first; here it was refused under that and has the next.
+#[test]
+fn an_inherited_key_that_covers_an_earlier_one_of_its_mutation_is_not_done_again() {
+    let server = server();
+    let laptop = Caller::new("acme", "ann", LAPTOP);
+    server.push(&ann(), &[create("k1", "milk", "milk")]);
+    let under = |key: &str, covers: &[&str], title: &str| {
+        let covers = covers.iter().map(|name| (*name).into()).collect();
+        let mutation = update(key, "milk", at(1), title);
+        let push = Mutation {
+            mutation: "m".into(),
+            covers,
+            ..mutation
+        };
+        server
+            .push_whole(&inherit(&[push], &[key], PHONE), &laptop)
+            .results
+            .remove(0)
+    };
+    assert_eq!(under("m", &[], "oat milk").outcome, applied(2));
+    let again = under("m.1", &["m"], "rye milk");
+    assert_eq!((again.outcome, again.duplicate), (applied(2), true));
+    let more = under("m.1", &["m", "later"], "tea").outcome;
+    assert!(matches!(more, Outcome::Rejected { code, .. } if code == "key-reused"));
+    // One that was refused before decides nothing.
+    let refused = under("m.2", &[], "tea").outcome;
+    assert!(matches!(refused, Outcome::Conflict { .. }));
+}
+
 /// Two copies of a file have given a new row two ids: whoever comes later is told the one that it has.
 #[test]
 fn an_inherited_create_under_another_id_is_told_the_id_of_the_row() {

@@ -252,8 +252,11 @@ impl Server {
             let more = !covers(mutation).iter().all(is_done);
             duplicate || more && text(result, "code") == "key-reused"
         };
-        if let Some(covering) = self.covering(&place).filter(says_more) {
-            // A copied file sends on its own what the original sent as part of another.
+        let before = self
+            .covering(&place)
+            .or_else(|| self.under_earlier_key(&place, mutation));
+        if let Some(covering) = before.filter(says_more) {
+            // A copied file sends on its own what the original sent as part of another, or under a later key.
             let known = covering.clone();
             self.keys.insert(place, known);
             return Ok(());
@@ -297,6 +300,18 @@ impl Server {
         let of_it = self.keys.iter().filter(|(place, _)| place.0 == *space);
         let has = |known: &&Known| known.covers.iter().any(|covered| covered == key);
         of_it.map(|(_, known)| known).find(has)
+    }
+
+    /// What went through under a key that a mutation says it had before.
+    fn under_earlier_key(&self, (space, _): &Name, mutation: &Value) -> Option<&Known> {
+        let id = text(mutation, "mutation");
+        let covers = covers(mutation).into_iter();
+        let mut own = covers.filter(|key| key.split('.').next() == Some(id));
+        own.find_map(|key| {
+            let known = self.keys.get(&(space.clone(), key))?;
+            let outcome = known.outcome.as_ref()?;
+            (text(outcome, "outcome") == "applied").then_some(known)
+        })
     }
 
     /// A key that has its outcome: it is said again, or was forgotten, and nothing happens.

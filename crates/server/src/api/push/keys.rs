@@ -46,7 +46,11 @@ impl<'a> Batch<'a> {
             }));
         }
         if !self.known.contains_key(&index) {
-            let known = self.claim(&incoming.key)?;
+            let space = self.space(&incoming.key);
+            let known = match self.claim(space, &incoming.key)? {
+                Known::Unknown => self.under_earlier_key(space, incoming)?,
+                known => known,
+            };
             self.known.insert(index, known);
         }
         let used_for = match self.known.get(&index) {
@@ -96,8 +100,25 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
-    fn claim(&mut self, key: &IdempotencyKey) -> Result<Known> {
-        let space = self.space(key);
+    /// What became of a mutation under a key that it had before, of those that it covers: another copy of the file may
+    /// have offered it to a restored server under the key that it had there.
+    fn under_earlier_key(&mut self, space: &ClientId, incoming: &Incoming) -> Result<Known> {
+        if !self.push.inherited.contains_key(&incoming.key) {
+            return Ok(Known::Unknown);
+        }
+        let own = |key: &&MutationId| is_key_of(&incoming.mutation, key);
+        for earlier in incoming.covers.iter().filter(own) {
+            let known = self.claim(space, &IdempotencyKey::new(earlier.as_str()))?;
+            if let Known::Recorded { record, .. } = &known
+                && matches!(record.outcome, Outcome::Applied { .. })
+            {
+                return Ok(known);
+            }
+        }
+        Ok(Known::Unknown)
+    }
+
+    fn claim(&mut self, space: &ClientId, key: &IdempotencyKey) -> Result<Known> {
         let tenant = self.caller.tenant();
         let record = self.tx.claim_key(tenant, space, key)?;
         Ok(match record {
