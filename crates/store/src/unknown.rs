@@ -2,7 +2,10 @@
 //! created again, and written into the column once the table has one. A row without such fields costs nothing.
 
 use crate::captured::{self, BaseState};
+use crate::conflict::Loss;
+use crate::conflict::record::{self, BySchema};
 use crate::error::{StoreError, json, to_json};
+use crate::follow;
 use crate::inbox;
 use crate::outbox;
 use crate::row::{self, Written};
@@ -10,7 +13,7 @@ use crate::store::RegisteredType;
 use crate::table::Table;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use syncline_core::{EntityRef, WaitsFor};
-use syncline_protocol::{ChangeKind, EntityId, Fields, Operation};
+use syncline_protocol::{ChangeKind, EntityId, Fields, Operation, Value};
 
 /// The fields that the table has, and those that it lacks.
 pub(crate) fn split(table: &Table, fields: Fields) -> (Fields, Fields) {
@@ -100,8 +103,9 @@ pub(crate) fn after_push(
 }
 
 /// The table of a type has changed: what it has a column for now goes into the rows, as if the
-/// column had been there when the field arrived. An edit of that column made here since stands. A
-/// value that the column refuses waits in the inbox.
+/// column had been there when the field arrived. An edit of that column that was recorded here since stands; what was
+/// written without a record, as a migration does, gives way. What is hidden by the one or the other was not seen by
+/// whoever wrote over it: a conflict record has it. A value that the column refuses waits in the inbox.
 pub(crate) fn adopt(tx: &Transaction<'_>, entity_type: &RegisteredType) -> Result<(), StoreError> {
     let kept: Vec<(String, String)> = tx
         .prepare_cached(
@@ -130,6 +134,7 @@ pub(crate) fn adopt(tx: &Transaction<'_>, entity_type: &RegisteredType) -> Resul
     Ok(())
 }
 
+/// The row takes over what is kept beside it.
 fn adopt_row(
     tx: &Transaction<'_>,
     entity_type: &RegisteredType,
@@ -144,20 +149,60 @@ fn adopt_row(
         base.patch(&known);
         captured::write_base(tx, names.0, names.1, Some(&base))?;
     }
+    let mut edited = Fields::new();
     for entry in &entries {
-        let edited = captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default();
-        edited.names().for_each(|name| {
-            known.remove(name);
-        });
+        let payload = captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default();
+        for name in payload.names() {
+            if let Some(value) = known.remove(name) {
+                edited.insert(name, value);
+            }
+        }
     }
-    let Some(mut whole) = row::read(tx, &entity_type.table, &entity.id)? else {
+    let Some(row) = row::read(tx, &entity_type.table, &entity.id)? else {
         return Ok(());
     };
+    let mut whole = row.clone();
+    whole.patch(&known);
     if let Written::Refused(why) = row::set(tx, &entity_type.table, &entity.id, &known)? {
-        whole.patch(&known);
         let kind = ChangeKind::Upsert(whole);
         let now = inbox::last_pull(tx)?.1;
-        inbox::park_pulled(tx, entity, kind, WaitsFor::Constraint, &why, now)?;
+        return inbox::park_pulled(tx, entity, kind, WaitsFor::Constraint, &why, now);
     }
-    Ok(())
+    let mut unrecorded = Fields::new();
+    for column in &entity_type.table.columns {
+        if let Some(here) = row.get(&column.field)
+            && known.contains(&column.field)
+            && *here != Value::Null
+            && !row::is_default(tx, column, here)?
+        {
+            unrecorded.insert(column.field.clone(), here.clone());
+        }
+    }
+    let differing = |hidden: Fields, shown: &Fields| -> Fields {
+        let hidden = hidden.into_iter();
+        hidden
+            .filter(|(name, value)| shown.get(name) != Some(value))
+            .collect()
+    };
+    let lost = [differing(unrecorded, &whole), differing(edited, &whole)];
+    if lost.iter().all(Fields::is_empty) {
+        return Ok(());
+    }
+    let [lost_mine, lost_theirs] = lost.map(|fields| match fields.is_empty() {
+        true => Loss::Nothing,
+        false => Loss::Values(fields),
+    });
+    let base = captured::base_of(tx, names.0, names.1)?.into_fields();
+    let decision = BySchema {
+        entity,
+        mutations: entries.iter().map(|one| one.mutation.as_str()).collect(),
+        base: base.as_ref(),
+        local: Some(&row),
+        result: Some(&whole),
+        rule: "new-column",
+        reason: "a new column was written before what others have in it was there".to_owned(),
+        lost_mine,
+        lost_theirs,
+    };
+    record::by_schema(tx, decision, follow::time(tx)?)
 }

@@ -214,6 +214,40 @@ fn a_renamed_table_and_a_new_column_are_followed() {
     );
 }
 
+/// What an app writes into a new column without having seen what others have there hides it, or gives way to it: either
+/// way nothing is lost.
+#[test]
+fn what_a_write_into_a_new_column_hides_is_recorded() {
+    let column = "ALTER TABLE task ADD COLUMN note TEXT";
+    let written =
+        "UPDATE task SET note = 'x' WHERE id = 'a'; UPDATE task SET note = 'b' WHERE id = 'b'";
+    // With a record, since the triggers know the column already; or without one.
+    for (recorded, shown, lost) in [(true, "x", "a, "), (false, "a", ", x")] {
+        let mut world = world();
+        world.sql("Alice", column);
+        world.sql("Alice", "UPDATE task SET note = id");
+        world.run_until_quiet();
+        if recorded {
+            world.crash("Bob");
+            migrated(&mut world, "Bob", column);
+        } else {
+            world.sql("Bob", column);
+        }
+        world.sql("Bob", written);
+        if recorded {
+            world.restart("Bob");
+        }
+        world.run_until_quiet();
+        world.assert_converged();
+        let notes = world.rows("Alice", "SELECT note FROM task ORDER BY id");
+        assert_eq!(notes, [shown, "b", "c", "d"]);
+        let kept = "SELECT entity_id || ': ' || coalesce(outcome ->> '$.lost_theirs.values.note', '') || ', '
+                                             || coalesce(outcome ->> '$.lost_mine.values.note', '')
+                      FROM syncline_conflict WHERE resolution = 'new-column'";
+        assert_eq!(world.rows("Bob", kept), [format!("a: {lost}")]);
+    }
+}
+
 /// `migrate`: one script, any kind of change, nothing lost, and names on the wire as they were.
 #[test]
 fn migrate_takes_the_wire_along() {
