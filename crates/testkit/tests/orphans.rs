@@ -158,6 +158,36 @@ fn a_deletion_does_not_wait_for_an_edit_that_waits_for_it() {
     assert_eq!(all(&mut world), "");
 }
 
+/// Alice's move waits for a place for what Bob made of its row, but for another row than the list that she deletes: the
+/// list goes only after the move.
+#[test]
+fn a_deletion_waits_for_an_edit_that_waits_for_something_else() {
+    let mut world = world(
+        "CREATE TABLE list (id TEXT PRIMARY KEY NOT NULL, name TEXT);
+         CREATE TABLE project (id TEXT PRIMARY KEY NOT NULL);
+         CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, list TEXT REFERENCES list(id) ON DELETE CASCADE,
+                            project TEXT REFERENCES project(id));",
+    );
+    world.sql("Alice", "INSERT INTO task VALUES ('t', 'garden', NULL)");
+    world.run_until_quiet();
+    world.sql(
+        "Bob",
+        "INSERT INTO project VALUES ('p'); UPDATE task SET project = 'p'",
+    );
+    world.sync("Bob");
+    world.sql(
+        "Alice",
+        "UPDATE task SET list = 'inbox'; DELETE FROM list WHERE id = 'garden'",
+    );
+    // Her move is answered, and she does not hear of the project yet.
+    world.offline_after("Alice", 2);
+    world.sync("Alice");
+    world.sync("Bob");
+    world.online("Alice");
+    quiet(&mut world);
+    assert_eq!(all(&mut world), "project: p; task: t | inbox | p");
+}
+
 #[test]
 fn grandchildren_go_along_or_keep_everything() {
     let steps =

@@ -149,25 +149,35 @@ impl Claimer<'_> {
         Ok(())
     }
 
-    /// The rows that are deleted here, not yet on the server, and that what the server has of an entity references: it
-    /// finds no place before the outcome of the deletion is known, so that must not wait for the entity in turn.
+    /// The parent without which what the server has of an entity finds no place here, where it is deleted here and not yet
+    /// on the server: that deletion must not wait for the entity in turn.
     fn doomed_parents(&self, entity: &EntityRef) -> Result<Vec<EntityRef>, StoreError> {
         let Some(reason) = inbox::reason(self.tx, entity)? else {
             return Ok(Vec::new());
         };
-        let entries = outbox::of_entity(self.tx, entity.entity_type.as_str(), entity.id.as_str())?;
-        let unanswered = entries.iter().any(|entry| entry.frozen.is_some());
-        // What another copy of the file may have sent stays so until it goes through: its key tells that it was asked.
-        let asked = entries.first().is_some_and(|entry| entry.key.is_some());
-        let waits =
-            reason == WaitsFor::Parent.as_str() || asked && reason == WaitsFor::Answer.as_str();
-        if unanswered || !waits {
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        let entries = outbox::of_entity(self.tx, names.0, names.1)?;
+        if entries.iter().any(|entry| entry.frozen.is_some()) {
             return Ok(Vec::new());
         }
+        // What another copy of the file may have sent was answered, found no place, and is asked again later.
+        let asked = |entry: &Entry| !entry.is_offered_again() && entry.not_before > self.due_ms;
+        let missing = match reason == WaitsFor::Parent.as_str() {
+            true => Some(inbox::detail(self.tx, entity)?),
+            false if reason == WaitsFor::Answer.as_str() && entries.first().is_some_and(asked) => {
+                None
+            }
+            false => return Ok(Vec::new()),
+        };
         let waiting = inbox::waiting(self.tx, entity)?;
         let fields = waiting.and_then(|waiting| waiting.remote.fields);
         let mut doomed = Vec::new();
         for parent in self.parents(entity, &fields.unwrap_or_default()) {
+            let table = (self.types.get(parent.entity_type.as_str())).map(|one| &one.table.name);
+            let named = table.map(|table| format!("{table}/{}", parent.id));
+            if missing.is_some() && missing != named {
+                continue;
+            }
             let names = (parent.entity_type.as_str(), parent.id.as_str());
             let last = outbox::of_entity(self.tx, names.0, names.1)?.pop();
             if last.is_some_and(|last| last.op == Operation::Delete) {
