@@ -5,6 +5,7 @@ use crate::captured::{self, CapturedError};
 use crate::conflict::{Reconciled, natural, record};
 use crate::error::StoreError;
 use crate::held;
+use crate::meta;
 use crate::orphans;
 use crate::page;
 use crate::rekey::{self, Rekeying, Room};
@@ -13,15 +14,16 @@ use crate::state;
 use crate::steady::Times;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::sweep;
+use crate::table::Table;
 use crate::unknown;
 use crate::vacate::{self, Vacated};
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
     ChangePlan, ConflictCause, EntityRef, Notice, Now, PageSummary, WaitsFor, plan_change,
     unstorable,
 };
-use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
+use syncline_protocol::{Change, ChangeKind, EntityId, Fields, Operation, RemoteState, Scope};
 
 /// One transaction in which remote states are applied.
 pub(crate) struct Applier<'a> {
@@ -199,7 +201,13 @@ impl Applier<'_> {
             None => self.referenced_row(entity_type, entity)?,
             Some(_) => None,
         };
-        match self.write_row(entity_type, entity, fields)? {
+        let columns = &entity_type.table.columns;
+        let says_all = |fields: &Fields| columns.iter().all(|one| fields.contains(&one.field));
+        let write = match fields.is_none_or(says_all) || !self.is_all_told(entity_type)? {
+            true => row::write,
+            false => row::write_as_told,
+        };
+        match self.write_row_with(write, entity_type, entity, fields)? {
             Written::Done => {}
             Written::NoParent(parent) => {
                 return self.park(scope, change, WaitsFor::Parent, &parent);
@@ -249,9 +257,34 @@ impl Applier<'_> {
         state::set_known(self.tx, entity, &change.version, change.position, gone)
     }
 
+    /// Whether clean rows hold nothing that the server was not told: nothing is looked for that escaped capture or that
+    /// was there before.
+    pub(crate) fn is_all_told(&self, entity_type: &RegisteredType) -> Result<bool, StoreError> {
+        let looked_for = [
+            meta::key::RECOVER.to_owned(),
+            format!("{}{}", meta::key::ADOPT, entity_type.name),
+        ];
+        for key in &looked_for {
+            if meta::get::<i64>(self.tx, key)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Makes the local row what it should be; `None` removes it.
     pub(crate) fn write_row(
         &mut self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+        fields: Option<&Fields>,
+    ) -> Result<Written, StoreError> {
+        self.write_row_with(row::write, entity_type, entity, fields)
+    }
+
+    fn write_row_with(
+        &mut self,
+        write: impl Fn(&Connection, &Table, &EntityId, &Fields) -> Result<Written, StoreError>,
         entity_type: &RegisteredType,
         entity: &EntityRef,
         fields: Option<&Fields>,
@@ -279,7 +312,7 @@ impl Applier<'_> {
             }
         }
         match self.vacated.get(entity) {
-            None => row::write(self.tx, table, &entity.id, fields),
+            None => write(self.tx, table, &entity.id, fields),
             Some(row) => {
                 let written = vacate::put_back(self.tx, table, row, fields)?;
                 if written == Written::Done {

@@ -260,14 +260,40 @@ pub(crate) fn default_value(
     conn: &Connection,
     column: &Column,
 ) -> Result<Option<Value>, StoreError> {
-    let given = |default: &&String| !default.trim().eq_ignore_ascii_case("null");
-    let Some(default) = column.default.as_ref().filter(given) else {
+    let Some(default) = given_default(column) else {
         return Ok(Some(Value::Null));
     };
     let constant = capture::constant_default(default);
     constant
         .map(|constant| self::constant(conn, column, &constant))
         .transpose()
+}
+
+/// A column's default, other than NULL.
+fn given_default(column: &Column) -> Option<&String> {
+    let given = |default: &&String| !default.trim().eq_ignore_ascii_case("null");
+    column.default.as_ref().filter(given)
+}
+
+/// Adds to what the server has of a row the fields that were there and that it does not mention any more: they are what a
+/// column holds when nobody gave it a value.
+pub(crate) fn complete(
+    conn: &Connection,
+    table: &Table,
+    before: &Fields,
+    told: &mut Fields,
+) -> Result<(), StoreError> {
+    for column in &table.columns {
+        let field = &column.field;
+        if before.contains(field)
+            && !told.contains(field)
+            && let Some(default) = default_value(conn, column)?
+            && !(column.not_null && default == Value::Null)
+        {
+            told.insert(field.clone(), default);
+        }
+    }
+    Ok(())
 }
 
 /// What a column makes of a constant.
@@ -297,8 +323,40 @@ pub(crate) fn write(
     id: &EntityId,
     fields: &Fields,
 ) -> Result<Written, StoreError> {
+    write_and_reset(conn, table, id, fields, &[])
+}
+
+/// Writes a row as the server has it: a column of which that says nothing holds what it does when nobody gave it a value,
+/// unless that is computed anew for each row.
+pub(crate) fn write_as_told(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+    fields: &Fields,
+) -> Result<Written, StoreError> {
+    let untold = (table.columns.iter()).filter(|column| !fields.contains(&column.field));
+    let resets: Vec<String> = untold
+        .filter_map(|column| {
+            let default = match given_default(column) {
+                Some(default) => capture::constant_default(default)?,
+                None if column.not_null => return None,
+                None => "NULL".to_owned(),
+            };
+            Some(format!("{} = {default}", quote_ident(&column.name)))
+        })
+        .collect();
+    write_and_reset(conn, table, id, fields, &resets)
+}
+
+fn write_and_reset(
+    conn: &Connection,
+    table: &Table,
+    id: &EntityId,
+    fields: &Fields,
+    resets: &[String],
+) -> Result<Written, StoreError> {
     let given = given(table, fields);
-    let sql = upsert_sql(table, &given);
+    let sql = upsert_sql(table, &given, resets);
     let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
     run(conn, &sql, values)
 }
@@ -316,7 +374,7 @@ pub(crate) fn given<'a>(table: &'a Table, fields: &'a Fields) -> Vec<(&'a str, &
         .collect()
 }
 
-fn upsert_sql(table: &Table, given: &[(&str, &Value)]) -> String {
+fn upsert_sql(table: &Table, given: &[(&str, &Value)], resets: &[String]) -> String {
     let keys: Vec<String> = table
         .key
         .iter()
@@ -333,12 +391,13 @@ fn upsert_sql(table: &Table, given: &[(&str, &Value)]) -> String {
         .map(|n| format!("?{n}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let then = if names.is_empty() {
+    let then = if names.is_empty() && resets.is_empty() {
         "DO NOTHING".to_owned()
     } else {
         let sets: Vec<String> = names
             .iter()
             .map(|name| format!("{name} = excluded.{name}"))
+            .chain(resets.iter().cloned())
             .collect();
         format!("DO UPDATE SET {}", sets.join(", "))
     };

@@ -7,7 +7,7 @@ use crate::conflict::record::{self, BySchema};
 use crate::error::{StoreError, json, to_json};
 use crate::follow;
 use crate::inbox;
-use crate::outbox;
+use crate::outbox::{self, Entry};
 use crate::row::{self, Written};
 use crate::store::RegisteredType;
 use crate::table::Table;
@@ -178,27 +178,29 @@ fn adopt_row(
             unrecorded.insert(column.field.clone(), here.clone());
         }
     }
-    let differing = |hidden: Fields, shown: &Fields| -> Fields {
-        let hidden = hidden.into_iter();
-        hidden
-            .filter(|(name, value)| shown.get(name) != Some(value))
-            .collect()
-    };
-    let lost = [differing(unrecorded, &whole), differing(edited, &whole)];
-    if lost.iter().all(Fields::is_empty) {
+    let lost = [unrecorded, edited].map(|hidden| Loss::of(hidden, &whole));
+    keep_record(tx, entity, &entries, (&row, &whole), lost)
+}
+
+/// What a write into a new column hides, or gives way to, stays in a conflict record.
+fn keep_record(
+    tx: &Transaction<'_>,
+    entity: &EntityRef,
+    entries: &[Entry],
+    (before, after): (&Fields, &Fields),
+    [lost_mine, lost_theirs]: [Loss; 2],
+) -> Result<(), StoreError> {
+    if lost_mine == Loss::Nothing && lost_theirs == Loss::Nothing {
         return Ok(());
     }
-    let [lost_mine, lost_theirs] = lost.map(|fields| match fields.is_empty() {
-        true => Loss::Nothing,
-        false => Loss::Values(fields),
-    });
-    let base = captured::base_of(tx, names.0, names.1)?.into_fields();
+    let base =
+        captured::base_of(tx, entity.entity_type.as_str(), entity.id.as_str())?.into_fields();
     let decision = BySchema {
         entity,
         mutations: entries.iter().map(|one| one.mutation.as_str()).collect(),
         base: base.as_ref(),
-        local: Some(&row),
-        result: Some(&whole),
+        local: Some(before),
+        result: Some(after),
         rule: "new-column",
         reason: "a new column was written before what others have in it was there".to_owned(),
         lost_mine,

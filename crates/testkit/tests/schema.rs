@@ -248,6 +248,33 @@ fn what_a_write_into_a_new_column_hides_is_recorded() {
     }
 }
 
+/// A row is deleted and made anew by an app that lacks a column: what stood there is gone everywhere, whether a device saw
+/// the deletion or has the row as it is in the end, and also where the row is edited meanwhile.
+#[test]
+fn a_row_made_anew_without_a_column_has_its_default_everywhere() {
+    for edited in [false, true] {
+        let mut world = world();
+        world.device("Carol");
+        world.run_until_quiet();
+        migrated(&mut world, "Alice", "ALTER TABLE task DROP COLUMN price");
+        world.run_until_quiet();
+        world.sql("Alice", "DELETE FROM task WHERE id = 'a'");
+        world.sync("Alice");
+        world.sync("Carol");
+        world.sql("Alice", "INSERT INTO task VALUES ('a', 'milk', 'm')");
+        world.sync("Alice");
+        if edited {
+            world.sql("Bob", "UPDATE task SET title = 'oat milk' WHERE id = 'a'");
+        }
+        world.run_until_quiet();
+        let title = if edited { "oat milk" } else { "milk" };
+        for name in ["Bob", "Carol"] {
+            let rows = world.rows(name, "SELECT title || '|' || list || '|' || coalesce(price, 'none') FROM task WHERE id = 'a'");
+            assert_eq!(rows, [format!("{title}|m|none")], "{name}");
+        }
+    }
+}
+
 /// `migrate`: one script, any kind of change, nothing lost, and names on the wire as they were.
 #[test]
 fn migrate_takes_the_wire_along() {

@@ -244,18 +244,14 @@ impl Server {
         {
             return self.again(known, before, sent, result);
         }
-        let says_more = |covering: &&Known| {
-            let is_done = |covered: &String| {
-                covering.covers.contains(covered)
-                    || self.keys.contains_key(&(place.0.clone(), covered.clone()))
-            };
-            let more = !covers(mutation).iter().all(is_done);
+        let is_told = |covering: &&Known| {
+            let more = self.says_more(covering, &place.0, mutation);
             duplicate || more && text(result, "code") == "key-reused"
         };
         let before = self
             .covering(&place)
             .or_else(|| self.under_earlier_key(&place, mutation));
-        if let Some(covering) = before.filter(says_more) {
+        if let Some(covering) = before.filter(is_told) {
             // A copied file sends on its own what the original sent as part of another, or under a later key.
             let known = covering.clone();
             self.keys.insert(place, known);
@@ -293,6 +289,15 @@ impl Server {
         };
         self.keys.insert(place, known);
         Ok(())
+    }
+
+    /// Whether a mutation covers others that were not done with what covers it.
+    fn says_more(&self, covering: &Known, space: &str, mutation: &Value) -> bool {
+        let is_done = |covered: &String| {
+            covering.covers.contains(covered)
+                || self.keys.contains_key(&(space.to_owned(), covered.clone()))
+        };
+        !covers(mutation).iter().all(is_done)
     }
 
     /// What a mutation had become part of when it was sent before.

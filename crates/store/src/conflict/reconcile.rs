@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::meta;
 use crate::orphans;
 use crate::outbox::{self, Entry};
-use crate::row::Written;
+use crate::row::{self, Written};
 use crate::store::RegisteredType;
 use crate::unknown;
 use rusqlite::Transaction;
@@ -90,8 +90,13 @@ impl Applier<'_> {
         remote: Option<&RemoteState>,
         cause: &ConflictCause,
     ) -> Result<Reconciled, StoreError> {
-        let (theirs, unknown) = split_remote(entity_type, remote);
+        let (mut theirs, unknown) = split_remote(entity_type, remote);
         let here = Here::read(self, entity_type, entity)?;
+        if let (Some(theirs), Some(base)) = (&mut theirs, &here.base)
+            && self.is_all_told(entity_type)?
+        {
+            row::complete(self.tx, &entity_type.table, base, theirs)?;
+        }
         let showed = Showed::new(cause, remote);
         let way = Way {
             entity_type,

@@ -126,6 +126,20 @@ pub enum Loss {
     Deletion,
 }
 
+impl Loss {
+    /// The values that a row does not show.
+    pub(crate) fn of(values: Fields, row: &Fields) -> Self {
+        let values = values.into_iter();
+        let hidden: Fields = values
+            .filter(|(name, value)| row.get(name) != Some(value))
+            .collect();
+        match hidden.is_empty() {
+            true => Self::Nothing,
+            false => Self::Values(hidden),
+        }
+    }
+}
+
 impl From<Lost> for Loss {
     fn from(lost: Lost) -> Self {
         match lost {
