@@ -40,7 +40,10 @@ pub(crate) fn note(
 ) -> Result<(), StoreError> {
     let before = match (entry.op, base) {
         (Operation::Create, _) | (_, BaseState::None | BaseState::Absent) => None,
-        (Operation::Delete, BaseState::Present(base)) => Some(to_json(base)),
+        (Operation::Delete, BaseState::Present(base)) => match entry.entity() {
+            Ok(entity) => Some(to_json(&unknown::with_kept(tx, &entity, base)?)),
+            Err(_) => Some(to_json(base)),
+        },
         (Operation::Update, BaseState::Present(base)) => {
             let written = |name: &str| payload.is_some_and(|payload| payload.get(name).is_some());
             let before = base.iter().filter(|(name, _)| written(name));
@@ -132,7 +135,13 @@ fn offer_again(
             continue;
         }
         let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let base = before_all(agreed, &again);
+        let mut base = before_all(agreed, &again);
+        if let Some(whole) = base.take_if(|_| again[0].op == Operation::Delete) {
+            // As beside a row whose deletion is not sent yet.
+            let (known, kept) = unknown::split(&entity_type.table, whole);
+            unknown::keep(tx, &entity, &kept)?;
+            base = Some(known);
+        }
         captured::write_base(tx, names.0, names.1, base.as_ref())?;
         for one in &again {
             put_back(tx, entity_type, one, now)?;
@@ -368,9 +377,16 @@ pub(crate) fn base_in(
     let Some(theirs) = &remote.fields else {
         return Ok(None);
     };
+    // With what this device knows and has no column for.
+    let base = match entry.op {
+        Operation::Delete => unknown::with_kept(tx, entity, &base)?,
+        _ => base,
+    };
     let same = |name: &str| theirs.get(name) == base.get(name);
+    // A column that is new says NULL where nobody wrote it.
+    let is_said = |name: &&str| theirs.get(name) != Some(&Value::Null);
     let undisturbed = match entry.op {
-        Operation::Delete => base.names().all(same),
+        Operation::Delete => base.names().chain(theirs.names().filter(is_said)).all(same),
         _ => fields.names().all(same),
     };
     Ok(undisturbed.then_some(remote.version))
