@@ -16,6 +16,11 @@ pub trait Level: Sync {
         Vec::new()
     }
 
+    /// Every kind of fault that there is.
+    fn faults(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// A scenario as small as possible that breaks the same invariant as the seed, as a Rust test to
     /// paste; `None` when the seed does not break it.
     fn shrink(&self, seed: u64) -> Option<String>;

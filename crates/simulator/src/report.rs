@@ -26,6 +26,8 @@ pub struct Report {
     pub digest: String,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Kinds of faults that did not strike.
+    pub missed: Vec<&'static str>,
     /// Visits to cells of the machine's table, as `state × input`.
     pub cells: BTreeMap<String, u64>,
     /// Cells that were not visited, and why.
@@ -69,12 +71,19 @@ impl Report {
         }
     }
 
-    /// Lists what of a table was not visited.
-    pub fn compare(&mut self, table: Vec<(Cell, &'static str)>) {
+    /// Lists what of a table was not visited, and which faults did not strike. A cell that is said never to be visited
+    /// and was is a failure.
+    pub fn compare(&mut self, table: Vec<(Cell, &'static str)>, faults: Vec<&'static str>) {
         let named = table.into_iter().map(|(one, why)| (cell(&one), why));
-        self.unreached = named
-            .filter(|(one, _)| !self.cells.contains_key(one))
-            .collect();
+        let (visited, unreached): (Vec<_>, Vec<_>) =
+            named.partition(|(one, _)| self.cells.contains_key(one));
+        self.unreached = unreached.into_iter().collect();
+        for (one, why) in visited.iter().filter(|(_, why)| why.starts_with("never: ")) {
+            let detail = format!("{one} was visited ({why})");
+            self.fail(self.from, Broken::new("coverage", detail));
+        }
+        self.missed = faults;
+        self.missed.retain(|kind| !self.faults.contains_key(kind));
     }
 
     /// Notes a failure.
@@ -116,6 +125,9 @@ impl fmt::Display for Report {
         writeln!(f, "{} kinds of faults:", self.faults.len())?;
         for (kind, n) in &self.faults {
             writeln!(f, "  {n:>9}  {kind}")?;
+        }
+        for kind in &self.missed {
+            writeln!(f, "          0  {kind}")?;
         }
         writeln!(f, "{} cells of the machine's table:", self.cells.len())?;
         for (cell, n) in &self.cells {

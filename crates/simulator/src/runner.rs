@@ -87,10 +87,14 @@ pub fn run(level: &dyn Level, run: Run) -> Report {
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
     let mut report = gathered.into_report();
-    report.compare(level.table());
+    report.compare(level.table(), level.faults());
     report.wall_s = begun.elapsed().as_secs_f64();
     let shrunk = if run.shrink { MOST_SHRUNK } else { 0 };
-    for failure in report.failures.iter_mut().take(shrunk) {
+    let seeds = report
+        .failures
+        .iter_mut()
+        .filter(|one| one.invariant != "coverage");
+    for failure in seeds.take(shrunk) {
         let shrunk = catch_unwind(AssertUnwindSafe(|| level.shrink(failure.seed)));
         failure.scenario = shrunk.unwrap_or_default();
     }

@@ -67,8 +67,10 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
         .collect();
     // Those that nothing has found yet come first, since the time may not do for all.
     bugs.sort_by_key(|bug| page.is_found(&bug.name));
+    // Of what the copy is made from.
+    let commit = commit(root);
     let results = play(root, &bugs, &wanted)?;
-    let when = format!("{}, {}", date(SystemTime::now()), commit(root));
+    let when = format!("{}, {commit}", date(SystemTime::now()));
     for (bug, (outcome, seconds)) in bugs.iter().zip(&results) {
         if *outcome != Outcome::NotRun {
             page.take(&bug.name, Row::of(outcome, *seconds, &when));

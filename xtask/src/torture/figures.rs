@@ -58,6 +58,12 @@ pub(super) fn of_simulator(text: &str) -> Found {
     found.add("seconds", whole(&word("wall_s")));
     let kinds = report.members("faults");
     found.add("kinds of faults", kinds.len());
+    if report.text("level") == Some("store") {
+        found.add(
+            "kinds of faults that did not strike",
+            report.list("missed").len(),
+        );
+    }
     let cells = report.members("cells").len();
     found.add("cells of the machine's table reached", cells);
     for name in ["faults", "counts"] {

@@ -10,7 +10,7 @@ mod figures;
 mod parts;
 mod report;
 
-use crate::Failure;
+use crate::{Failure, stamp};
 use parts::{PARTS, Part, Setting};
 use report::Proof;
 use std::path::Path;
@@ -43,6 +43,8 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
         let minutes = wanted.minutes * part.weight / weight;
         println!("\n==> {}: {minutes:.1} minutes", part.name);
         let begun = Instant::now();
+        // Before it begins: what is checked out may be another one when it ends.
+        let commit = stamp::commit(root);
         let setting = Setting {
             root,
             minutes,
@@ -59,7 +61,7 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<(), Failure> {
             println!("FAILED: {problem}");
         }
         failed += usize::from(!found.problems.is_empty());
-        proof.take(part, &found, setting);
+        proof.take(part, &found, setting, &commit);
         // After each part, so that what was done is told whatever comes next.
         if wanted.report {
             proof.write(&page)?;

@@ -68,7 +68,7 @@ pub(super) const PARTS: &[Part] = &[
         name: "store",
         title: "Simulation on real SQLite",
         what: "The real engine with the real store on SQLite files against the real server, under a virtual \
-               network and clock and SQLite's own clock and dice seeded.",
+               network and clock, which is SQLite's as well; ids that SQLite draws are named anew by the seed.",
         weight: 9.0,
         goal: ("seeds", 50_000),
         play: store,
@@ -97,8 +97,8 @@ pub(super) const PARTS: &[Part] = &[
     Part {
         name: "files",
         title: "Files that fail",
-        what: "Scripts of ordinary work on device and server on a shim under SQLite: every call that the script \
-               makes fails in turn (disk full, I/O error, failed sync, busy, cannot open, no memory), once and \
+        what: "Scripts of ordinary work on device and server on a shim under SQLite: calls that the script \
+               makes fail in turn, as many as there is time for (disk full, I/O error, failed sync, busy, cannot open, no memory), once and \
                for good, with and without a crash afterwards; the power fails in the middle of every change, and \
                what was not synced is lost, kept, shortened or torn; then random pairs of faults until the time \
                is up. After each case: typed errors, transactions whole, what was acknowledged there, a sync \

@@ -4,7 +4,7 @@
 use super::figures::Found;
 use super::parts::{PARTS, Part, Setting};
 use crate::Failure;
-use crate::stamp::{commit, date};
+use crate::stamp::date;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -66,12 +66,11 @@ impl Proof {
         Self { blocks }
     }
 
-    /// Takes over what came of a part.
-    pub(super) fn take(&mut self, part: &Part, found: &Found, setting: Setting<'_>) {
+    /// Takes over what came of a part that was built from this commit.
+    pub(super) fn take(&mut self, part: &Part, found: &Found, setting: Setting<'_>, commit: &str) {
         let when = format!(
-            "{}, commit {}, {} cores, {}, profile `{}`; given {:.1} minutes from seed {} on",
+            "{}, commit {commit}, {} cores, {}, profile `{}`; given {:.1} minutes from seed {} on",
             date(SystemTime::now()),
-            commit(setting.root),
             std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             machine(),
             setting.profile,
@@ -190,15 +189,20 @@ mod tests {
             profile: "release",
         };
         let mut proof = Proof::default();
-        proof.take(&PARTS[0], &found("12", &[]), setting);
-        proof.take(&PARTS[1], &found("7", &["seed 3 breaks E1"]), setting);
+        proof.take(&PARTS[0], &found("12", &[]), setting, "abc");
+        proof.take(
+            &PARTS[1],
+            &found("7", &["seed 3 breaks E1"]),
+            setting,
+            "abc",
+        );
         let text = proof.text();
         assert!(text.contains("| 12 | nothing |"), "{text}");
         assert!(text.contains("| 7 | see below |"), "{text}");
         assert!(text.contains("| not run |"), "{text}");
         let mut again = Proof::parse(&text);
         assert_eq!(again, proof);
-        again.take(&PARTS[1], &found("8", &[]), setting);
+        again.take(&PARTS[1], &found("8", &[]), setting, "abc");
         assert_eq!(again.blocks[PARTS[0].name], proof.blocks[PARTS[0].name]);
         assert!(!again.text().contains("seed 3"));
     }

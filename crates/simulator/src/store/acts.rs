@@ -19,6 +19,19 @@ const HOUR_MS: u64 = 3_600_000;
 /// Copies are made up to here.
 const MOST_DEVICES: usize = 5;
 
+impl World {
+    /// A disk that was to fail has.
+    pub(super) fn count_failed_disks(&mut self) {
+        for device in &mut self.devices {
+            if device.files.disk.failed() > 0
+                && let Some(kind) = device.disk_fails.take()
+            {
+                self.played.fault(kind);
+            }
+        }
+    }
+}
+
 /// Something happens to a device.
 pub(super) fn act_on_device(world: &mut World, device: usize, act: DeviceAct) {
     let trigger = |reason| move || Input::Trigger(reason);
@@ -70,7 +83,9 @@ pub(super) fn act_on_device(world: &mut World, device: usize, act: DeviceAct) {
             }
         }
         DeviceAct::Second { start: true } => {
-            world.played.fault("device: second process");
+            if world.devices[device].processes[1].is_none() {
+                world.played.fault("device: second process");
+            }
             world.start(device, 1);
         }
         DeviceAct::Second { start: false } => world.end(device, 1, true),
@@ -103,7 +118,7 @@ fn act_around_device(world: &mut World, device: usize, act: DeviceAct) {
                 true => (Failure::Full, "device: disk full"),
                 false => (Failure::Io, "device: i/o error"),
             };
-            world.played.fault(kind);
+            world.devices[device].disk_fails = Some(kind);
             world.devices[device].files.disk.fail(Fault {
                 call: Call::Write,
                 nth: 1 + u64::from(nth),
@@ -152,6 +167,17 @@ fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
         DeviceAct::OtherAccount { on: false } => {
             let peer = &mut world.devices[device];
             peer.token.clone_from(&peer.own_token);
+            tell(world, device, || Input::Trigger(Reason::AuthRefreshed));
+        }
+        DeviceAct::ReadOnly { on } => {
+            let peer = &mut world.devices[device];
+            match on {
+                true => peer.token.clone_from(&peer.read_token),
+                false => peer.token.clone_from(&peer.own_token),
+            }
+            if on {
+                world.played.fault("device: may only read");
+            }
             tell(world, device, || Input::Trigger(Reason::AuthRefreshed));
         }
         DeviceAct::Pass { requests } => {
@@ -284,6 +310,9 @@ pub(super) fn act_on_server(world: &mut World, act: ServerAct) {
             world
                 .server
                 .fail_write(write, StorageFault::DieBeforeCommit);
+        }
+        ServerAct::DieAfterCommit { write } => {
+            world.server.fail_write(write, StorageFault::DieAfterCommit);
         }
         ServerAct::Down { seconds } => {
             world.down_until = world.now + u64::from(seconds) * 1_000;

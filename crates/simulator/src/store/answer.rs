@@ -11,6 +11,11 @@ pub(crate) fn instead(fault: NetFault, request: &Request) -> Response {
     match fault {
         NetFault::Portal => page_of_a_stranger(200),
         NetFault::Foreign404 => page_of_a_stranger(404),
+        NetFault::Foreign403 => page_of_a_stranger(403),
+        NetFault::Gateway502 => page_of_a_stranger(502),
+        NetFault::Gateway504 => page_of_a_stranger(504),
+        NetFault::Status400 => problem(request, 400, "malformed", None),
+        NetFault::Status403 => problem(request, 403, "forbidden", None),
         NetFault::Status503 => problem(request, 503, "unavailable", Some("2")),
         NetFault::Status429 => problem(request, 429, "too-many", Some("0")),
         NetFault::Status408 => problem(request, 408, "body-timeout", None),
@@ -69,8 +74,7 @@ pub(crate) fn alter(fault: NetFault, request: &Request, response: &mut Response)
         NetFault::MissingResult
         | NetFault::ExtraResult
         | NetFault::ReorderedResults
-        | NetFault::UnknownOutcome
-        | NetFault::PartialBatch => alter_results(fault, response),
+        | NetFault::UnknownOutcome => alter_results(fault, response),
         NetFault::WrongCount
         | NetFault::UnknownType
         | NetFault::InvalidChange
@@ -78,7 +82,7 @@ pub(crate) fn alter(fault: NetFault, request: &Request, response: &mut Response)
         | NetFault::RepeatedChange
         | NetFault::SameCursor
         | NetFault::PositionBack => alter_page(fault, request, response),
-        _ => true,
+        _ => false,
     }
 }
 
@@ -111,14 +115,9 @@ fn alter_results(fault: NetFault, response: &mut Response) -> bool {
         return false;
     };
     match fault {
-        NetFault::MissingResult => drop(results.pop()),
-        NetFault::ReorderedResults => results.reverse(),
-        NetFault::PartialBatch => {
-            let half = results.len() / 2;
-            for result in results.iter_mut().skip(half) {
-                *result = json!({"key": result["key"], "outcome": "retry", "detail": "later"});
-            }
-        }
+        NetFault::MissingResult if !results.is_empty() => drop(results.pop()),
+        NetFault::ReorderedResults if results.len() > 1 => results.reverse(),
+        NetFault::MissingResult | NetFault::ReorderedResults => return false,
         NetFault::UnknownOutcome => {
             results.push(json!({"key": "foreign", "outcome": "perhaps"}));
         }

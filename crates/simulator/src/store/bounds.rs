@@ -1,16 +1,22 @@
 //! What never falls and never grows beyond its bounds: confirmed versions (F:S26), what goes into one
-//! request and how often a mutation is tried (F:S21), how many requests it takes to come right (F:L4).
+//! request and how often a mutation is tried (F:S21), how many pulls and requests it takes to come right (F:L3, F:L4).
 
 use super::check::sql;
 use super::world::World;
 use crate::level::Broken;
 use std::collections::BTreeMap;
-use syncline_core::{BatchEntry, RemoteRequest};
+use syncline_core::{BatchEntry, RemoteAnswer, RemoteError, RemoteRequest};
 use syncline_server::Response;
 
 /// Requests of one device within one round of the calm phase. Every one is owed to a batch, a page, or a
 /// greeting; there are never so many of these.
 const REQUESTS: u64 = 400;
+
+/// Pulls beyond those that the feed is long: an answer that was lost, a greeting, a snapshot that begins again.
+const MORE_PULLS: u64 = 40;
+
+/// A device that rests asks for news this often at most, in milliseconds.
+const POLL_MS: u64 = 100_000;
 
 /// What a device knew when it was last looked at.
 #[derive(Default)]
@@ -26,6 +32,9 @@ pub(crate) struct Confirmed {
 #[derive(Default)]
 pub(crate) struct Bounds {
     requests: BTreeMap<usize, u64>,
+    pulls: BTreeMap<usize, u64>,
+    /// Answers that said that the credentials do not hold, and that nobody asked for new ones for.
+    unauthorized: BTreeMap<usize, u64>,
     confirmed: BTreeMap<usize, Confirmed>,
 }
 
@@ -34,12 +43,22 @@ impl Bounds {
     pub(crate) fn file_replaced(&mut self, device: usize) {
         self.confirmed.remove(&device);
     }
+
+    /// An answer came to a device.
+    pub(super) fn heard(&mut self, device: usize, answer: &RemoteAnswer) {
+        if matches!(answer.error(), Some(RemoteError::Auth { .. })) {
+            *self.unauthorized.entry(device).or_default() += 1;
+        }
+    }
 }
 
 impl World {
     /// F:S21: no request has more than was agreed.
     pub(super) fn keeps_within(&mut self, device: usize, request: &RemoteRequest) {
         *self.bounds.requests.entry(device).or_default() += 1;
+        if let RemoteRequest::Pull { .. } = request {
+            *self.bounds.pulls.entry(device).or_default() += 1;
+        }
         let RemoteRequest::Push { batch, .. } = request else {
             return;
         };
@@ -63,21 +82,43 @@ impl World {
             return;
         };
         let lines = response.body.split(|byte| *byte == b'\n');
-        // The first and the last line are the page's own.
-        let changes = lines.filter(|line| !line.is_empty()).count();
-        if changes > asked + 2 {
-            let detail = format!("{changes} lines in a page of {asked}");
+        // The last line is the page's own.
+        let lines = lines.filter(|line| !line.is_empty()).count();
+        if lines > asked + 1 {
+            let detail = format!("{lines} lines in a page of {asked}");
             self.breaks(Broken::new("F:S21", detail));
         }
     }
 
-    /// F:L4: a round of the calm phase begins.
-    pub(super) fn begin_round(&mut self) {
-        self.bounds.requests.clear();
+    /// F:L4: new credentials are asked for once for each time that the old ones were refused.
+    pub(super) fn is_owed_credentials(&mut self, device: usize) {
+        let refused = self.bounds.unauthorized.entry(device).or_default();
+        match refused.checked_sub(1) {
+            Some(left) => *refused = left,
+            None => {
+                let detail = format!("device {device} asks for credentials that nobody refused");
+                self.breaks(Broken::new("F:L4", detail));
+            }
+        }
     }
 
-    /// F:L4: what was asked in this round was owed to something.
-    pub(super) fn end_round(&mut self) {
+    /// F:L3, F:L4: a round of the calm phase begins.
+    pub(super) fn begin_round(&mut self) {
+        self.bounds.requests.clear();
+        self.bounds.pulls.clear();
+    }
+
+    /// F:L3, F:L4: what was asked in this round was owed to something, and of the feed no more than it is long, twice.
+    pub(super) fn end_round(&mut self, wait_ms: u64) {
+        let head = u64::try_from(self.model.head()).unwrap_or_default();
+        for (device, pulls) in &self.bounds.pulls {
+            let page = self.devices[*device].config.page_changes as u64;
+            let most = 2 * head.div_ceil(page) + MORE_PULLS + wait_ms / POLL_MS;
+            if *pulls > most {
+                let detail = format!("device {device} pulled {pulls} times, {most} at most");
+                return self.breaks(Broken::new("F:L3", detail));
+            }
+        }
         let worst = self.bounds.requests.iter().max_by_key(|(_, count)| **count);
         if let Some((device, count)) = worst.filter(|(_, count)| **count > REQUESTS) {
             let detail = format!("device {device} sent {count} requests in one calm round");

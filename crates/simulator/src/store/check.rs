@@ -3,7 +3,6 @@
 use super::app::NAMED;
 use super::poison::{self, Stage};
 use super::scenario::Rules;
-use super::schema::{lacking, without};
 use super::world::World;
 use crate::level::Broken;
 use rusqlite::Connection;
@@ -259,7 +258,10 @@ fn json(value: ValueRef<'_>) -> Value {
 
 /// Whether two states of a row are the same. A column that was added later is NULL where nobody wrote
 /// it, and the server does not have it there.
-fn is_same(here: Option<&Map<String, Value>>, there: Option<&Map<String, Value>>) -> bool {
+pub(super) fn is_same(
+    here: Option<&Map<String, Value>>,
+    there: Option<&Map<String, Value>>,
+) -> bool {
     let plain = |fields: &Map<String, Value>| {
         let mut fields = fields.clone();
         if fields.get("extra") == Some(&Value::Null) {
@@ -289,67 +291,6 @@ fn id(table: &str, fields: &mut Map<String, Value>) -> String {
         [one] => one.clone(),
         many => format!("[{}]", many.join(",")),
     }
-}
-
-/// F:S8, D:P1: a row about which nothing is pending is as the server had it at the device's position,
-/// or newer.
-pub(crate) fn reflects(world: &mut World, n: usize) -> Checked<()> {
-    let device = &world.devices[n];
-    let position: Option<(i64, String)> = device
-        .files
-        .app
-        .query_row(
-            "SELECT max(position), max(epoch) FROM syncline_cursor WHERE phase = 'feed'
-                AND NOT EXISTS (SELECT 1 FROM syncline_seen)",
-            [],
-            |row| {
-                Ok(row
-                    .get::<_, Option<i64>>(0)?
-                    .zip(row.get::<_, Option<String>>(1)?))
-            },
-        )
-        .map_err(sql)?;
-    let Some((position, epoch)) = position else {
-        return Ok(());
-    };
-    if epoch != world.model.epoch() {
-        return Ok(());
-    }
-    let mut open: BTreeSet<(String, String)> = BTreeSet::new();
-    let mut statement = (device.files.app)
-        .prepare_cached(
-            "SELECT entity_type, entity_id FROM syncline_outbox UNION SELECT entity_type, entity_id FROM syncline_inbox
-             UNION SELECT entity_type, entity_id FROM syncline_staged WHERE entity_id IS NOT NULL
-             UNION SELECT entity_type, entity_id FROM syncline_held UNION SELECT entity_type, entity_id FROM syncline_removed
-             UNION SELECT entity_type, entity_id FROM syncline_missing UNION SELECT entity_type, entity_id FROM syncline_conflict WHERE resolved_at IS NULL",
-        )
-        .map_err(sql)?;
-    let names = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-    for name in names.map_err(sql)? {
-        open.insert(name.map_err(sql)?);
-    }
-    let lacking = lacking(&device.files.app).map_err(sql)?;
-    for (table, _) in NAMED {
-        if !has(world, table) {
-            continue;
-        }
-        let here = rows(&device.files.app, table)?;
-        for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
-            let known = world.model.entity(name).map_or(i64::MAX, |e| e.position);
-            let shown = without(fields, name, &lacking);
-            if known <= position
-                && !open.contains(name)
-                && !is_same(here.get(&name.1), Some(&shown))
-            {
-                let detail = format!(
-                    "device {n} stands at {position}, where {name:?} was {fields:?} since {known}, and has {:?}",
-                    here.get(&name.1)
-                );
-                return Err(Broken::new("F:S8", detail));
-            }
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn has(world: &World, table: &str) -> bool {

@@ -53,7 +53,7 @@ impl Process {
     }
 }
 
-fn holder(run: u64) -> String {
+pub(crate) fn holder(run: u64) -> String {
     format!("process {run}")
 }
 
@@ -73,6 +73,8 @@ pub(crate) struct Device {
     pub(crate) token: String,
     /// The one of its owner.
     pub(crate) own_token: String,
+    /// One of its owner that lets it read, and nothing else.
+    pub(crate) read_token: String,
     pub(crate) backup: Option<PathBuf>,
     /// Whether its app is the newer one.
     pub(crate) upgraded: bool,
@@ -82,6 +84,8 @@ pub(crate) struct Device {
     pub(crate) asleep_until: u64,
     /// Whether a second process ever had its file.
     pub(crate) is_shared: bool,
+    /// How its disk fails soon, until it has.
+    pub(crate) disk_fails: Option<&'static str>,
     /// There are no new credentials until then.
     pub(crate) no_token_until: u64,
 }
@@ -108,11 +112,13 @@ impl Device {
             rng,
             token: String::new(),
             own_token: String::new(),
+            read_token: String::new(),
             backup: None,
             upgraded: false,
             skew_ms: 0,
             asleep_until: 0,
             is_shared: false,
+            disk_fails: None,
             no_token_until: 0,
         }
     }

@@ -35,6 +35,8 @@ faults! {
     LateAnswer = "answer after the time-out",
     /// It arrives after the client has given up waiting.
     LateRequest = "request after the time-out",
+    /// The answer comes slowly, just before the client gives up.
+    SlowAnswer = "slow answer",
     /// It arrives twice; the second answer comes back.
     Repeat = "request repeated",
     /// It is handled and answered, and arrives once more a minute later.
@@ -49,6 +51,16 @@ faults! {
     Status429 = "status 429",
     /// It was too slow to read: 408.
     Status408 = "status 408",
+    /// It says that it cannot be read: 400.
+    Status400 = "status 400",
+    /// It says that nothing of this is allowed: 403.
+    Status403 = "status 403",
+    /// A firewall answers 403 with a page of HTML.
+    Foreign403 = "403 of a stranger",
+    /// A gateway does not reach the server: 502 with a page of HTML.
+    Gateway502 = "502 of a gateway",
+    /// It has waited too long for it: 504.
+    Gateway504 = "504 of a gateway",
     /// Somebody else answers 404 with a page of HTML.
     Foreign404 = "404 of a stranger",
     /// The server itself has no such path.
@@ -105,6 +117,9 @@ impl NetFault {
         matches!(
             self,
             Self::Foreign404
+                | Self::Foreign403
+                | Self::Gateway502
+                | Self::Gateway504
                 | Self::Portal
                 | Self::Garbled
                 | Self::Truncated
@@ -113,7 +128,19 @@ impl NetFault {
                 | Self::UnknownOutcome
                 | Self::WrongCount
                 | Self::SameCursor
+                | Self::PositionBack
         )
+    }
+
+    /// Whether nonsense has the form of an answer, so that only what it says tells.
+    pub(crate) fn reads_well(self) -> bool {
+        matches!(self, Self::SameCursor | Self::PositionBack)
+    }
+
+    /// Whether it is about when and whether messages arrive, and so strikes as soon as one is sent.
+    pub(crate) fn is_on_the_way(self) -> bool {
+        let way = plan(Some(self), [1, 1]);
+        way != plan(None, [1, 1]) && !way.instead
     }
 }
 
@@ -159,6 +186,10 @@ pub(crate) fn plan(fault: Option<NetFault>, latency: [u64; 2]) -> Plan {
             back: Some(TIME_OUT_MS + 1 + back),
             ..plain
         },
+        Some(F::SlowAnswer) => Plan {
+            back: Some(TIME_OUT_MS.saturating_sub(there + 1).max(back)),
+            ..plain
+        },
         Some(F::LateRequest) => Plan {
             arrives: Some(TIME_OUT_MS + 1 + there),
             ..plain
@@ -180,6 +211,11 @@ pub(crate) fn plan(fault: Option<NetFault>, latency: [u64; 2]) -> Plan {
             | F::Status503
             | F::Status429
             | F::Status408
+            | F::Status400
+            | F::Status403
+            | F::Foreign403
+            | F::Gateway502
+            | F::Gateway504
             | F::Foreign404
             | F::Status404
             | F::Status413

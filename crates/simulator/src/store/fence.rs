@@ -50,10 +50,10 @@ pub(super) fn of_another(device: &Device, process: usize) -> Option<Theirs> {
     (found.holder != mine).then_some(found)
 }
 
-/// Nothing was committed past it; whoever takes it first may.
-pub(super) fn respected(device: &Device, before: &Theirs) -> Result<(), Broken> {
+/// Nothing was committed past it; whoever takes it first may. Whether this process has taken it.
+pub(super) fn respected(device: &Device, before: &Theirs, mine: &str) -> Result<bool, Broken> {
     let Some(after) = look(&device.files.app) else {
-        return Ok(());
+        return Ok(false);
     };
     let is_same = (&after.holder, after.token) == (&before.holder, before.token);
     match is_same && after.version != before.version && after.schema == before.schema {
@@ -64,6 +64,6 @@ pub(super) fn respected(device: &Device, before: &Theirs) -> Result<(), Broken> 
                 before.holder, before.token
             ),
         )),
-        false => Ok(()),
+        false => Ok(after.holder == mine),
     }
 }

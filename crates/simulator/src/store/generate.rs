@@ -93,8 +93,8 @@ fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
             _ => 0,
         },
         net: some(rng, NetFault::ALL),
-        device: some(rng, &(0..23).collect::<Vec<_>>()),
-        server: some(rng, &(0..10).collect::<Vec<_>>()),
+        device: some(rng, &(0..24).collect::<Vec<_>>()),
+        server: some(rng, &(0..11).collect::<Vec<_>>()),
         writes,
         longest_wait_ms: *rng.pick(&[200, 2_000, 20_000, 120_000]).unwrap_or(&2_000),
     }
@@ -246,6 +246,7 @@ fn device_act(rng: &mut Rng, swarm: &Swarm) -> DeviceAct {
         21 => DeviceAct::Stall {
             seconds: 1 + rng.below(120) as u16,
         },
+        22 => DeviceAct::ReadOnly { on: rng.chance(40) },
         _ => DeviceAct::Second {
             start: rng.chance(60),
         },
@@ -266,6 +267,7 @@ fn server_act(rng: &mut Rng, swarm: &Swarm) -> ServerAct {
         6 => ServerAct::BackUp,
         7 => ServerAct::Restore,
         8 => ServerAct::RotateEpoch,
+        9 => ServerAct::DieAfterCommit { write },
         _ => ServerAct::Purge {
             hours: 1 + rng.below(72) as u16,
         },

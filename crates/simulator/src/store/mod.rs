@@ -8,9 +8,11 @@
 mod acts;
 mod answer;
 mod app;
+mod arrive;
 mod blind;
 mod bounds;
 mod check;
+mod clean;
 mod device;
 mod fault;
 mod fence;
@@ -95,6 +97,10 @@ impl Level for StoreLevel {
 
     fn table(&self) -> Vec<(Cell, &'static str)> {
         unreached::table()
+    }
+
+    fn faults(&self) -> Vec<&'static str> {
+        words::faults()
     }
 
     fn shrink(&self, seed: u64) -> Option<String> {

@@ -5,6 +5,7 @@ use super::app::App;
 use super::blind;
 use super::bounds;
 use super::check;
+use super::clean;
 use super::files::Pool;
 use super::person;
 use super::poison::{self, Stage};
@@ -66,8 +67,9 @@ fn act_out(world: &mut World, scenario: &Scenario) {
         }
         take(world, step);
         world.played.steps += 1;
+        world.count_failed_disks();
         let watched = n % world.devices.len();
-        let looked = check::reflects(world, watched);
+        let looked = clean::reflects(world, watched);
         let looked = looked.and_then(|()| bounds::never_falls(world, watched));
         let looked = looked.and_then(|()| pure::shows_no_more(world, watched));
         if let Err(broken) = looked {
@@ -242,7 +244,7 @@ fn settle(world: &mut World) {
     {
         world.begin_round();
         world.run_until(world.now + wait_ms);
-        world.end_round();
+        world.end_round(wait_ms);
         if world.broken.is_some() {
             return;
         }

@@ -258,6 +258,11 @@ pub enum DeviceAct {
     PutBack,
     /// The app on it is upgraded: notes get another column.
     Upgrade,
+    /// Its owner may only read from here on, or write again.
+    ReadOnly {
+        /// Whether it is so.
+        on: bool,
+    },
     /// Somebody else signs in on it, or its owner again.
     OtherAccount {
         /// Which.
@@ -298,6 +303,11 @@ pub enum ServerAct {
     /// The n-th write from here is done and rolled back: the server died before the commit.
     DieBeforeCommit {
         /// Which write.
+        write: u8,
+    },
+    /// The n-th write from here is committed, and the process dies before it answers.
+    DieAfterCommit {
+        /// Which.
         write: u8,
     },
     /// It is down for everybody, for so many seconds.

@@ -22,8 +22,10 @@ pub(crate) enum StorageFault {
     Busy,
     /// Refused before it began: full.
     Full,
-    /// Done, and rolled back instead of committed.
+    /// The process dies: what was done is rolled back, and nobody answers.
     DieBeforeCommit,
+    /// The process dies after the commit, and nobody answers.
+    DieAfterCommit,
     /// Committed, and told to have failed.
     CommitUnknown,
 }
@@ -121,7 +123,9 @@ impl Storage for Faulty {
             Data::Sqlite(storage) => storage.write(&mut run),
         };
         match due {
-            Some(StorageFault::CommitUnknown) => done.and_then(|_| Err(injected())),
+            Some(StorageFault::CommitUnknown | StorageFault::DieAfterCommit) => {
+                done.and_then(|_| Err(injected()))
+            }
             _ => done,
         }
     }
@@ -199,6 +203,8 @@ impl Server {
         request: &Request,
         unix_ms: i64,
     ) -> (Response, Option<StorageFault>) {
+        // What an operator's work met is not about this request.
+        lock(&self.storage().happened).take();
         let answer = self.service().handle(request, Now::from_unix_ms(unix_ms));
         (answer, lock(&self.storage().happened).take())
     }
@@ -313,13 +319,13 @@ pub(crate) fn config() -> ServerConfig {
 }
 
 /// A token of the one tenant, valid for a year from the beginning.
-pub(crate) fn token(subject: &str, unix_ms: i64) -> String {
+pub(crate) fn token(subject: &str, access: Access, unix_ms: i64) -> String {
     let identity = Identity {
         principal: Principal {
             tenant: "default".to_owned(),
             subject: subject.to_owned(),
         },
-        access: Access::Write,
+        access,
     };
     issue_token(SECRET, &identity, Now::from_unix_ms(unix_ms), 31_000_000)
         .expect("a token can be made")

@@ -107,16 +107,31 @@ impl Shrinking<'_> {
 
 /// The scenario as a test to paste into `tests/scenarios.rs`, and as a file to keep in `seeds`.
 pub(crate) fn print(scenario: &Scenario, broken: &Broken) -> String {
-    let steps: Vec<String> = (scenario.steps.iter())
-        .map(|step| format!("            {step:?},\n").replace("writes: [", "writes: vec!["))
-        .collect();
+    let (invariant, seed) = (broken.invariant, scenario.setup.seed);
+    let detail = broken.detail.replace('\n', " ");
+    let file = serde_json::to_string(scenario).unwrap_or_default();
     format!(
-        "/// {}: {}\n#[test]\nfn seed_{}() {{\n    let scenario = Scenario {{\n        setup: {:?},\n        steps: vec![\n{}        ],\n    }};\n    holds(&scenario);\n}}\n{}",
-        broken.invariant,
-        broken.detail,
-        scenario.setup.seed,
-        scenario.setup,
-        steps.concat(),
-        serde_json::to_string(scenario).unwrap_or_default()
+        "/// {invariant}: {detail}\n#[test]\nfn seed_{seed}() {{\n    holds(&read(r#\"{file}\"#));\n}}\n{file}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_reads_as_the_scenario_again() {
+        let level = StoreLevel::new();
+        let scenario = level.scenario(7);
+        let printed = print(&scenario, &Broken::new("F:S12", "two\nlines"));
+        let pasted = printed
+            .split("r#\"")
+            .nth(1)
+            .and_then(|rest| rest.split("\"#").next());
+        let last = printed.lines().last();
+        for text in [pasted, last] {
+            let read: Scenario = serde_json::from_str(text.unwrap()).unwrap();
+            assert_eq!(read, scenario);
+        }
+    }
 }

@@ -50,7 +50,9 @@ fn why_not((state, input): Cell) -> &'static str {
             "never: a process is gone with the input that stops its engine"
         }
         ("paused", "tick") => "never: there is no deadline",
-        (_, "cancelled" | "cancel failed") => "never: nobody gives up what may have been sent",
+        (_, "cancelled" | "cancel failed") => {
+            "rare: only a poison mutation is given up that may have been sent"
+        }
         ("blocked_conflict", _) => {
             "rare: only a row that two devices made waits for a person, and not for long"
         }

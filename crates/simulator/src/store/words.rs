@@ -1,5 +1,6 @@
 //! Words for the report: what happened, without its values.
 
+use super::fault::NetFault;
 use super::server::StorageFault;
 use syncline::Input;
 use syncline_core::RemoteAnswer;
@@ -9,8 +10,54 @@ pub(super) fn storage_fault(fault: StorageFault) -> &'static str {
         StorageFault::Busy => "server: storage busy",
         StorageFault::Full => "server: storage full",
         StorageFault::DieBeforeCommit => "server: dies before a commit",
+        StorageFault::DieAfterCommit => "server: dies after a commit",
         StorageFault::CommitUnknown => "server: committed, told to have failed",
     }
+}
+
+/// What happens to devices and to the server, by the names under which it is counted.
+const HAPPENS: [&str; 35] = [
+    "device: another account",
+    "device: bounded pass",
+    "device: clock jumps",
+    "device: cloned",
+    "device: dies",
+    "device: dies during store work",
+    "device: disk full",
+    "device: file locked by another program",
+    "device: file restored",
+    "device: i/o error",
+    "device: lease taken over",
+    "device: may only read",
+    "device: metered network",
+    "device: network lost",
+    "device: paused",
+    "device: process stands still",
+    "device: restarted",
+    "device: schema upgraded",
+    "device: second process",
+    "device: sleeps",
+    "network: offline",
+    "server: committed, told to have failed",
+    "server: dies after a commit",
+    "server: dies before a commit",
+    "server: down",
+    "server: fails on a mutation",
+    "server: forgets",
+    "server: hangs on a mutation",
+    "server: hangs up on a mutation",
+    "server: new history",
+    "server: refuses a mutation for good",
+    "server: restarted",
+    "server: restored from a backup",
+    "server: storage busy",
+    "server: storage full",
+];
+
+/// Every kind of fault that there is.
+pub(super) fn faults() -> Vec<&'static str> {
+    let network = NetFault::ALL.iter().map(|fault| fault.name());
+    network.chain(HAPPENS).collect()
 }
 
 pub(super) fn input_kind(input: &Input) -> &'static str {

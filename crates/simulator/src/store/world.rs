@@ -1,10 +1,9 @@
 //! The world of a scenario: devices, one server, messages under way, and the time. One thread; what
 //! happens next is decided by the time and, at one moment, by the order in which it was put on the list.
 
-use super::answer;
 use super::bounds::Bounds;
 use super::check;
-use super::device::{Device, Died, Process};
+use super::device::{Device, Died, Process, holder};
 use super::fault::{NetFault, Plan, TIME_OUT_MS, plan};
 use super::fence;
 use super::files::{Files, Pool};
@@ -15,8 +14,8 @@ use super::poison::Stage;
 use super::scenario::{Setup, StorageKind};
 use super::schema;
 use super::secrets::Secrets;
-use super::server::{self, Backup, Server, StorageFault};
-use super::words::{input_kind, short, storage_fault};
+use super::server::{self, Backup, Server};
+use super::words::{input_kind, short};
 use crate::level::{Broken, Played};
 use crate::reference::ledger::Ledger;
 use crate::reference::server::Server as Model;
@@ -26,6 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use syncline::{Checkpoint, Input, Outgoing, Reason, RequestId, State, SyncOrder};
 use syncline_core::{RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_protocol::Access;
 use syncline_server::Response;
 
 /// When the world begins, in milliseconds on its own clock.
@@ -126,8 +126,11 @@ impl World {
         let sqlite = setup.storage == StorageKind::Sqlite;
         let server = Server::new(sqlite, config, folder.path());
         let begin = unix_ms(BEGINNING_MS);
-        let own = server::token("somebody", begin);
-        let stranger = format!("Bearer {}", server::token("somebody else", begin));
+        let own = server::token("somebody", Access::Write, begin);
+        let stranger = format!(
+            "Bearer {}",
+            server::token("somebody else", Access::Write, begin)
+        );
         let secrets = Secrets::new(&[&own, &stranger]);
         let mut world = Self {
             setup: setup.clone(),
@@ -191,7 +194,9 @@ impl World {
             changes: 7,
             bytes: 1 << 20,
         });
-        device.own_token = server::token("somebody", unix_ms(BEGINNING_MS));
+        let begin = unix_ms(BEGINNING_MS);
+        device.own_token = server::token("somebody", Access::Write, begin);
+        device.read_token = server::token("somebody", Access::Read, begin);
         device.token.clone_from(&device.own_token);
         self.devices.push(device);
         self.start(n, 0);
@@ -286,9 +291,11 @@ impl World {
             all
         };
         let done = catch_unwind(AssertUnwindSafe(work));
-        let respected = theirs.map(|theirs| fence::respected(peer, &theirs));
-        if let Some(Err(broken)) = respected {
-            self.breaks(broken);
+        let mine = holder(run);
+        match theirs.map(|theirs| fence::respected(peer, &theirs, &mine)) {
+            Some(Ok(true)) => self.played.fault("device: lease taken over"),
+            Some(Err(broken)) => self.breaks(broken),
+            Some(Ok(false)) | None => {}
         }
         match done {
             Ok(outgoing) => {
@@ -313,6 +320,7 @@ impl World {
             match outgoing {
                 Outgoing::Request(id, request) => self.send(place, id, request),
                 Outgoing::RefreshCredentials => {
+                    self.is_owed_credentials(place.device);
                     let has = self.devices[place.device].no_token_until <= self.now;
                     self.later(50, Event::Credentials(place, has));
                 }
@@ -369,7 +377,7 @@ impl World {
             wire_id,
             fault,
         };
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.filter(|fault| fault.is_on_the_way()) {
             self.played.fault(fault.name());
         }
         if let Some(at) = way.also {
@@ -434,6 +442,7 @@ impl World {
                 }
                 if let Some(running) = self.running(place) {
                     running.awaited.remove(&id);
+                    self.bounds.heard(place.device, &answer);
                     self.hear(place, Input::Remote(id, *answer), trust);
                 }
             }
@@ -467,99 +476,6 @@ impl World {
         self.devices[place.device].processes[place.process]
             .as_mut()
             .filter(|running| running.run == place.run)
-    }
-
-    fn arrive(&mut self, message: &Message, way: Option<Plan>) {
-        if self.now < self.down_until {
-            self.played.fault("server: down");
-            return;
-        }
-        let instead = message.fault.filter(|_| way.is_some_and(|way| way.instead));
-        if instead.is_none() && self.spoils(message, way) {
-            return;
-        }
-        let mut response = match instead {
-            Some(fault) => {
-                if fault == NetFault::TokenRefused {
-                    self.devices[message.place.device].no_token_until = self.now + 20_000;
-                }
-                answer::instead(fault, &message.wire)
-            }
-            None => self.ask_server(message.place.device, &message.wire),
-        };
-        let Some(Plan {
-            back: Some(back),
-            back_again,
-            ..
-        }) = way
-        else {
-            return;
-        };
-        let spoiled = match message.fault {
-            Some(_) if instead.is_some() => true,
-            Some(NetFault::OldPage) => {
-                self.old_page(message, &mut response);
-                false
-            }
-            Some(fault) => answer::alter(fault, &message.wire, &mut response),
-            None => false,
-        };
-        let answer = http::read(&message.request, message.wire_id, &response);
-        let trust = match message.fault {
-            // A 410 says all by its status: it is believed whatever has become of its body.
-            Some(_) if matches!(answer.error(), Some(RemoteError::CursorGone { .. })) => {
-                Trust::Usual
-            }
-            Some(fault) if spoiled && fault.is_nonsense() && http::is_error(&answer) => Trust::None,
-            _ => Trust::Usual,
-        };
-        if let Some(again) = back_again {
-            let answer = Box::new(answer.clone());
-            self.later(
-                again,
-                Event::Answer(message.place, message.id, answer, trust),
-            );
-        }
-        let answer = Box::new(answer);
-        self.later(
-            back,
-            Event::Answer(message.place, message.id, answer, trust),
-        );
-    }
-
-    /// A cache in between gives an earlier page of the same feed. Without a cursor it would be believed: no
-    /// client can tell it from the answer of a server that has nothing more.
-    fn old_page(&mut self, message: &Message, response: &mut Response) {
-        let goes_on = matches!(
-            &message.request,
-            RemoteRequest::Pull {
-                cursor: Some(_),
-                ..
-            }
-        );
-        if !goes_on || response.status != 200 {
-            return;
-        }
-        if let Some(old) = self.last_page.values().next() {
-            response.body.clone_from(&old.body);
-        }
-    }
-
-    /// The server handles a request, and what it says is compared with the model.
-    fn ask_server(&mut self, device: usize, wire: &syncline_server::Request) -> Response {
-        let unix = unix_ms(self.now);
-        let (response, fault) = self.server.handle(wire, unix);
-        if let Some(fault) = fault {
-            self.played.fault(storage_fault(fault));
-            if fault == StorageFault::CommitUnknown {
-                // What came of it is seen by asking again at once, as a proxy may.
-                let (seen, _) = self.server.handle(wire, unix);
-                self.watch(device, wire, &seen, true);
-            }
-        }
-        self.watch(device, wire, &response, false);
-        self.page_within(wire, &response);
-        response
     }
 
     /// Whether every process of a device can be told something now.
