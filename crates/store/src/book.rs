@@ -1,33 +1,33 @@
 //! Push, second half: writing down what became of a batch, with everything that follows (A3).
 
+mod conflict;
+
 use crate::apply::{Applier, after_mutation};
-use crate::captured::{self, CapturedError};
-use crate::conflict::{Reconciled, natural, violation};
+use crate::captured;
+use crate::conflict::natural;
 use crate::copies;
 use crate::error::{StoreError, to_json};
 use crate::held;
-use crate::inbox;
 use crate::journal::{self, Confirmed};
 use crate::meta;
 use crate::outbox::{self, Entry, EntryState};
 use crate::progress;
-use crate::rekey::{self, Answer, Assigned, Room, Taken};
+use crate::rekey::{self, Answer, Assigned};
 use crate::remedy;
-use crate::retry::{Occasion, apply_newer, apply_waiting, hold_back, retry_waiting};
+use crate::retry::{Occasion, apply_newer, apply_waiting, hold_answer, retry_waiting};
 use crate::row;
 use crate::state;
 use crate::store::RegisteredType;
 use crate::sweep;
 use crate::unknown;
+use conflict::book_conflict;
 use rusqlite::params;
 use std::collections::BTreeSet;
 use syncline_core::{
-    BookSummary, Booking, ConflictCause, Counted, EntityRef, KEY_REUSED, MutationError, Notice,
-    PageSummary, Verdict, WaitsFor,
+    BookSummary, Booking, Counted, EntityRef, KEY_REUSED, MutationError, Notice, PageSummary,
+    Verdict,
 };
-use syncline_protocol::{
-    ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
-};
+use syncline_protocol::{EntityId, Fields, IdempotencyKey, Operation, ServerVersion};
 
 /// Books a whole batch.
 pub(crate) fn book(
@@ -341,6 +341,17 @@ struct Applied<'a> {
     unsent: bool,
 }
 
+impl<'a> Applied<'a> {
+    fn confirmed(&self) -> Confirmed<'a> {
+        Confirmed {
+            version: self.version,
+            position: self.position,
+            fields: self.fields,
+            duplicate: self.duplicate,
+        }
+    }
+}
+
 fn book_applied(
     applier: &mut Applier<'_>,
     entry: &Entry,
@@ -379,18 +390,19 @@ fn book_applied(
     journal::note(tx, entry, payload.as_ref(), &base, applier.times)?;
     outbox::settle(tx, entry, "applied", &detail, applier.now)?;
     let offered_again = entry.is_offered_again() && !assigned.met;
+    let confirmed = applied.confirmed();
+    let mut held_back = false;
     if offered_again {
-        let confirmed = Confirmed {
-            version: applied.version,
-            position: applied.position,
-            fields: applied.fields,
-            duplicate: applied.duplicate,
-        };
         journal::book(applier, entry, entity, &confirmed, payload)?;
     } else if !assigned.met && in_base && !copies::is_edit_of_deleted(tx, entity)? {
         copies::take_back(applier, entity, payload.as_ref())?;
     } else if !assigned.met {
-        book_row(applier, entry, entity, applied, payload)?;
+        // Of another copy's work, what waits already is not what this was done on.
+        held_back = (entry.command.is_some() || !of_another_copy)
+            && hold_answer(applier, entry, entity, &confirmed, payload.as_ref())?;
+        let fields = applied.fields.filter(|_| !held_back);
+        let shown = Applied { fields, ..*applied };
+        book_row(applier, entry, entity, (&shown, held_back), payload)?;
     } else if outbox::of_entity(tx, names.0, names.1)?.is_empty() {
         captured::delete_base(tx, names.0, names.1)?;
     }
@@ -402,8 +414,8 @@ fn book_applied(
         // What waits now is what it made.
         return Ok(());
     }
-    // Of another copy's work, what waits for it is what the server made of it.
-    let reflected = applied.position - i64::from(of_another_copy);
+    // Of another copy's work, what waits for it is what the server made of it; so is what is held back.
+    let reflected = applied.position - i64::from(of_another_copy || held_back);
     apply_newer(applier, entity, reflected)
 }
 
@@ -412,12 +424,13 @@ fn is_of_another_copy(entry: &Entry, applied: &Applied<'_>) -> bool {
     applied.unsent || applied.duplicate && entry.origin_client.is_some()
 }
 
-/// The row is as the server has it now, with what was edited since laid over.
+/// The row is as the server has it now, with what was edited since laid over; or, where the answer is held
+/// back, stays as it is.
 fn book_row(
     applier: &Applier<'_>,
     entry: &Entry,
     entity: &EntityRef,
-    applied: &Applied<'_>,
+    (applied, held_back): (&Applied<'_>, bool),
     payload: Option<Fields>,
 ) -> Result<(), StoreError> {
     let (tx, names) = (
@@ -430,7 +443,7 @@ fn book_row(
         if entry.op != Operation::Delete {
             sweep::mark_pushed(tx, entity, applied.position)?;
         }
-    } else {
+    } else if !held_back {
         state::set_known(
             tx,
             entity,
@@ -452,7 +465,9 @@ fn book_row(
         captured::write_base(tx, names.0, names.1, after.as_ref())?;
     }
     let entity_type = applier.types.get(names.0);
-    unknown::after_push(tx, entity_type, entity, entry.op, applied.fields)?;
+    if !held_back {
+        unknown::after_push(tx, entity_type, entity, entry.op, applied.fields)?;
+    }
     if let (Some(fields), Some(entity_type)) = (applied.fields, entity_type) {
         write_server_fields(applier, entity_type, entity, fields, &rest)?;
     }
@@ -489,112 +504,4 @@ fn spend(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
     copies::spend(applier, entry)?;
     journal::forget_agreed(applier.tx, entry)?;
     refused(applier, entry)
-}
-
-fn book_conflict(
-    applier: &mut Applier<'_>,
-    entry: &Entry,
-    entity: &EntityRef,
-    reason: ConflictReason,
-    remote: Option<&RemoteState>,
-) -> Result<(), StoreError> {
-    let (tx, types) = (applier.tx, applier.types);
-    let Some(entity_type) = types.get(entity.entity_type.as_str()) else {
-        return Ok(());
-    };
-    spend(applier, entry)?;
-    if remote.is_some_and(|remote| remote.fields.is_some()) {
-        // The server has it after all (I3).
-        held::release(tx, entity)?;
-    }
-    if entry.op == Operation::Create && reason == ConflictReason::Exists {
-        let theirs = remote.and_then(|remote| remote.fields.as_ref());
-        match rekey::taken(applier, entry, entity, theirs)? {
-            Taken::Rekeyed => return Ok(()),
-            Taken::Conflict => {}
-            Taken::Stuck(why) => {
-                let error = MutationError::new("id-taken", why);
-                outbox::fail(tx, entry, &error, applier.now)?;
-                tell_failed(applier, entry, entity, &error);
-                return apply_waiting(applier, entity);
-            }
-        }
-    }
-    if hold_back(applier, entity, remote)? || held::hold_missing(applier, entity, reason, remote)? {
-        return Ok(());
-    }
-    let waiting = state::unpark(tx, entity)?;
-    let newest = match (&waiting, remote) {
-        (Some(waiting), Some(remote)) if waiting.remote.position > remote.position => {
-            Some(&waiting.remote)
-        }
-        (Some(waiting), None) => Some(&waiting.remote),
-        _ => remote,
-    };
-    if !make_room(applier, entity_type, entry, entity, newest)? {
-        return Ok(());
-    }
-    let cause = ConflictCause::Push(reason);
-    let reconciled = match applier.reconcile(entity_type, entity, newest, &cause) {
-        Err(StoreError::Captured(error @ CapturedError::Unsyncable { .. })) => {
-            Reconciled::NoPlace(row::Written::Refused(error.to_string()))
-        }
-        reconciled => reconciled?,
-    };
-    match (&reconciled, newest) {
-        (Reconciled::Waits, _) | (_, None) => {}
-        // The feed may bring the parent yet.
-        (Reconciled::NoPlace(row::Written::NoParent(parent)), Some(state)) => {
-            let waits_for = WaitsFor::Parent;
-            inbox::park_answered(tx, entity, state, waits_for, parent, applier.now)?;
-            if entry.origin_client.is_some() {
-                ask_later(applier, entry)?;
-            }
-        }
-        (_, Some(state)) => {
-            let gone = state.fields.is_none();
-            state::set_known(tx, entity, &state.version, state.position, gone)?;
-        }
-    }
-    if let (Reconciled::NoPlace(written), Some(state)) = (&reconciled, newest) {
-        violation::open_pushed(applier, entity_type, entity, state, written)?;
-    }
-    Ok(())
-}
-
-/// What another copy of the file may have sent is asked again, and the answer finds no place before the parent is there.
-fn ask_later(applier: &Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
-    let not_before = applier.times.due_ms.saturating_add(60_000);
-    applier
-        .tx
-        .prepare_cached("UPDATE syncline_outbox SET not_before = ?2 WHERE seq = ?1")?
-        .execute(params![entry.seq, not_before])?;
-    Ok(())
-}
-
-/// A row that was created here under the id since is another one than the server's. Where it cannot
-/// have an id of its own yet, the server's state waits (`false`).
-fn make_room(
-    applier: &mut Applier<'_>,
-    entity_type: &RegisteredType,
-    entry: &Entry,
-    entity: &EntityRef,
-    remote: Option<&RemoteState>,
-) -> Result<bool, StoreError> {
-    let Some((remote, fields)) = remote.and_then(|remote| Some((remote, remote.fields.as_ref()?)))
-    else {
-        return Ok(true);
-    };
-    if entry.op == Operation::Create {
-        // What follows for it is decided where the id was found taken.
-        return Ok(true);
-    }
-    let room = rekey::make_room(applier, entity_type, entity, Some(fields))?;
-    let (waits_for, detail) = match room {
-        Room::NotNeeded | Room::Made => return Ok(true),
-        Room::Refused(why) => (WaitsFor::Constraint, why),
-        Room::Waits(parent) => (WaitsFor::Parent, parent.to_string()),
-    };
-    inbox::park_answered(applier.tx, entity, remote, waits_for, &detail, applier.now)?;
-    Ok(false)
 }

@@ -7,10 +7,12 @@
 //! written where it belongs. What does not fit even then keeps its old row and stays in the inbox;
 //! the others are tried again without it.
 
-use crate::apply::{Applier, Landed};
+use crate::apply::{Applier, Landed, after_mutation};
 use crate::error::StoreError;
 use crate::inbox::{self, Waiting};
+use crate::journal::Confirmed;
 use crate::meta;
+use crate::outbox::Entry;
 use crate::page;
 use crate::row::Written;
 use crate::vacate;
@@ -18,7 +20,7 @@ use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use syncline_core::{EntityRef, PageSummary, WaitsFor};
-use syncline_protocol::RemoteState;
+use syncline_protocol::{Fields, RemoteState};
 
 const CHUNK: usize = 256;
 /// Changes in one set at most; the oldest go first.
@@ -123,6 +125,41 @@ pub(crate) fn hold_back(
         inbox::park_answered(tx, entity, remote, WaitsFor::Checkpoint, "", now)?;
     }
     Ok(ahead)
+}
+
+/// What a command came to shows what others wrote to its row, and in checkpoint mode that waits for the head like
+/// all that they wrote. So does, laid over it, what was sent behind it: the row reflects neither (`true`).
+pub(crate) fn hold_answer(
+    applier: &Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    answer: &Confirmed<'_>,
+    payload: Option<&Fields>,
+) -> Result<bool, StoreError> {
+    let remote = |fields: Option<Fields>| RemoteState {
+        version: answer.version.clone(),
+        position: answer.position,
+        fields,
+    };
+    if let (Some(_), Some(fields)) = (&entry.command, answer.fields) {
+        return hold_back(applier, entity, Some(&remote(Some(fields.clone()))));
+    }
+    let waiting = inbox::waiting(applier.tx, entity)?;
+    let is_below = |one: &Waiting| one.remote.position <= answer.position;
+    let Some(below) = waiting.filter(|one| applier.holds_back && is_below(one)) else {
+        return Ok(false);
+    };
+    let made = match below.remote.position == answer.position {
+        true => below.remote.fields,
+        false => {
+            let payload = payload.cloned();
+            let laid_over = after_mutation(below.remote.fields, entry.op, payload);
+            answer.fields.cloned().or(laid_over)
+        }
+    };
+    let (tx, now, waits_for) = (applier.tx, applier.now, WaitsFor::Checkpoint);
+    inbox::park_answered(tx, entity, &remote(made), waits_for, "", now)?;
+    Ok(true)
 }
 
 fn is_ahead(applier: &Applier<'_>, position: i64) -> Result<bool, StoreError> {

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use rusqlite::Connection;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use syncline::{Checkpoint, Notice, Policy};
-use syncline_testkit::World;
+use syncline_server::{CommandConfig, ServerConfig, TypeConfig};
+use syncline_testkit::{Fault, World};
 
 const SCHEMA: &str = "
     CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, cents INTEGER NOT NULL, note TEXT);
@@ -175,4 +176,116 @@ fn an_expired_cursor_and_another_history_are_taken_as_a_whole_too() {
     let seen = polled(&mut world, "Carol");
     world.sync("Carol");
     assert_eq!(seen.lock().unwrap().len(), 2, "{seen:?}");
+}
+
+/// Two accounts with a hundred each, and the command `withdraw`. Alice moves thirty from the first to the second
+/// in one transaction, of which Bob, who pulls in checkpoint mode, has seen nothing yet.
+fn transfer() -> World {
+    let withdraw = CommandConfig {
+        add: BTreeMap::from([("cents".to_owned(), "-$amount".into())]),
+        ..CommandConfig::default()
+    };
+    let account = TypeConfig {
+        commands: BTreeMap::from([("withdraw".to_owned(), withdraw)]),
+        ..TypeConfig::default()
+    };
+    let config = ServerConfig {
+        types: BTreeMap::from([("account".to_owned(), account)]),
+        ..ServerConfig::default()
+    };
+    let mut world = World::with_server(SCHEMA, config);
+    world.device("Alice");
+    world.checkpoint(Some(ROOMY));
+    world.device("Bob");
+    world.sql(
+        "Alice",
+        "INSERT INTO account (id, cents) VALUES ('a', 100), ('b', 100)",
+    );
+    world.run_until_quiet();
+    world.sql(
+        "Alice",
+        "BEGIN; UPDATE account SET cents = cents - 30 WHERE id = 'a';
+         UPDATE account SET cents = cents + 30 WHERE id = 'b'; COMMIT",
+    );
+    world.sync("Alice");
+    world
+}
+
+/// Bob withdraws ten from the first account.
+fn withdraw(world: &mut World) {
+    world.sql(
+        "Bob",
+        "BEGIN IMMEDIATE;
+         UPDATE account SET cents = cents - 10 WHERE id = 'a';
+         UPDATE syncline_outbox SET command = json_object('name', 'withdraw', 'args', json_object('amount', 10))
+          WHERE seq = (SELECT max(seq) FROM syncline_outbox);
+         COMMIT",
+    );
+}
+
+const BOTH: &str = "SELECT id || cents || coalesce(note, '') FROM account ORDER BY id";
+
+/// A command is carried out on whatever the server has, so that its answer shows what others wrote there.
+#[test]
+fn what_a_command_was_carried_out_on_is_seen_with_the_rest_of_it() {
+    let mut world = transfer();
+    withdraw(&mut world);
+    let seen = polled(&mut world, "Bob");
+    world.sync("Bob");
+    let seen: Vec<String> = seen.lock().unwrap().iter().cloned().collect();
+    let expected = [
+        "2 accounts, 190 cents, 0 entries, first 100",
+        "2 accounts, 190 cents, 0 entries, first 130",
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(world.status("Bob").inbox, 0);
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.rows("Bob", BOTH), ["a60", "b130"]);
+}
+
+#[test]
+fn writes_that_were_sent_behind_a_command_are_laid_over_what_it_came_to() {
+    let edits = [
+        ("UPDATE account SET note = 'mine' WHERE id = 'a'", "a50mine"),
+        (
+            "DELETE FROM account WHERE id = 'a'; INSERT INTO account VALUES ('a', 7, 'new')",
+            "a7new",
+        ),
+    ];
+    for (edit, came_to) in edits {
+        for fault in [None, Some(Fault::LoseAnswer), Some(Fault::Repeat)] {
+            let mut world = transfer();
+            withdraw(&mut world);
+            withdraw(&mut world);
+            world.sql("Bob", edit);
+            if let Some(fault) = fault {
+                world.fault("Bob", fault);
+            }
+            world.run_until_quiet();
+            world.assert_converged();
+            assert_eq!(world.rows("Bob", BOTH), [came_to, "b130"]);
+            assert_eq!(world.status("Bob").open_conflicts, 0);
+        }
+    }
+}
+
+#[test]
+fn writes_that_follow_a_command_wait_until_what_it_came_to_shows() {
+    let mut world = transfer();
+    withdraw(&mut world);
+    world.hold_push("Bob");
+    world.sql("Bob", "UPDATE account SET note = 'mine' WHERE id = 'a'");
+    // Only the answer arrives, no page after it.
+    world.offline("Bob");
+    world.release("Bob");
+    world.sql("Bob", "UPDATE account SET note = 'ours' WHERE id = 'a'");
+    assert_eq!(world.rows("Bob", BOTH), ["a90ours", "b100"]);
+    let waits = "SELECT waits_for FROM syncline_pending";
+    assert_eq!(world.rows("Bob", waits), ["inbox"; 2]);
+    world.online("Bob");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.rows("Bob", BOTH), ["a60ours", "b130"]);
+    assert_eq!(world.status("Bob").open_conflicts, 0);
 }
