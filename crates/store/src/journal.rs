@@ -12,8 +12,10 @@ use crate::captured::{self, BaseState};
 use crate::claim::parts;
 use crate::error::{StoreError, json, to_json};
 use crate::held;
+use crate::inbox::{self, Waiting};
 use crate::meta;
 use crate::outbox::{self, Entry};
+use crate::retry::{apply_waiting, hold_back};
 use crate::row::{self, Written};
 use crate::state;
 use crate::steady::Times;
@@ -22,10 +24,8 @@ use crate::sums;
 use crate::unknown;
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_core::{ConflictRules, EntityRef, Now, moved};
-use syncline_protocol::{
-    Change, ChangeKind, EntityId, Fields, Hello, Operation, ServerVersion, Value,
-};
+use syncline_core::{ConflictRules, EntityRef, Now, WaitsFor, moved};
+use syncline_protocol::{EntityId, Fields, Hello, Operation, RemoteState, ServerVersion, Value};
 
 /// `origin` of an outbox entry that is offered again.
 pub(crate) const ORIGIN: &str = "journal";
@@ -400,6 +400,17 @@ pub(crate) struct Confirmed<'a> {
     pub(crate) duplicate: bool,
 }
 
+impl Confirmed<'_> {
+    /// What the server has of the entity then: as it says, else as it is worked out here.
+    fn made(&self, worked_out: Option<Fields>) -> RemoteState {
+        RemoteState {
+            version: self.version.clone(),
+            position: self.position,
+            fields: self.fields.cloned().or(worked_out),
+        }
+    }
+}
+
 /// Books what was confirmed once more and has left the outbox: the row becomes what the server has,
 /// with what is left to be sent laid over it.
 pub(crate) fn book(
@@ -410,7 +421,7 @@ pub(crate) fn book(
     payload: Option<Fields>,
 ) -> Result<(), StoreError> {
     let tx = applier.tx;
-    let waiting = state::unpark(tx, entity)?;
+    let waiting = inbox::waiting(tx, entity)?;
     let names = (entity.entity_type.as_str(), entity.id.as_str());
     let base = captured::base_of(tx, names.0, names.1)?.into_fields();
     match waiting {
@@ -418,12 +429,11 @@ pub(crate) fn book(
         Some(waiting) if waiting.remote.position >= confirmed.position => {
             state::forget_known(tx, entity)?;
             move_base(tx, entity, after_answer(base, entry.op, payload))?;
-            applier
-                .change(&waiting.scope, &waiting.change())
-                .map(|_| ())
+            apply_waiting(applier, entity)
         }
         // Done before, perhaps by a copy of this file that had more to say: the feed brings what came of it.
         _ if confirmed.duplicate => {
+            inbox::unpark(tx, entity)?;
             state::forget_known(tx, entity)?;
             move_base(tx, entity, after_answer(base, entry.op, payload))?;
             hold_if_gone(applier, entry, entity, confirmed)
@@ -432,21 +442,27 @@ pub(crate) fn book(
         Some(waiting) if !outbox::of_entity(tx, names.0, names.1)?.is_empty() => {
             let made = after_mutation(waiting.remote.fields.clone(), entry.op, payload.clone());
             move_base(tx, entity, after_answer(base, entry.op, payload))?;
-            let made = confirmed.fields.cloned().or(made);
-            let change = Change {
-                kind: made.map_or(ChangeKind::Delete, ChangeKind::Upsert),
-                version: confirmed.version.clone(),
-                position: confirmed.position,
-                ..waiting.change()
+            let made = Waiting {
+                remote: confirmed.made(made),
+                ..waiting
             };
-            applier.change(&waiting.scope, &change).map(|_| ())
+            let (waits_for, now) = (WaitsFor::Answer, applier.now);
+            inbox::park(tx, &made.scope, &made.change(), waits_for, "", now)?;
+            apply_waiting(applier, entity)
         }
         // It was done on what came.
         waiting => {
             let on = waiting.map(|waiting| waiting.remote.fields);
+            let shows_others = on.is_some() || confirmed.fields.is_some();
             let below = after_answer(base.clone(), entry.op, payload.clone());
             let made = after_mutation(on.unwrap_or(base), entry.op, payload);
-            let made = confirmed.fields.cloned().or(made);
+            let made = confirmed.made(made);
+            if shows_others && hold_back(applier, entity, Some(&made))? {
+                state::forget_known(tx, entity)?;
+                return move_base(tx, entity, below).map(drop);
+            }
+            inbox::unpark(tx, entity)?;
+            let made = made.fields;
             if let Some((entity_type, from)) = applier.types.get(names.0).zip(below) {
                 sums::shift(tx, entity_type, entity, (Some(&from), made.as_ref()))?;
             }

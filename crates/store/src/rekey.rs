@@ -18,6 +18,7 @@ use crate::claim;
 use crate::error::StoreError;
 use crate::orphans;
 use crate::outbox::{self, Entry};
+use crate::retry::apply_waiting;
 use crate::row::{self, Written};
 use crate::state;
 use crate::store::RegisteredType;
@@ -385,9 +386,7 @@ pub(crate) fn taken(
         Moved::Free | Moved::Met => {}
     }
     // The row of that id, if it has come already; else the feed brings it.
-    if let Some(waiting) = state::unpark(applier.tx, entity)? {
-        applier.change(&waiting.scope, &waiting.change())?;
-    }
+    apply_waiting(applier, entity)?;
     Ok(Taken::Rekeyed)
 }
 

@@ -202,12 +202,7 @@ fn transfer() -> World {
         "INSERT INTO account (id, cents) VALUES ('a', 100), ('b', 100)",
     );
     world.run_until_quiet();
-    world.sql(
-        "Alice",
-        "BEGIN; UPDATE account SET cents = cents - 30 WHERE id = 'a';
-         UPDATE account SET cents = cents + 30 WHERE id = 'b'; COMMIT",
-    );
-    world.sync("Alice");
+    move_thirty(&mut world);
     world
 }
 
@@ -288,4 +283,34 @@ fn writes_that_follow_a_command_wait_until_what_it_came_to_shows() {
     world.assert_converged();
     assert_eq!(world.rows("Bob", BOTH), ["a60ours", "b130"]);
     assert_eq!(world.status("Bob").open_conflicts, 0);
+}
+
+/// Alice moves thirty from the first account to the second, in one transaction.
+fn move_thirty(world: &mut World) {
+    world.sql(
+        "Alice",
+        "BEGIN; UPDATE account SET cents = cents - 30 WHERE id = 'a';
+         UPDATE account SET cents = cents + 30 WHERE id = 'b'; COMMIT",
+    );
+    world.sync("Alice");
+}
+
+#[test]
+fn what_a_command_that_is_offered_again_was_carried_out_on_waits_as_well() {
+    let mut world = transfer();
+    world.run_until_quiet();
+    let backup = world.back_up_server("epoch-2");
+    withdraw(&mut world);
+    world.sync("Bob");
+    world.restore_server(backup);
+    world.hold_push("Bob");
+    move_thirty(&mut world);
+    // Only the answer arrives, no page after it.
+    world.offline("Bob");
+    world.release("Bob");
+    assert_eq!(world.rows("Bob", BOTH), ["a60", "b130"]);
+    world.online("Bob");
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(world.rows("Bob", BOTH), ["a30", "b160"]);
 }

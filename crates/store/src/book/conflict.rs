@@ -6,7 +6,7 @@ use crate::captured::CapturedError;
 use crate::conflict::{Reconciled, violation};
 use crate::error::StoreError;
 use crate::held;
-use crate::inbox;
+use crate::inbox::{self, Waiting};
 use crate::outbox::{self, Entry};
 use crate::rekey::{self, Room, Taken};
 use crate::retry::{apply_waiting, hold_back};
@@ -46,17 +46,12 @@ pub(super) fn book_conflict(
             }
         }
     }
-    if hold_back(applier, entity, remote)? || held::hold_missing(applier, entity, reason, remote)? {
+    let waiting = inbox::waiting(tx, entity)?;
+    let newest = newest(waiting.as_ref(), remote);
+    if held::hold_missing(applier, entity, reason, remote)? || hold_back(applier, entity, newest)? {
         return Ok(());
     }
-    let waiting = state::unpark(tx, entity)?;
-    let newest = match (&waiting, remote) {
-        (Some(waiting), Some(remote)) if waiting.remote.position > remote.position => {
-            Some(&waiting.remote)
-        }
-        (Some(waiting), None) => Some(&waiting.remote),
-        _ => remote,
-    };
+    inbox::unpark(tx, entity)?;
     if !make_room(applier, entity_type, entry, entity, newest)? {
         return Ok(());
     }
@@ -86,6 +81,20 @@ pub(super) fn book_conflict(
         violation::open_pushed(applier, entity_type, entity, state, written)?;
     }
     Ok(())
+}
+
+/// What is known of the server's state: as the answer says, unless something newer waits.
+fn newest<'r>(
+    waiting: Option<&'r Waiting>,
+    answered: Option<&'r RemoteState>,
+) -> Option<&'r RemoteState> {
+    match (waiting, answered) {
+        (Some(waiting), Some(answered)) if waiting.remote.position > answered.position => {
+            Some(&waiting.remote)
+        }
+        (Some(waiting), None) => Some(&waiting.remote),
+        _ => answered,
+    }
 }
 
 /// What another copy of the file may have sent is asked again, and the answer finds no place before the parent is there.
