@@ -83,12 +83,16 @@ impl Landed {
 
 impl<'a> Applier<'a> {
     /// For work that looks at each entity and at its references.
-    pub(crate) fn new(tx: &'a Transaction<'a>, types: &'a EntityTypes, now: Now) -> Self {
+    pub(crate) fn new(
+        tx: &'a Transaction<'a>,
+        types: &'a EntityTypes,
+        (now, times): (Now, Times),
+    ) -> Self {
         Self {
             tx,
             types,
             now,
-            times: Times::of(now),
+            times,
             plain: false,
             parents: Parents::Checked,
             newest: i64::MAX,

@@ -12,6 +12,7 @@ use crate::recover;
 use crate::retry::{Occasion, retry_held_back, retry_waiting};
 use crate::stage::{self, Checkpoint, Staging};
 use crate::state;
+use crate::steady::Times;
 use crate::store::EntityTypes;
 use crate::sweep;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -75,7 +76,7 @@ pub(crate) fn take(
     types: &EntityTypes,
     arrived: &Arrived<'_>,
     checkpoint: Option<Checkpoint>,
-    now: Now,
+    at: (Now, Times),
 ) -> Result<PageSummary, StoreError> {
     let Arrived { scope, from, page } = *arrived;
     let applied = applied_cursor(tx, scope)?;
@@ -100,15 +101,15 @@ pub(crate) fn take(
             let staging = Staging::of(page);
             let size = stage::size(tx, scope)?;
             if size.is_full(&staging, limit) {
-                apply_staged(tx, types, scope, now, &mut summary)?;
+                apply_staged(tx, types, scope, at, &mut summary)?;
                 let changes = u64::try_from(size.changes).unwrap_or_default();
                 summary.notices.push(Notice::CheckpointSplit { changes });
             }
-            staging.put(tx, scope, from, now)?;
+            staging.put(tx, scope, from, at.0)?;
         }
         _ => {
-            apply_staged(tx, types, scope, now, &mut summary)?;
-            merge(&mut summary, apply(tx, types, arrived, now)?);
+            apply_staged(tx, types, scope, at, &mut summary)?;
+            merge(&mut summary, apply(tx, types, arrived, at)?);
         }
     }
     Ok(summary)
@@ -134,12 +135,12 @@ fn apply_staged(
     tx: &Transaction<'_>,
     types: &EntityTypes,
     scope: &Scope,
-    now: Now,
+    at: (Now, Times),
     summary: &mut PageSummary,
 ) -> Result<(), StoreError> {
     while let Some((from, page)) = stage::take(tx, scope)? {
         let arrived = Arrived::new(scope, from.as_ref(), &page);
-        merge(summary, apply(tx, types, &arrived, now)?);
+        merge(summary, apply(tx, types, &arrived, at)?);
     }
     Ok(())
 }
@@ -174,7 +175,7 @@ fn apply(
     tx: &Transaction<'_>,
     types: &EntityTypes,
     arrived: &Arrived<'_>,
-    now: Now,
+    (now, times): (Now, Times),
 ) -> Result<PageSummary, StoreError> {
     let Arrived { scope, from, page } = *arrived;
     check_order(page, standing(tx, scope)?)?;
@@ -184,7 +185,7 @@ fn apply(
     }
     let sweeping = snapshot && sweep::is_under_way(tx)?;
     let comparison = recover::under_way(tx)?.filter(|_| snapshot);
-    let mut applier = Applier::new(tx, types, now);
+    let mut applier = Applier::new(tx, types, (now, times));
     applier.plain = comparison.is_none() && !state::anything_special(tx)?;
     applier.cursor_at = Some(page.end.position);
     if snapshot {

@@ -66,18 +66,6 @@ impl Steady {
     }
 }
 
-impl Times {
-    /// As the device's clock says, where nothing is known that is better.
-    pub(crate) fn of(now: Now) -> Self {
-        Self {
-            due_ms: now.unix_ms,
-            server_ms: now.unix_ms,
-            age_ms: now.unix_ms,
-            set: None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

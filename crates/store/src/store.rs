@@ -419,11 +419,12 @@ impl Store {
         act: impl FnOnce(&mut Applier<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.follow_schema()?;
+        let times = self.steady.at(now);
         let tx = self
             .conn
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let trail = Trail::begin(&tx);
-        let mut applier = Applier::new(&tx, &self.types, now);
+        let mut applier = Applier::new(&tx, &self.types, (now, times));
         let done = guarded(&tx, &self.types, || act(&mut applier))?;
         let lines = trail.map(|trail| trail.end(&tx, None, self.noticed));
         tx.commit()?;
@@ -497,7 +498,8 @@ impl Session<'_> {
             StoreWork::ReadCursor(scope) => StoreAnswer::Cursor(page::cursor(tx, scope)?),
             StoreWork::ApplyPage { scope, from, page } => {
                 let arrived = Arrived::new(scope, from.as_ref(), page);
-                let take = || page::take(tx, types, &arrived, self.options.checkpoint, now);
+                let at = (now, self.times);
+                let take = || page::take(tx, types, &arrived, self.options.checkpoint, at);
                 let taken = guarded(tx, types, take)?;
                 aged::CONFLICTS.trim(tx, self.options.conflicts, self.times.age_ms)?;
                 StoreAnswer::PageApplied(taken)
@@ -512,8 +514,7 @@ impl Session<'_> {
 
     /// For what answers to pushes and fetched states bring.
     fn applier(&self) -> Applier<'_> {
-        let mut applier = Applier::new(self.tx, self.types, self.now);
-        applier.times = self.times;
+        let mut applier = Applier::new(self.tx, self.types, (self.now, self.times));
         applier.holds_back = self.options.checkpoint.is_some();
         applier
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use syncline::{Config, Engine, Input, Notice, Outgoing, Reason, State, Store, StoreOptions};
 use syncline_testkit::{Fault, World};
 
-const SCHEMA: &str = "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT)";
+const SCHEMA: &str = "
+    CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT);
+    CREATE TABLE step (id INTEGER PRIMARY KEY, what TEXT);";
 
 const TEN_YEARS_MS: i64 = 10 * 365 * 24 * 3_600_000;
 
@@ -90,32 +92,58 @@ fn nothing_that_is_remembered_is_old_because_of_the_clock() {
     each(|world, by_ms| {
         let kept = |world: &mut World| {
             let count = |table| format!("SELECT count(*) FROM syncline_{table}");
-            let tables = ["journal", "log", "id_map"];
+            let tables = ["journal", "log"];
             tables.map(|table| world.rows("Alice", &count(table))[0].clone())
         };
-        world.sql(
-            "Alice",
-            "INSERT INTO task VALUES ('1', 'milk');
-             INSERT INTO syncline_id_map (entity_type, old_id, new_id, reason, mapped_at)
-             VALUES ('task', '8', '9', 'test', 1800000000000)",
-        );
+        world.sql("Alice", "INSERT INTO task VALUES ('1', 'milk')");
         world.sync("Alice");
         world.set_clocks(by_ms);
         world.sql("Alice", "INSERT INTO task VALUES ('2', 'tea')");
         world.sync("Alice");
-        assert_eq!(kept(world), ["2", "2", "1"]);
+        assert_eq!(kept(world), ["2", "2"]);
         // Also for an engine that knows of no other time.
         world.crash("Alice");
         world.restart("Alice");
         world.sql("Alice", "INSERT INTO task VALUES ('3', 'soap')");
         world.sync("Alice");
-        assert_eq!(kept(world), ["3", "3", "1"]);
+        assert_eq!(kept(world), ["3", "3"]);
         // And when the clock is right again.
         world.set_clocks(-by_ms);
         world.sql("Alice", "INSERT INTO task VALUES ('4', 'salt')");
         world.sync("Alice");
         assert_eq!(kept(world)[0], "4", "what a restored server may have lost");
         world.assert_equals_server("Alice");
+    });
+}
+
+/// Both devices choose the same id offline, and Bob's row gives way to Alice's when he pulls that: the id that it had.
+fn collide(world: &mut World) -> String {
+    world.run_until_quiet();
+    for who in ["Alice", "Bob"] {
+        world.sql(who, &format!("INSERT INTO step (what) VALUES ('{who}')"));
+    }
+    let old = world.rows("Bob", "SELECT max(id) FROM step").remove(0);
+    world.sync("Alice");
+    world.pull_only("Bob");
+    old
+}
+
+/// Which of these ids lead to others yet.
+fn led(world: &mut World, old: &[String]) -> Vec<bool> {
+    let is_led = |id: &String| world.current_id("Bob", "step", id) != *id;
+    old.iter().map(is_led).collect()
+}
+
+#[test]
+fn an_id_that_was_replaced_leads_to_the_new_one_whatever_the_clock_says() {
+    each(|world, by_ms| {
+        world.device("Bob");
+        let mut old = vec![collide(world)];
+        world.set_clocks(by_ms);
+        old.push(collide(world));
+        assert_eq!(led(world, &old), [true; 2]);
+        world.run_until_quiet();
+        world.assert_converged();
     });
 }
 
