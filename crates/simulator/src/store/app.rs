@@ -1,7 +1,7 @@
 //! What apps write: plain SQL on a connection of their own, and what of it the ledger is told. A write
 //! about a row that is not there does nothing.
 
-use super::scenario::Write;
+use super::scenario::{OnDelete, Write};
 use super::secrets::VALUE;
 use crate::reference::ledger::Draft;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -16,6 +16,8 @@ pub(crate) struct App<'a> {
     pub(crate) device: u8,
     /// Counts what is written; no two values of a history are the same.
     pub(crate) serial: &'a mut u64,
+    /// What becomes of a project's tasks.
+    pub(crate) on_delete: OnDelete,
     /// What it did so far.
     pub(crate) draft: &'a mut Draft,
 }
@@ -231,12 +233,20 @@ impl App<'_> {
         let Some(made) = self.nth::<String>("project", "made", row)? else {
             return Ok(());
         };
-        for task in self.of(
+        let tasks = self.of(
             "task",
             "project = (SELECT id FROM project WHERE made = ?1)",
             &made,
-        )? {
-            self.deletes_task(&task)?;
+        )?;
+        match self.on_delete {
+            OnDelete::Cascade => {
+                for task in &tasks {
+                    self.deletes_task(task)?;
+                }
+            }
+            // SQLite would refuse it.
+            OnDelete::Restrict if !tasks.is_empty() => return Ok(()),
+            OnDelete::Restrict | OnDelete::SetNull => {}
         }
         let name = self.of_column("project", "name", "made = ?1", &made)?;
         self.execute("DELETE FROM project WHERE made = ?1", [&made])?;
@@ -286,7 +296,7 @@ impl App<'_> {
              VALUES (?1, ?2, (SELECT id FROM project WHERE made = ?3), ?3)",
             params![made, name, project],
         )?;
-        let parent = project.map(|made| ("project", made));
+        let parent = project.and_then(|made| self.goes_with(made));
         self.draft.create(("task", made.clone()), parent);
         self.draft.write(("task", made), None, name);
         Ok(())
@@ -303,9 +313,14 @@ impl App<'_> {
             "UPDATE task SET project = (SELECT id FROM project WHERE made = ?2), of = ?2 WHERE made = ?1",
             [&made, &project],
         )?;
-        self.draft
-            .create(("task", made), Some(("project", project)));
+        let parent = self.goes_with(project);
+        self.draft.create(("task", made), parent);
         Ok(())
+    }
+
+    /// The project, where a task goes with it.
+    fn goes_with(&self, project: String) -> Option<(&'static str, String)> {
+        (self.on_delete == OnDelete::Cascade).then_some(("project", project))
     }
 
     fn put_step(&mut self, row: u8, number: u8) -> Done {

@@ -2,7 +2,7 @@
 
 use super::app::NAMED;
 use super::poison::{self, Stage};
-use super::scenario::Rules;
+use super::scenario::{OnDelete, Rules};
 use super::world::World;
 use crate::level::Broken;
 use rusqlite::Connection;
@@ -451,7 +451,9 @@ fn rows_kept(world: &World) -> Checked<()> {
         }
         let edits_win = !matches!(world.setup.rules, Rules::Default | Rules::Fields);
         let offered = world.ledger.copied.contains(row) || unknown.contains(row);
-        let may_live = offered || world.ledger.let_go.contains(row) || row.0 == "note" && edits_win;
+        let is_kept = row.0 == "project" && world.setup.on_delete == OnDelete::Restrict;
+        let wins = row.0 == "note" && edits_win || is_kept;
+        let may_live = offered || world.ledger.let_go.contains(row) || wins;
         if world.ledger.deleted.contains(row) && there.contains(row) && !may_live {
             return Err(Broken::new(
                 "F:S13",

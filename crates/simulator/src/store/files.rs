@@ -5,7 +5,7 @@
 //! Nothing of a history may stay: the file gets the bytes of the template, its log becomes empty, and the
 //! index of the log is made void, whereupon each connection forgets what it has read of the file.
 
-use super::scenario::{Rules, Tables};
+use super::scenario::{OnDelete, Rules, Setup, Tables};
 use super::schema;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use syncline_fault_vfs::Faults;
 use syncline_store::Left;
 
 /// What files differ in when a world begins.
-pub(crate) type Kind = (Tables, Rules);
+pub(crate) type Kind = (Tables, Rules, OnDelete);
 
 /// A device's file in a folder of its own, and who has it open.
 pub(crate) struct Files {
@@ -43,14 +43,17 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A file as it is after attaching, with these tables and rules.
-    pub(crate) fn take(&self, tables: Tables, rules: Rules, within: &Path) -> Files {
-        // Rules are about notes.
-        let rules = if tables.notes() {
-            rules
-        } else {
-            Rules::Default
+    pub(crate) fn take(&self, setup: &Setup, within: &Path) -> Files {
+        // Rules are about notes, and what becomes of tasks about the tree.
+        let rules = match setup.tables.notes() {
+            true => setup.rules,
+            false => Rules::Default,
         };
-        let kind = (tables, rules);
+        let on_delete = match setup.tables.tree() {
+            true => setup.on_delete,
+            false => OnDelete::default(),
+        };
+        let kind = (setup.tables, rules, on_delete);
         let template = self.template(kind, within);
         let free = (self.free.lock().unwrap_or_else(PoisonError::into_inner))
             .get_mut(&kind)
@@ -84,7 +87,7 @@ impl Pool {
             .unwrap_or_else(PoisonError::into_inner);
         let made = known.entry(kind).or_insert_with(|| {
             let folder = tempfile::tempdir_in(within).expect("a folder can be made");
-            Arc::new(schema::attached(kind.0, kind.1, folder.path()))
+            Arc::new(schema::attached(kind, folder.path()))
         });
         Arc::clone(made)
     }

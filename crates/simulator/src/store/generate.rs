@@ -3,8 +3,8 @@
 
 use super::fault::NetFault;
 use super::scenario::{
-    DeviceAct, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables,
-    Write,
+    DeviceAct, OnDelete, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind,
+    Tables, Write,
 };
 use crate::rng::Rng;
 
@@ -28,6 +28,14 @@ const POISON: [Poison; 10] = {
     all[1] = Poison::Discarded;
     all
 };
+
+/// In every other history tasks go with their project.
+const ON_DELETE: [OnDelete; 4] = [
+    OnDelete::Cascade,
+    OnDelete::Cascade,
+    OnDelete::SetNull,
+    OnDelete::Restrict,
+];
 
 fn some<T: Clone>(rng: &mut Rng, all: &[T]) -> Vec<T> {
     let percent = *rng.pick(&[10, 30, 60, 100]).unwrap_or(&100);
@@ -71,6 +79,7 @@ fn setup(seed: u64, rng: &mut Rng) -> Setup {
         pull_first: (rng.draw() & rng.draw()) as u8 & 0xf,
         latency_ms: *rng.pick(&[5, 50, 400, 3_000]).unwrap_or(&50),
         poison: *rng.pick(&POISON).unwrap_or(&Poison::None),
+        on_delete: *rng.pick(&ON_DELETE).unwrap_or(&OnDelete::Cascade),
     }
 }
 

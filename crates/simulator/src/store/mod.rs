@@ -38,8 +38,8 @@ mod world;
 
 pub use fault::NetFault;
 pub use scenario::{
-    DeviceAct, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind, Tables,
-    Write,
+    DeviceAct, OnDelete, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind,
+    Tables, Write,
 };
 
 use crate::level::{Cell, Level, Played};

@@ -151,6 +151,7 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
             conn: &peer.files.app,
             device: u8::try_from(device).unwrap_or(0),
             serial: &mut world.values,
+            on_delete: world.setup.on_delete,
             draft: &mut draft,
         };
         done = done.and_then(|()| app.write(*write));

@@ -40,6 +40,23 @@ pub struct Setup {
     /// Whether there are mutations that never go through, and what a person does about them.
     #[serde(default)]
     pub poison: Poison,
+    /// What the schema says becomes of a task whose project is deleted.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+}
+
+/// What the schema says becomes of a task whose project is deleted. Steps go with their task.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum OnDelete {
+    /// It goes too.
+    #[default]
+    Cascade,
+    /// It belongs to none.
+    SetNull,
+    /// A project that has tasks stays.
+    Restrict,
 }
 
 /// What a person does about mutations that never go through.

@@ -1,7 +1,8 @@
 //! The tables that devices have, what is declared about them, and what the server knows of them.
 
+use super::files::Kind;
 use super::poison;
-use super::scenario::{Poison, Rules, Setup, Tables};
+use super::scenario::{OnDelete, Poison, Rules, Setup};
 use crate::reference::server::Name;
 use rusqlite::Connection;
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ const NOTES: &str = "
 const TREE: &str = "
     CREATE TABLE project (id INTEGER PRIMARY KEY, made TEXT NOT NULL, name TEXT);
     CREATE TABLE task (id INTEGER PRIMARY KEY, made TEXT NOT NULL, name TEXT,
-                       project INTEGER REFERENCES project(id) ON DELETE CASCADE, of TEXT);
+                       project INTEGER REFERENCES project(id) ON DELETE {action}, of TEXT);
     CREATE INDEX task_project ON task (project);
     CREATE TABLE step (task INTEGER NOT NULL REFERENCES task(id) ON DELETE CASCADE,
                        number INTEGER NOT NULL, made TEXT NOT NULL, name TEXT, of TEXT,
@@ -30,12 +31,18 @@ const BANK: &str = "CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, balance 
 const TYPES: [&str; 5] = ["note", "project", "task", "step", "account"];
 
 /// The bytes of an attached database with these tables and rules.
-pub(crate) fn attached(tables: Tables, rules: Rules, folder: &Path) -> Vec<u8> {
+pub(crate) fn attached((tables, rules, on_delete): Kind, folder: &Path) -> Vec<u8> {
     let path = folder.join("template.db");
     let mut conn = Connection::open(&path).expect("a database can be made");
+    let action = match on_delete {
+        OnDelete::Cascade => "CASCADE",
+        OnDelete::SetNull => "SET NULL",
+        OnDelete::Restrict => "RESTRICT",
+    };
+    let tree = TREE.replace("{action}", action);
     let parts = [
         (tables.notes(), NOTES),
-        (tables.tree(), TREE),
+        (tables.tree(), tree.as_str()),
         (tables.bank(), BANK),
     ];
     for (_, sql) in parts.iter().filter(|(wanted, _)| *wanted) {

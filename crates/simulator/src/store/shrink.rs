@@ -70,9 +70,10 @@ impl Shrinking<'_> {
 
     /// Makes the setup plainer, and transactions smaller.
     fn simplify(&mut self, scenario: &mut Scenario) {
-        let plainer: [fn(&mut Scenario); 6] = [
+        let plainer: [fn(&mut Scenario); 7] = [
             |s| s.setup.checkpoint = 0,
             |s| s.setup.pull_first = 0,
+            |s| s.setup.on_delete = super::OnDelete::Cascade,
             |s| s.setup.storage = super::StorageKind::Memory,
             |s| s.setup.devices = 2.max(s.setup.devices - 1),
             |s| s.setup.push_mutations = 100,

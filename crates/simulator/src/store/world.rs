@@ -160,7 +160,7 @@ impl World {
             folder,
         };
         for n in 0..usize::from(setup.devices) {
-            world.add_device(n, pool.take(setup.tables, setup.rules, within));
+            world.add_device(n, pool.take(setup, within));
         }
         world
     }
