@@ -7,6 +7,7 @@ use crate::error::StoreError;
 use crate::journal;
 use crate::orphans;
 use crate::outbox::Entry;
+use crate::steady::Times;
 use crate::store::RegisteredType;
 use crate::table::quote_ident;
 use crate::type_options::IdMode;
@@ -184,31 +185,42 @@ fn unused(conn: &Connection, entity_type: &RegisteredType) -> Result<i64, StoreE
     Err(StoreError::Refused(why))
 }
 
-/// Remembers that an entity goes by another id now. What led to the old id leads to the new one.
+/// Remembers that an entity goes by another id now. What led to the old id leads to the new one. How old that is
+/// counts from the first moment at which the clock is believed.
 pub(crate) fn remember(
     conn: &Connection,
     entity: &EntityRef,
     to: &EntityId,
     reason: &str,
-    now: Now,
+    (now, times): (Now, Times),
 ) -> Result<(), StoreError> {
     let name = entity.entity_type.as_str();
+    let aged_from = times.believed_ms();
     conn.prepare_cached(
-        "UPDATE syncline_id_map SET new_id = ?3, mapped_at = ?4 WHERE entity_type = ?1 AND new_id = ?2",
+        "UPDATE syncline_id_map SET new_id = ?3, mapped_at = ?4, aged_from = ?5
+          WHERE entity_type = ?1 AND new_id = ?2",
     )?
-    .execute(params![name, entity.id.as_str(), to.as_str(), now.unix_ms])?;
+    .execute(params![
+        name,
+        entity.id.as_str(),
+        to.as_str(),
+        now.unix_ms,
+        aged_from
+    ])?;
     conn.prepare_cached(
-        "INSERT INTO syncline_id_map (entity_type, old_id, new_id, reason, mapped_at)
-         VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO syncline_id_map (entity_type, old_id, new_id, reason, mapped_at, aged_from)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (entity_type, old_id) DO UPDATE
-            SET new_id = excluded.new_id, reason = excluded.reason, mapped_at = excluded.mapped_at",
+            SET new_id = excluded.new_id, reason = excluded.reason, mapped_at = excluded.mapped_at,
+                aged_from = excluded.aged_from",
     )?
     .execute(params![
         name,
         entity.id.as_str(),
         to.as_str(),
         reason,
-        now.unix_ms
+        now.unix_ms,
+        aged_from
     ])?;
     conn.prepare_cached(
         "DELETE FROM syncline_id_map WHERE entity_type = ?1 AND old_id = ?2 AND new_id = ?2",
@@ -217,10 +229,18 @@ pub(crate) fn remember(
     Ok(())
 }
 
-/// Forgets replacements of long ago.
-pub(crate) fn forget_old(conn: &Connection, now_ms: i64) -> Result<(), StoreError> {
+/// Forgets replacements of long ago, once the clock is believed: what bears no time of such a clock, or one that is
+/// still to come, is as old as this moment.
+pub(crate) fn forget_old(conn: &Connection, times: Times) -> Result<(), StoreError> {
+    let Some(now_ms) = times.believed_ms() else {
+        return Ok(());
+    };
     conn.execute(
-        "DELETE FROM syncline_id_map WHERE mapped_at < ?1",
+        "UPDATE syncline_id_map SET aged_from = ?1 WHERE aged_from IS NULL OR aged_from > ?1",
+        [now_ms],
+    )?;
+    conn.execute(
+        "DELETE FROM syncline_id_map WHERE aged_from < ?1",
         [now_ms.saturating_sub(REMEMBERED_MS)],
     )?;
     Ok(())
@@ -242,6 +262,52 @@ pub fn current_id(
         None => Ok(id.clone()),
         Some(newer) => {
             EntityId::parse(newer).map_err(|error| StoreError::Refused(error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syncline_protocol::EntityType;
+
+    fn at(age_ms: i64) -> Times {
+        Times {
+            due_ms: 0,
+            server_ms: 0,
+            age_ms,
+            set: None,
+        }
+    }
+
+    #[test]
+    fn a_replaced_id_is_never_older_than_the_time_since_a_believed_clock_saw_it() {
+        for noted in [i64::MIN, 900 * REMEMBERED_MS] {
+            let conn = Connection::open_in_memory().unwrap();
+            conn.execute_batch(include_str!("schema/0001_initial.sql"))
+                .unwrap();
+            let (entity_type, old) = (EntityType::new("task"), EntityId::from(1));
+            let entity = EntityRef {
+                entity_type,
+                id: old.clone(),
+            };
+            let now = Now {
+                monotonic_ms: 0,
+                unix_ms: 7,
+            };
+            let to = EntityId::from(2);
+            remember(&conn, &entity, &to, "collision", (now, at(noted))).unwrap();
+            for (age_ms, leads_to) in [
+                (i64::MIN, &to),
+                (100, &to),
+                (i64::MIN, &to),
+                (100 + REMEMBERED_MS, &to),
+                (101 + REMEMBERED_MS, &old),
+            ] {
+                forget_old(&conn, at(age_ms)).unwrap();
+                let current = current_id(&conn, "task", &old).unwrap();
+                assert_eq!(current, *leads_to, "noted {noted}, now {age_ms}");
+            }
         }
     }
 }

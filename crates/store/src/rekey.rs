@@ -417,10 +417,10 @@ fn relocate(applier: &mut Applier<'_>, way: &Move) -> Result<Moved, StoreError> 
     move_conflicts(tx, way)?;
     references::follow(applier, way, (boundary, is_new))?;
     if !std::mem::replace(&mut applier.rekeying.trimmed, true) {
-        ids::forget_old(tx, applier.times.age_ms)?;
+        ids::forget_old(tx, applier.times)?;
     }
-    let reason = way.reason.as_str();
-    ids::remember(tx, &way.entity, &way.to.id, reason, applier.now)?;
+    let (reason, at) = (way.reason.as_str(), (applier.now, applier.times));
+    ids::remember(tx, &way.entity, &way.to.id, reason, at)?;
     ids::raise_sequence(tx, entity_type, &way.to.id)?;
     applier.rekeying.ids.in_use(&way.to);
     applier.notices.push(Notice::IdChanged {

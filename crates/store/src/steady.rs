@@ -31,6 +31,13 @@ pub(crate) struct Times {
     pub(crate) set: Option<i64>,
 }
 
+impl Times {
+    /// What the device's clock says, while it is believed.
+    pub(crate) fn believed_ms(self) -> Option<i64> {
+        (self.age_ms > i64::MIN).then_some(self.age_ms)
+    }
+}
+
 /// Whoever sets a clock by less than this corrects it.
 const SET_MS: u64 = 1_000;
 

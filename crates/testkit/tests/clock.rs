@@ -9,6 +9,9 @@ const SCHEMA: &str = "
     CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT);
     CREATE TABLE step (id INTEGER PRIMARY KEY, what TEXT);";
 
+/// For so long a replaced id can be looked up.
+const MONTH_MS: u64 = 30 * 24 * 3_600_000;
+
 const TEN_YEARS_MS: i64 = 10 * 365 * 24 * 3_600_000;
 
 /// The same story with the clock set forwards, back, and not at all.
@@ -142,6 +145,16 @@ fn an_id_that_was_replaced_leads_to_the_new_one_whatever_the_clock_says() {
         world.set_clocks(by_ms);
         old.push(collide(world));
         assert_eq!(led(world, &old), [true; 2]);
+        // And when the clock is right again: what was noted under the other one is as old as that.
+        world.set_clocks(-by_ms);
+        old.push(collide(world));
+        assert_eq!(led(world, &old), [true; 3]);
+        world.pass(MONTH_MS - 600_000);
+        old.push(collide(world));
+        assert_eq!(led(world, &old)[1..], [true; 3]);
+        world.pass(600_001);
+        old.push(collide(world));
+        assert_eq!(led(world, &old), [false, false, false, true, true]);
         world.run_until_quiet();
         world.assert_converged();
     });

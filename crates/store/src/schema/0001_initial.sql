@@ -218,7 +218,8 @@ CREATE TABLE syncline_id_map (
   old_id      TEXT NOT NULL,
   new_id      TEXT NOT NULL,
   reason      TEXT NOT NULL,             -- assigned (by the server), collision (a pulled row needed it), natural-key
-  mapped_at   INTEGER NOT NULL,          -- ms since 1970
+  mapped_at   INTEGER NOT NULL,          -- ms since 1970, as the device's clock said
+  aged_from   INTEGER,                   -- ms since 1970: how old it is; NULL while that clock is not believed
   PRIMARY KEY (entity_type, old_id)
 ) WITHOUT ROWID;
 CREATE INDEX syncline_id_map_new ON syncline_id_map (entity_type, new_id);
