@@ -452,18 +452,15 @@ pub(crate) fn any_violation(conn: &Connection) -> Result<bool, StoreError> {
 
 /// The row of an entity has found its place: violations about it are over.
 pub(crate) fn landed(conn: &Connection, entity: &EntityRef, now: Now) -> Result<(), StoreError> {
-    conn.prepare_cached(
+    close_all(
+        conn,
+        entity,
         "UPDATE syncline_conflict SET resolution = 'landed', resolved_at = ?3
           WHERE resolved_at IS NULL AND error ->> '$.side' = 'violation'
             AND (entity_type = ?1 AND entity_id = ?2
               OR error ->> '$.other.entity_type' = ?1 AND error ->> '$.other.entity_id' = ?2)",
-    )?
-    .execute(params![
-        entity.entity_type.as_str(),
-        entity.id.as_str(),
-        now.unix_ms
-    ])?;
-    Ok(())
+        now,
+    )
 }
 
 /// A copy of this file has made the row: what was taken for another one of the same id is that.
@@ -472,12 +469,19 @@ pub(crate) fn recognised(
     entity: &EntityRef,
     now: Now,
 ) -> Result<(), StoreError> {
-    conn.prepare_cached(
+    close_all(
+        conn,
+        entity,
         "UPDATE syncline_conflict SET resolution = 'recognised', resolved_at = ?3
           WHERE resolved_at IS NULL AND base IS NULL AND error ->> '$.side' <> 'violation'
             AND entity_type = ?1 AND entity_id = ?2",
-    )?
-    .execute(params![
+        now,
+    )
+}
+
+/// Closes records about an entity, `?1` and `?2` of the statement, at the time `?3`.
+fn close_all(conn: &Connection, entity: &EntityRef, sql: &str, now: Now) -> Result<(), StoreError> {
+    conn.prepare_cached(sql)?.execute(params![
         entity.entity_type.as_str(),
         entity.id.as_str(),
         now.unix_ms
