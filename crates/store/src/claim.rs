@@ -171,7 +171,7 @@ impl<'a> Claimer<'a> {
             }
             return Ok(self.into_claimed(None));
         }
-        let cancel = cancel(self.tx, &self.limits.under_way)?;
+        let cancel = self.cancel()?;
         let in_order = self.limits.in_order || !outbox::has_lanes(self.tx)?;
         self.scan_all(in_order)?;
         if cancel.is_none() && self.goes_on_with_alone() {
@@ -185,6 +185,21 @@ impl<'a> Claimer<'a> {
             self.scan(Some(seq))?;
         }
         Ok(self.into_claimed(cancel))
+    }
+
+    /// The first key that is to be cancelled: one that may have been sent and is not under way. (What an
+    /// engine had under way when it died is still marked in flight.)
+    fn cancel(&self) -> Result<Option<Cancel>, StoreError> {
+        let is_under_way = |entry: &Entry| self.limits.under_way.contains(&entry.seq);
+        let entry = outbox::to_cancel(self.tx)?.filter(|entry| !is_under_way(entry));
+        Ok(entry.and_then(|entry| {
+            Some(Cancel {
+                seq: entry.seq,
+                mutation: entry.mutation,
+                client: ClientId::new(entry.origin_client.or_else(|| self.client.clone())?),
+                key: IdempotencyKey::new(entry.key?),
+            })
+        }))
     }
 
     fn scan_all(&mut self, in_order: bool) -> Result<(), StoreError> {
@@ -463,21 +478,6 @@ fn name(entry: &Entry) -> Name {
         entry.entity_type.as_str().to_owned(),
         entry.entity_id.clone(),
     )
-}
-
-/// The first key that is to be cancelled: one that may have been sent and is not under way. (What an
-/// engine had under way when it died is still marked in flight.)
-fn cancel(tx: &Transaction<'_>, under_way: &BTreeSet<i64>) -> Result<Option<Cancel>, StoreError> {
-    let entry = outbox::to_cancel(tx)?.filter(|entry| !under_way.contains(&entry.seq));
-    let client: Option<String> = meta::get(tx, meta::key::CLIENT_ID)?;
-    Ok(entry.and_then(|entry| {
-        Some(Cancel {
-            seq: entry.seq,
-            mutation: entry.mutation,
-            client: ClientId::new(entry.origin_client.or(client)?),
-            key: IdempotencyKey::new(entry.key?),
-        })
-    }))
 }
 
 /// "As of the applied position", once a snapshot is complete and nothing is being swept.
