@@ -1,6 +1,7 @@
 //! Push, second half: writing down what became of a batch, with everything that follows (A3).
 
 mod conflict;
+mod refused;
 
 use crate::apply::{Applier, after_mutation};
 use crate::captured;
@@ -10,7 +11,7 @@ use crate::error::{StoreError, to_json};
 use crate::held;
 use crate::journal::{self, Confirmed};
 use crate::meta;
-use crate::outbox::{self, Entry, EntryState};
+use crate::outbox::{self, Entry};
 use crate::progress;
 use crate::rekey::{self, Answer, Assigned};
 use crate::remedy;
@@ -21,8 +22,8 @@ use crate::store::RegisteredType;
 use crate::sweep;
 use crate::unknown;
 use conflict::book_conflict;
+use refused::{refused, spend, unfreeze_skipped};
 use rusqlite::params;
-use std::collections::BTreeSet;
 use syncline_core::{
     BookSummary, Booking, Counted, EntityRef, KEY_REUSED, MutationError, Notice, PageSummary,
     Verdict,
@@ -150,40 +151,6 @@ fn book_dead(
     Ok(())
 }
 
-/// An entry that was skipped because of one that will never be applied has not been and will not
-/// be executed either, whatever request still carries it: it does not count as sent any more. This
-/// comes before the other one is resolved, since that may rewrite this one (E5).
-fn unfreeze_skipped(applier: &mut Applier<'_>, bookings: &[Booking]) -> Result<(), StoreError> {
-    let mut spent = BTreeSet::new();
-    for booking in bookings {
-        let finally_not = matches!(
-            booking.verdict,
-            Verdict::Conflict { .. }
-                | Verdict::Failed(_)
-                | Verdict::Cancelled
-                | Verdict::OtherHistory(_)
-        );
-        if finally_not && let Some(entry) = outbox::get(applier.tx, booking.seq)? {
-            spent.extend(entry.key);
-        }
-    }
-    for booking in bookings {
-        if let Verdict::Skipped { because } = &booking.verdict
-            && spent.contains(because.as_str())
-        {
-            if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
-                journal::forget_agreed(applier.tx, &entry)?;
-                copies::unfreeze(applier, &entry, entry.state)?;
-            }
-            // What follows it may have been sent with it before, and had no effect either.
-            if let Some(entry) = outbox::get(applier.tx, booking.seq)? {
-                refused(applier, &entry)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 fn skip(applier: &Applier<'_>, entry: &Entry, because: &IdempotencyKey) -> Result<(), StoreError> {
     let detail = format!("it goes with {because}, which did not go through");
     let error = MutationError::new("skipped", detail);
@@ -232,20 +199,6 @@ fn inherit(
         true => Ok(()),
         false => book_failed(applier, entry, entity, error),
     }
-}
-
-/// A mutation had no effect and never will have one under its key: neither had what follows it, whoever
-/// may have sent that (O1). It is sent anew, on another base, and what another copy of the file has as
-/// well under the same key as there (I2).
-fn refused(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
-    let names = (entry.entity_type.as_str(), entry.entity_id.as_str());
-    for later in outbox::of_entity(applier.tx, names.0, names.1)? {
-        let open = matches!(later.state, EntryState::Pending | EntryState::InFlight);
-        if later.seq > entry.seq && open {
-            copies::unfreeze(applier, &later, EntryState::Pending)?;
-        }
-    }
-    Ok(())
 }
 
 /// An entry that was to be cancelled: given up if it had no effect, which is all that there is to
@@ -497,11 +450,4 @@ fn write_server_fields(
         state::forget_known(applier.tx, entity)?;
     }
     Ok(())
-}
-
-/// The final answer of this key is "no effect": nothing of the entry counts as sent any more.
-fn spend(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
-    copies::spend(applier, entry)?;
-    journal::forget_agreed(applier.tx, entry)?;
-    refused(applier, entry)
 }

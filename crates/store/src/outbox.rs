@@ -198,9 +198,9 @@ pub(crate) fn of_group(conn: &Connection, group: &str) -> Result<Vec<Entry>, Sto
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Nothing earlier of the entity of `o` has been sent and is unsettled, unless it is to be cancelled as
-/// well: what became of that is known first (O1).
-pub(crate) const CAN_BE_CANCELLED: &str = "NOT EXISTS (SELECT 1 FROM syncline_outbox AS e
+/// `o` has a key that can be asked about, and nothing earlier of its entity has been sent and is unsettled,
+/// unless it is to be cancelled as well: what became of that is known first (O1).
+pub(crate) const CAN_BE_CANCELLED: &str = "o.idempotency_key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM syncline_outbox AS e
      WHERE e.entity_type = o.entity_type AND e.entity_id = o.entity_id AND e.seq < o.seq AND e.cancel = 0
        AND (e.frozen IS NOT NULL OR e.origin_client IS NOT NULL))";
 

@@ -99,6 +99,19 @@ pub(crate) fn cancelled(applier: &mut Applier<'_>, seq: i64) -> Result<(), Store
     give_up(applier, seq, &doomed).map(drop)
 }
 
+/// Gives an entry up that was to be cancelled, if nothing of it can have been sent any more: then there is
+/// nothing to ask the server about, and nobody would.
+pub(crate) fn give_up_unsent(applier: &mut Applier<'_>, seq: i64) -> Result<(), StoreError> {
+    let entry = outbox::get(applier.tx, seq)?;
+    match entry.filter(|entry| entry.cancel && !is_to_be_asked(entry)) {
+        Some(_) => {
+            applier.rekeying.outbox_changed();
+            cancelled(applier, seq)
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether the server may know its key.
 fn is_to_be_asked(entry: &Entry) -> bool {
     entry.frozen.is_some() || (entry.is_offered_again() && entry.key.is_some())

@@ -224,3 +224,109 @@ fn discard_delete(world: &mut World) {
         .discard(delete, now)
         .unwrap();
 }
+
+/// Two edits of a row of which no request arrived, the second behind the first.
+fn edits_under_way() -> World {
+    let mut world = one_device();
+    world.device("Bob");
+    world.sql("Alice", "INSERT INTO task VALUES ('a', NULL, 'milk')");
+    world.run_until_quiet();
+    world.sql("Alice", "UPDATE task SET title = 'oat'");
+    world.fault("Alice", Fault::LoseRequest);
+    world.sync("Alice");
+    world.sql("Alice", "UPDATE task SET title = 'soy'");
+    world.pass(60_000);
+    // The server is greeted anew first.
+    world.fault("Alice", Fault::Repeat);
+    world.fault("Alice", Fault::LoseRequest);
+    world.sync("Alice");
+    let frozen = "SELECT count(frozen) FROM syncline_outbox";
+    assert_eq!(world.rows("Alice", frozen), ["2"]);
+    world
+}
+
+fn assert_nothing_is_left(world: &mut World, title: &str) {
+    world.run_until_quiet();
+    let left = "SELECT seq, state, cancel, idempotency_key FROM syncline_outbox";
+    assert!(world.rows("Alice", left).is_empty());
+    let conflicts = "SELECT count(*) FROM syncline_conflict WHERE resolved_at IS NULL";
+    assert_eq!(world.rows("Alice", conflicts), ["0"]);
+    assert_eq!(world.rows("Alice", "SELECT title FROM task"), [title]);
+    world.assert_converged();
+}
+
+/// What it follows was refused, so the server knows nothing of it that it could cancel. What is decided
+/// about the first edit is decided without it.
+#[test]
+fn what_follows_a_refused_edit_is_given_up_without_being_asked_about() {
+    let mut world = edits_under_way();
+    world.sql("Bob", "UPDATE task SET title = 'rice'");
+    world.sync("Bob");
+    world.fault("Alice", Fault::Repeat);
+    world.fault("Alice", Fault::LoseAnswer);
+    world.pass(120_000);
+    world.sync("Alice");
+    world.sql("Bob", "UPDATE task SET title = 'tea'");
+    world.sync("Bob");
+    world.pass(120_000);
+    world.pull_only("Alice");
+    let waits = "SELECT json_extract(fields, '$.title') FROM syncline_inbox";
+    assert_eq!(world.rows("Alice", waits), ["tea"]);
+    let discarded = discard(&mut world, "a").unwrap();
+    assert_eq!((discarded.gone.len(), discarded.cancelling.len()), (0, 1));
+    assert_nothing_is_left(&mut world, "oat");
+    let decided = "SELECT count(*) || ' ' || count(*) FILTER (WHERE local LIKE '%soy%') FROM syncline_conflict";
+    assert_eq!(world.rows("Alice", decided), ["1 0"]);
+    let told = |notice: &&Notice| matches!(notice, Notice::ConflictResolved { .. });
+    assert_eq!(world.get("Alice").notices.iter().filter(told).count(), 1);
+}
+
+#[test]
+fn edits_that_are_cancelled_one_after_the_other_are_both_given_up() {
+    let mut world = edits_under_way();
+    discard(&mut world, "a").unwrap();
+    let first = world.rows("Alice", "SELECT min(seq) FROM syncline_outbox")[0].parse();
+    let (first, now) = (first.unwrap(), world.now());
+    world
+        .get("Alice")
+        .engine()
+        .store()
+        .discard(first, now)
+        .unwrap();
+    assert_nothing_is_left(&mut world, "milk");
+}
+
+/// The person decides while the request is under way.
+#[test]
+fn what_was_skipped_and_is_to_be_cancelled_is_given_up() {
+    let mut world = edits_under_way();
+    world.sql("Bob", "UPDATE task SET title = 'rice'");
+    world.sync("Bob");
+    world.hold_any_push("Alice");
+    world.pass(60_000);
+    world.sync("Alice");
+    discard(&mut world, "a").unwrap();
+    world.release("Alice");
+    assert_nothing_is_left(&mut world, "oat");
+}
+
+/// An entry that is to be cancelled and has no key, as older files may have one, keeps no other from it.
+#[test]
+fn what_has_no_key_keeps_nothing_else_from_being_cancelled() {
+    let mut world = one_device();
+    world.sql(
+        "Alice",
+        "INSERT INTO task VALUES ('c', NULL, 'other'); UPDATE syncline_outbox SET cancel = 1;
+         INSERT INTO task VALUES ('a', NULL, 'parent')",
+    );
+    world.fault("Alice", Fault::LoseRequest);
+    world.sync("Alice");
+    assert_eq!(discard(&mut world, "a").unwrap().cancelling.len(), 1);
+    world.run_until_quiet();
+    let left = "SELECT entity_id FROM syncline_outbox";
+    assert_eq!(world.rows("Alice", left), ["c"]);
+    discard(&mut world, "c").unwrap();
+    assert!(world.rows("Alice", left).is_empty());
+    world.run_until_quiet();
+    world.assert_converged();
+}

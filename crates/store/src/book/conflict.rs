@@ -1,6 +1,7 @@
 //! The answer that an entity is not as the mutation expects: it is decided with what is known of the server's state.
 
-use super::{spend, tell_failed};
+use super::refused::spend;
+use super::tell_failed;
 use crate::apply::Applier;
 use crate::captured::CapturedError;
 use crate::conflict::{Reconciled, violation};

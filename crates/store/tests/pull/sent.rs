@@ -3,7 +3,7 @@
 
 use crate::support::{Device, NOW, text, upsert};
 use syncline_core::{Booking, Counted, MutationError, StoreWork, Verdict};
-use syncline_protocol::Change;
+use syncline_protocol::{Change, IdempotencyKey};
 
 const SCHEMA: &str = "CREATE TABLE task (id TEXT PRIMARY KEY NOT NULL, title TEXT, note TEXT);";
 
@@ -64,6 +64,36 @@ fn what_follows_a_refused_mutation_does_not_count_as_sent() {
     let second = seqs(&device)[1];
     let discarded = device.store.discard(second, NOW).unwrap();
     assert_eq!(discarded.gone, [second], "nobody has to be asked");
+}
+
+/// It was skipped, so there is no key that could be cancelled; of the first nobody knows what became.
+#[test]
+fn what_was_skipped_and_is_to_be_cancelled_is_given_up_at_once() {
+    let mut device = device();
+    device.sql("UPDATE task SET title = 'oat milk' WHERE id = 'a'");
+    device.claimed();
+    device.sql("UPDATE task SET note = 'fresh' WHERE id = 'a'");
+    assert_eq!(device.claimed(), ["task/a", "task/a"]);
+    let (first, second) = (seqs(&device)[0], seqs(&device)[1]);
+    let discarded = device.store.discard(second, NOW).unwrap();
+    assert_eq!(discarded.cancelling, [second]);
+    let sql = format!("SELECT idempotency_key FROM syncline_outbox WHERE seq = {first}");
+    let because = IdempotencyKey::new(device.rows(&sql).remove(0));
+    let verdicts = [
+        Verdict::Failed(MutationError::new("expired", "")),
+        Verdict::Skipped { because },
+    ];
+    let bookings = [first, second].into_iter().zip(verdicts);
+    let work = StoreWork::Book {
+        bookings: bookings
+            .map(|(seq, verdict)| Booking { seq, verdict })
+            .collect(),
+        token: None,
+    };
+    device.store.perform(&work, NOW);
+    assert_eq!(seqs(&device), [first]);
+    let row = "SELECT title, note FROM task WHERE id = 'a'";
+    assert_eq!(device.rows(row), ["oat milk|-"]);
 }
 
 /// What waits for a person is not sent by a copy of the file either, nor is what follows it.
