@@ -17,7 +17,7 @@
 mod stored;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::HashMap;
 use stored::{Stored, parse_object};
 use syncline_protocol::{EntityId, EntityIdError, Fields, Value};
@@ -98,19 +98,32 @@ pub fn fields_of_mutation(conn: &Connection, seq: i64) -> Result<Option<Fields>,
 pub fn entity_id_of_mutation(conn: &Connection, seq: i64) -> Result<EntityId, CapturedError> {
     let id = conn
         .prepare_cached("SELECT entity_id FROM syncline_outbox WHERE seq = ?1")?
-        .query_row([seq], |row| bytes(row.get_ref(0)?))
+        .query_row([seq], |row| recorded_id(row, 0))
         .optional()?
-        .flatten()
         .ok_or(CapturedError::NoSuchEntry(seq))?;
-    match String::from_utf8(id) {
-        Ok(id) => parse_entity_id(&id),
-        Err(_) => Err(unsyncable_key(NOT_UTF8)),
-    }
+    parse_entity_id(&id)
+}
+
+/// How the id begins of a row whose key has text that is not valid UTF-8. No key has such a form.
+const NOT_UTF8_ID: &str = "{\"$text\":";
+
+/// An entity id as it is recorded, whatever it is: the triggers take the bytes of a key, and what is not
+/// valid UTF-8 is read as `{"$text":"FF"}`, in hexadecimal.
+pub(crate) fn recorded_id(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let recorded = bytes(row.get_ref(column)?)?.unwrap_or_default();
+    Ok(String::from_utf8(recorded).unwrap_or_else(|error| {
+        let bytes = error.as_bytes().iter();
+        let hex: String = bytes.map(|byte| format!("{byte:02X}")).collect();
+        format!("{NOT_UTF8_ID}\"{hex}\"}}")
+    }))
 }
 
 /// Reads the text that capture triggers give a key, saying for the user what is wrong with a key
 /// that cannot be synced.
 pub fn parse_entity_id(text: &str) -> Result<EntityId, CapturedError> {
+    if text.starts_with(NOT_UTF8_ID) {
+        return Err(unsyncable_key(NOT_UTF8));
+    }
     EntityId::parse(text).map_err(|error| match error {
         EntityIdError::NotCanonical(_) if text.contains("{\"$null\":") => {
             unsyncable_key("the key is NULL, which identifies no row; give it a value")

@@ -4,6 +4,7 @@
 //! with unsettled mutations, with a change in the inbox, an open conflict, a held removal, or an own
 //! push ahead of the cursor stand apart. What differs is said; who is right is not decided here.
 
+use crate::captured;
 use crate::error::StoreError;
 use crate::identity;
 use crate::meta;
@@ -142,7 +143,7 @@ fn apart(conn: &Connection) -> Result<BTreeMap<String, BTreeMap<EntityId, Apart>
     let mut all: BTreeMap<String, BTreeMap<EntityId, Apart>> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         // What is no id is no row that could be compared.
-        let Ok(id) = EntityId::parse(row.get::<_, String>(1)?) else {
+        let Ok(id) = EntityId::parse(captured::recorded_id(row, 1)?) else {
             continue;
         };
         let why = match row.get::<_, i64>(2)? {

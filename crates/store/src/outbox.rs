@@ -102,7 +102,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         seq: row.get(0)?,
         mutation: MutationId::new(row.get::<_, String>(1)?),
         entity_type: EntityType::new(row.get::<_, String>(2)?),
-        entity_id: row.get(3)?,
+        entity_id: captured::recorded_id(row, 3)?,
         op: op_of(&op),
         state: EntryState::parse(&state),
         not_before: row.get(6)?,
@@ -149,7 +149,7 @@ impl Entry {
 
     /// The entity by name, when its id is one that can be synced.
     pub(crate) fn entity(&self) -> Result<EntityRef, String> {
-        let id = EntityId::parse(self.entity_id.clone()).map_err(|error| error.to_string())?;
+        let id = captured::parse_entity_id(&self.entity_id).map_err(|error| error.to_string())?;
         Ok(EntityRef {
             entity_type: self.entity_type.clone(),
             id,
@@ -219,7 +219,9 @@ pub(crate) fn all_mutations(
 ) -> Result<BTreeMap<String, (String, String)>, StoreError> {
     let mut statement =
         conn.prepare_cached("SELECT mutation, entity_type, entity_id FROM syncline_outbox")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    let rows = statement.query_map([], |row| {
+        Ok((row.get(0)?, (row.get(1)?, captured::recorded_id(row, 2)?)))
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

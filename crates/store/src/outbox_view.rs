@@ -333,7 +333,7 @@ fn raw_entry(row: &Row<'_>) -> rusqlite::Result<RawEntry> {
             seq: row.get(0)?,
             mutation: row.get(1)?,
             entity_type: row.get(2)?,
-            entity_id: row.get(3)?,
+            entity_id: captured::recorded_id(row, 3)?,
             op: row.get(4)?,
             state: EntryState::parse(&state),
             attempts: row.get(6)?,

@@ -122,7 +122,7 @@ fn escaped(
 ) -> Result<Vec<Escaped>, StoreError> {
     let mut statement =
         conn.prepare("SELECT DISTINCT entity_id FROM syncline_outbox WHERE entity_type = ?1")?;
-    let ids = statement.query_map([&entity_type.name], |row| row.get::<_, String>(0));
+    let ids = statement.query_map([&entity_type.name], |row| captured::recorded_id(row, 0));
     let ids: Vec<String> = ids?.collect::<Result<_, _>>()?;
     let mut escaped = Vec::new();
     for id in ids {

@@ -234,7 +234,11 @@ fn for_each_where(
 fn id_from(table: &Table, row: &Row<'_>) -> rusqlite::Result<Result<EntityId, String>> {
     let mut parts = Vec::with_capacity(table.key.len());
     for index in 0..table.key.len() {
-        parts.push(match from_sql(row.get_ref(index)?) {
+        let value = row.get_ref(index)?;
+        if matches!(value, ValueRef::Text(text) if std::str::from_utf8(text).is_err()) {
+            return Ok(Err("its key is text that is not valid UTF-8".to_owned()));
+        }
+        parts.push(match from_sql(value) {
             Value::Integer(integer) => KeyPart::Integer(integer),
             Value::Text(text) => KeyPart::Text(text),
             Value::Blob(bytes) => KeyPart::Blob(bytes),

@@ -3,6 +3,7 @@
 //! Read on every change, so nothing here goes through the outbox: its counts are kept
 //! (`count.rs`), everything else is found by an index.
 
+use crate::captured;
 use crate::count;
 use crate::error::{StoreError, json};
 use crate::held;
@@ -263,7 +264,7 @@ fn newest_error(conn: &Connection, index: &str) -> Result<Option<LastError>, Sto
             mutation: row.get(1)?,
             seq: row.get(2)?,
             entity_type: row.get(3)?,
-            entity_id: row.get(4)?,
+            entity_id: Some(captured::recorded_id(row, 4)?),
         };
         Ok(error)
     };

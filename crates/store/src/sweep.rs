@@ -256,7 +256,7 @@ fn absent(
           ORDER BY entity_id",
     )?;
     let ids = statement.query_map(params![entity_type.name, pinned], |row| {
-        row.get::<_, String>(0)
+        captured::recorded_id(row, 0)
     })?;
     let mut found = Vec::new();
     for id in ids {

@@ -5,6 +5,7 @@
 //! written when what it says is true for good. Costs nothing unless the level is listened to, never
 //! makes a unit of work fail, and never shows a row's value.
 
+use crate::captured;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{Page, PageChange, StoreAnswer, StoreWork, Verdict};
@@ -57,17 +58,18 @@ impl Recorded {
 
 fn recorded(conn: &Connection, after: i64) -> Result<Vec<Recorded>> {
     let mut statement = conn.prepare_cached(
-        "SELECT seq, mutation, entity_type || '/' || entity_id, op, coalesce(origin, 'captured'), created_at
+        "SELECT seq, mutation, entity_type, entity_id, op, coalesce(origin, 'captured'), created_at
            FROM syncline_outbox WHERE seq > ?1 ORDER BY seq",
     )?;
     let rows = statement.query_map([after], |row| {
+        let (entity_type, id): (String, _) = (row.get(2)?, captured::recorded_id(row, 3)?);
         Ok(Recorded {
             seq: row.get(0)?,
             mutation: row.get(1)?,
-            entity: row.get(2)?,
-            op: row.get(3)?,
-            origin: row.get(4)?,
-            at: row.get(5)?,
+            entity: format!("{entity_type}/{id}"),
+            op: row.get(4)?,
+            origin: row.get(5)?,
+            at: row.get(6)?,
         })
     })?;
     rows.collect()
@@ -368,4 +370,24 @@ impl Line {
 
 fn unreadable(error: &rusqlite::Error) {
     tracing::debug!(%error, "the way of the mutations cannot be told");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_not_utf8_does_not_silence_what_else_was_recorded() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("schema/0001_initial.sql"))
+            .unwrap();
+        conn.execute_batch(
+            "INSERT INTO syncline_outbox (mutation, entity_type, entity_id, op, created_at)
+             VALUES ('m1', 'task', CAST(x'61FF' AS TEXT), 'delete', 0), ('m2', 'task', 'b', 'delete', 0)",
+        )
+        .unwrap();
+        let lines = recorded(&conn, 0).unwrap();
+        let entities: Vec<&str> = lines.iter().map(|line| line.entity.as_str()).collect();
+        assert_eq!(entities, [r#"task/{"$text":"61FF"}"#, "task/b"]);
+    }
 }

@@ -164,7 +164,7 @@ fn named(
                     seq: row.get(0)?,
                     mutation: row.get(1)?,
                     entity_type: row.get(2)?,
-                    entity_id: row.get(3)?,
+                    entity_id: captured::recorded_id(row, 3)?,
                 })
             },
         );
