@@ -141,7 +141,10 @@ fn what_no_server_could_ever_take_is_refused_when_written() {
         ("'a', CAST(x'ff' AS TEXT)", "title: text is not valid UTF-8"),
         ("NULL, 'x'", "the key is NULL"),
         ("1.5, 'x'", "the key is a floating-point number"),
-        ("'a' || char(0), 'x'", "the id contains a control character"),
+        (
+            "'a' || char(0), 'x'",
+            "the id contains the control character U+0000",
+        ),
         ("CAST(x'ff' AS TEXT), 'x'", "text is not valid UTF-8"),
     ] {
         let refused = home.sync.write(|tx| {

@@ -42,8 +42,8 @@ pub enum EntityIdError {
     #[error("the id has {0} bytes; at most {MAX_ENTITY_ID_BYTES} can be synced")]
     TooLong(usize),
     /// A control character, U+0000 included.
-    #[error("the id contains a control character")]
-    ControlCharacter,
+    #[error("the id contains the control character U+{:04X}; remove it from the key", u32::from(*.0))]
+    ControlCharacter(char),
     /// Not the canonical form of any key.
     #[error(
         "{0:?} is not the canonical form of a key (an integer, a text, a blob, or a JSON array of those)"
@@ -59,10 +59,12 @@ impl EntityId {
             return Err(EntityIdError::TooLong(text.len()));
         }
         let parts = decode(&text).ok_or_else(|| EntityIdError::NotCanonical(text.clone()))?;
-        let control =
-            |part: &KeyPart| matches!(part, KeyPart::Text(t) if t.chars().any(char::is_control));
-        if parts.iter().any(control) {
-            return Err(EntityIdError::ControlCharacter);
+        let control = |part: &KeyPart| match part {
+            KeyPart::Text(text) => text.chars().find(|c| c.is_control()),
+            KeyPart::Integer(_) | KeyPart::Blob(_) => None,
+        };
+        if let Some(character) = parts.iter().find_map(control) {
+            return Err(EntityIdError::ControlCharacter(character));
         }
         if encode(&parts) != text {
             return Err(EntityIdError::NotCanonical(text));

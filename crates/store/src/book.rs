@@ -251,7 +251,7 @@ fn tell_failed(
 ) {
     applier.notices.push(Notice::MutationFailed {
         mutation: entry.mutation.clone(),
-        entity: entity.clone(),
+        entity: Some(entity.clone()),
         error: error.clone(),
     });
 }

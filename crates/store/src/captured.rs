@@ -136,6 +136,20 @@ pub fn parse_entity_id(text: &str) -> Result<EntityId, CapturedError> {
     })
 }
 
+/// What is recorded of an id that cannot be synced, for a person: on one line, and not endlessly long.
+pub(crate) fn shown_id(recorded: &str) -> String {
+    const MOST: usize = 80;
+    let escaped = |c: char| match c.is_control() {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    let mut shown: String = recorded.chars().take(MOST).map(escaped).collect();
+    if recorded.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 fn unsyncable_key(reason: &str) -> CapturedError {
     CapturedError::Unsyncable {
         field: None,

@@ -30,7 +30,7 @@ use syncline_core::{
     Notice, Now, WaitsFor,
 };
 use syncline_protocol::{
-    Base, ClientId, EntityId, Epoch, Fields, IdempotencyKey, MutationId, Operation, Scope,
+    Base, ClientId, Epoch, Fields, IdempotencyKey, MutationId, Operation, Scope,
 };
 
 const CHUNK: usize = 256;
@@ -412,13 +412,9 @@ impl<'a> Claimer<'a> {
     ) -> Result<Step, StoreError> {
         let error = MutationError::new(code, detail);
         outbox::fail(self.tx, entry, &error, self.now)?;
-        let unnamed = || EntityRef {
-            entity_type: entry.entity_type.clone(),
-            id: EntityId::from(0),
-        };
         self.notices.push(Notice::MutationFailed {
             mutation: entry.mutation.clone(),
-            entity: entity.unwrap_or_else(unnamed),
+            entity,
             error,
         });
         Ok(Step::Hold)

@@ -149,7 +149,10 @@ impl Entry {
 
     /// The entity by name, when its id is one that can be synced.
     pub(crate) fn entity(&self) -> Result<EntityRef, String> {
-        let id = captured::parse_entity_id(&self.entity_id).map_err(|error| error.to_string())?;
+        let id = captured::parse_entity_id(&self.entity_id).map_err(|error| {
+            let recorded = captured::shown_id(&self.entity_id);
+            format!("{error} (it is recorded as {recorded})")
+        })?;
         Ok(EntityRef {
             entity_type: self.entity_type.clone(),
             id,

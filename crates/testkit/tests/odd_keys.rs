@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use rusqlite::Connection;
-use syncline::Existing;
+use syncline::{Existing, Notice};
 use syncline_store::outbox_view::{self, Which};
 use syncline_store::{digest, explain};
 use syncline_testkit::World;
@@ -114,4 +114,57 @@ fn a_row_that_was_there_before_is_not_uploaded_under_another_key() {
     let on_server: Vec<String> = world.on_server("task").into_keys().collect();
     assert_eq!(on_server, ["a"]);
     assert_eq!(world.rows("Alice", "SELECT count(*) FROM task"), ["2"]);
+}
+
+/// The error says what is wrong and with which key; the notice names no row that is innocent.
+#[test]
+fn a_key_that_can_never_be_synced_is_told_by_what_is_wrong_with_it() {
+    for (key, reason, recorded) in [
+        (
+            "'a' || char(0)",
+            "the control character U+0000; remove it from the key",
+            "a\\u0000",
+        ),
+        (
+            "'a' || char(10) || 'b'",
+            "the control character U+000A; remove it from the key",
+            "a\\u000ab",
+        ),
+        ("NULL", "the key is NULL", r#"{"$null":1}"#),
+        (
+            "CAST(x'FF' AS TEXT)",
+            "not valid UTF-8",
+            r#"{"$text":"FF"}"#,
+        ),
+        ("hex(zeroblob(200))", "the id has 402 bytes", "…"),
+    ] {
+        let mut world = World::new("CREATE TABLE task (id BLOB PRIMARY KEY, title TEXT)");
+        world.device("Alice");
+        world.run_until_quiet();
+        world.sql(
+            "Alice",
+            &format!("INSERT INTO task VALUES (0, 'innocent'), ({key}, 'odd')"),
+        );
+        world.run_until_quiet();
+        assert_eq!(world.on_server("task").len(), 1, "{key}");
+        let told = world
+            .get("Alice")
+            .notices
+            .iter()
+            .find_map(|notice| match notice {
+                Notice::MutationFailed { entity, error, .. } => {
+                    Some((entity.clone(), error.clone()))
+                }
+                _ => None,
+            });
+        let (entity, error) = told.unwrap();
+        assert_eq!(
+            (entity, error.code.as_str()),
+            (None, "invalid-key"),
+            "{key}"
+        );
+        assert!(error.detail.contains(reason), "{key}: {}", error.detail);
+        let end = format!("{recorded})");
+        assert!(error.detail.ends_with(&end), "{key}: {}", error.detail);
+    }
 }

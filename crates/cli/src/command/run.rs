@@ -308,7 +308,7 @@ fn log_dead_letter(notice: &Notice) {
         } => (
             "a mutation was refused and waits for you",
             mutation,
-            entity,
+            entity.as_ref(),
             error,
         ),
         Notice::MutationDead {
@@ -318,13 +318,14 @@ fn log_dead_letter(notice: &Notice) {
         } => (
             "a mutation was given up and waits for you",
             mutation,
-            entity,
+            Some(entity),
             error,
         ),
         _ => return,
     };
     let detail = private(&error.detail);
-    tracing::warn!(%mutation, %entity, code = error.code, detail, "{what}");
+    let entity = entity.map(tracing::field::display);
+    tracing::warn!(%mutation, entity, code = error.code, detail, "{what}");
 }
 
 fn log_conflict(notice: &Notice) {

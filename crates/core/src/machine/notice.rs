@@ -68,8 +68,8 @@ pub enum Notice {
     MutationFailed {
         /// The mutation.
         mutation: MutationId,
-        /// Its entity.
-        entity: EntityRef,
+        /// Its entity; `None` where its key is none that can be synced.
+        entity: Option<EntityRef>,
         /// Why.
         error: MutationError,
     },

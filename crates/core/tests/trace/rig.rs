@@ -436,7 +436,7 @@ fn notices() -> Vec<Notice> {
         },
         Notice::MutationFailed {
             mutation: MutationId::new("m"),
-            entity: entity(),
+            entity: Some(entity()),
             error: MutationError::new("validation", text("detail")),
         },
     ]

@@ -514,7 +514,7 @@ pub(crate) fn after_mutation(
 pub(crate) fn told_failed(entry: &Entry, error: &syncline_core::MutationError) -> Notice {
     Notice::MutationFailed {
         mutation: entry.mutation.clone(),
-        entity: named(&entry.entity),
+        entity: Some(named(&entry.entity)),
         error: error.clone(),
     }
 }

@@ -172,13 +172,11 @@ impl Claimer<'_> {
         for member in members {
             if member.frozen.is_none() && member.state == outbox::EntryState::Pending {
                 outbox::fail(self.tx, member, &error, self.now)?;
-                if let Ok(entity) = member.entity() {
-                    self.notices.push(Notice::MutationFailed {
-                        mutation: member.mutation.clone(),
-                        entity,
-                        error: error.clone(),
-                    });
-                }
+                self.notices.push(Notice::MutationFailed {
+                    mutation: member.mutation.clone(),
+                    entity: member.entity().ok(),
+                    error: error.clone(),
+                });
             }
         }
         Ok(None)

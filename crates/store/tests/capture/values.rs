@@ -191,9 +191,22 @@ fn keys_that_cannot_sync_are_recorded_and_recognised() {
     for (key, reason) in [
         ("NULL", "the key is NULL"),
         ("1.5", "the key is a floating-point number"),
-        ("'a' || char(0)", "the id contains a control character"),
-        ("'12' || char(0)", "the id contains a control character"),
-        ("'a' || char(10)", "the id contains a control character"),
+        (
+            "'a' || char(0)",
+            "the id contains the control character U+0000; remove it",
+        ),
+        (
+            "'12' || char(0)",
+            "the id contains the control character U+0000",
+        ),
+        (
+            "'a' || char(10)",
+            "the id contains the control character U+000A",
+        ),
+        (
+            "'a' || char(133)",
+            "the id contains the control character U+0085",
+        ),
         ("CAST(x'FF61' AS TEXT)", "text is not valid UTF-8"),
         ("hex(zeroblob(200))", "the id has 400 bytes"),
     ] {

@@ -30,12 +30,11 @@ impl Redact for Notice {
             }
             | Notice::DeletionUndone { entity }
             | Notice::CancelledTooLate { entity, .. } => *entity = entity.redacted(by),
-            Notice::MutationFailed {
-                mutation: _,
-                entity,
-                error,
+            Notice::MutationFailed { entity, error, .. } => {
+                *entity = entity.as_ref().map(|entity| entity.redacted(by));
+                *error = error.redacted(by);
             }
-            | Notice::MutationDead {
+            Notice::MutationDead {
                 mutation: _,
                 entity,
                 error,
