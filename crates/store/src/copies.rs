@@ -39,10 +39,14 @@ pub(crate) fn unfreeze(
     take_edits_apart(applier, entry, false)
 }
 
-/// The key of an entry was answered with its final no.
+/// The key of an entry was answered with its final no. What is to be cancelled is given up as a whole: it was asked by its
+/// key alone, and the no may be to what a copy had under that.
 pub(crate) fn spend(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
     outbox::spend(applier.tx, entry)?;
-    take_edits_apart(applier, entry, true)
+    match entry.cancel {
+        true => Ok(()),
+        false => take_edits_apart(applier, entry, true),
+    }
 }
 
 /// A copy sends the first of them alone, under the key that follows: the two are only one as long as both are the same.
