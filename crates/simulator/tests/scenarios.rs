@@ -1,5 +1,6 @@
 //! A bounded share of the simulation: seeds that are played with every change, and scenarios that broke
 //! something once and are kept in `seeds`. Paste what a failing seed prints at the end of this file.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::Path;
 use syncline_simulator::level::Level;
