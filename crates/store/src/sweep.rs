@@ -292,7 +292,10 @@ fn was_there(tx: &Transaction<'_>, entity: &EntityRef) -> Result<bool, StoreErro
     }
     let names = (entity.entity_type.as_str(), entity.id.as_str());
     let base = captured::base_of(tx, names.0, names.1)?;
-    Ok(matches!(base, BaseState::Present(_)))
+    // Below a create that was offered again, and refused, is what the server had in its old history.
+    let first = outbox::of_entity(tx, names.0, names.1)?.into_iter().next();
+    let made_here = first.is_some_and(|first| first.op == Operation::Create);
+    Ok(matches!(base, BaseState::Present(_)) && !made_here)
 }
 
 /// Removes a clean row of which the server knows nothing.
@@ -410,7 +413,8 @@ fn park_orphans(
             id,
         };
         let view = state::view(tx, &entity)?;
-        if view.dirty || view.conflict_open || view.reflects.is_some() {
+        // A row that is held stays where it is until a person decides.
+        if view.dirty || view.conflict_open || view.held || view.reflects.is_some() {
             continue;
         }
         let change = Change {
