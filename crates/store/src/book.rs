@@ -92,11 +92,10 @@ fn book_one(
             book_applied(applier, entry, &entity, &applied)
         }
         Verdict::Conflict { reason, remote, .. } => {
-            if copies::is_outdated(applier, &entity, verdict)? {
-                spend(applier, entry)?;
-                return apply_waiting(applier, &entity);
+            match copies::is_outdated(applier, &entity, verdict)? {
+                true => book_outdated(applier, entry, &entity),
+                false => book_conflict(applier, entry, &entity, *reason, remote.as_ref()),
             }
-            book_conflict(applier, entry, &entity, *reason, remote.as_ref())
         }
         Verdict::Skipped { because } => {
             skip(applier, entry, because)?;
@@ -125,6 +124,16 @@ fn book_one(
         }
         Verdict::Dead(error) => book_dead(applier, entry, entity, error),
     }
+}
+
+/// A conflict with an earlier state than is known here.
+fn book_outdated(
+    applier: &mut Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+) -> Result<(), StoreError> {
+    spend(applier, entry)?;
+    apply_waiting(applier, entity)
 }
 
 fn book_dead(
@@ -223,7 +232,10 @@ fn book_cancel(
             outbox::fail(applier.tx, entry, &error, applier.now)?;
         }
         Verdict::Conflict { reason, remote, .. } => {
-            book_conflict(applier, entry, entity, *reason, remote.as_ref())?;
+            match copies::is_outdated(applier, entity, verdict)? {
+                true => book_outdated(applier, entry, entity)?,
+                false => book_conflict(applier, entry, entity, *reason, remote.as_ref())?,
+            }
         }
         Verdict::Applied { .. } => {
             applier.notices.push(Notice::CancelledTooLate {
