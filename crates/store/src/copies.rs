@@ -17,16 +17,12 @@ use syncline_protocol::{Fields, Operation};
 /// A copy has used the key of an entry, with other bytes: what came of that is asked, as the copy would ask. What has
 /// become part of it here is none of that. `false`: it was asked as a copy would, and there is nothing to take apart.
 pub(crate) fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<bool, StoreError> {
-    if entry.origin_client.is_none() {
-        outbox::inherit(applier.tx, entry)?;
-        take_apart(applier, entry, false)?;
-        return Ok(true);
-    }
     let apart = take_apart(applier, entry, false)?;
-    if apart {
-        outbox::unfreeze(applier.tx, entry, EntryState::Pending)?;
+    let asked_anew = apart || entry.origin_client.is_none();
+    if asked_anew {
+        outbox::inherit(applier.tx, entry)?;
     }
-    Ok(apart)
+    Ok(asked_anew)
 }
 
 /// What an entry was frozen to was not done and never will be.

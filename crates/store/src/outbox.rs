@@ -373,6 +373,9 @@ pub(crate) fn fail(
     let detail = to_json(error);
     conn.prepare_cached(
         "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, cancel = 0,
+                origin = CASE WHEN origin = 'journal'
+                               AND origin_client <> (SELECT value FROM syncline_meta WHERE key = 'client_id')
+                              THEN NULL ELSE origin END,
                 shared_with = coalesce(
                   nullif(origin_client, (SELECT value FROM syncline_meta WHERE key = 'client_id')), shared_with),
                 origin_client = NULL, last_error = ?2, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
@@ -413,12 +416,13 @@ pub(crate) fn unfreeze(
     write_unfrozen(conn, entry, key.as_deref(), state)
 }
 
-/// A copy of this file has used the key, with other bytes: what came of that is asked, as it would ask. That key is
-/// the next one now, also of what was offered again before.
+/// A copy of this file has used the key, with other bytes: what came of that is asked, as it would ask, under the name of
+/// this file unless it is another's. That key is the next one now, also of what was offered again before.
 pub(crate) fn inherit(conn: &Connection, entry: &Entry) -> Result<(), StoreError> {
     unfreeze(conn, entry, EntryState::Pending)?;
     conn.prepare_cached(
-        "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?2),
+        "UPDATE syncline_outbox
+            SET origin_client = coalesce(origin_client, (SELECT value FROM syncline_meta WHERE key = ?2)),
                 origin = nullif(origin, ?3)
           WHERE seq = ?1",
     )?
