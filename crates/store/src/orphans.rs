@@ -157,16 +157,18 @@ enum Act {
     Set(Fields),
 }
 
-/// The head is reached: looks after the rows that reference noted ones.
-pub(crate) fn mend(applier: &mut Applier<'_>) -> Result<(), StoreError> {
+/// The head is reached: looks after the rows that reference noted ones. Whether anything was done, after which what waits
+/// may find a place.
+pub(crate) fn mend(applier: &mut Applier<'_>) -> Result<bool, StoreError> {
     let notes = notes(applier.tx, applier.types)?;
+    let mut mended = false;
     for undo in [true, false] {
         // First what SQLite would have refused: a parent that comes back may be a child of another.
         for entity in notes.keys() {
-            settle(applier, &notes, entity, undo)?;
+            mended |= settle(applier, &notes, entity, undo)?;
         }
     }
-    Ok(())
+    Ok(mended)
 }
 
 fn settle(
@@ -174,19 +176,19 @@ fn settle(
     notes: &BTreeMap<EntityRef, Removed<'_>>,
     entity: &EntityRef,
     undo: bool,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let (tx, Some(removed)) = (applier.tx, notes.get(entity)) else {
-        return Ok(());
+        return Ok(false);
     };
     if row::read(tx, &removed.entity_type.table, &entity.id)?.is_some() {
         // One that was made here under the id since will have another, and the children are not its own.
-        return match is_proposed(tx, removed.entity_type, entity)? {
-            true => Ok(()),
-            false => forget(tx, entity),
-        };
+        if !is_proposed(tx, removed.entity_type, entity)? {
+            forget(tx, entity)?;
+        }
+        return Ok(false);
     }
     if is_busy(tx, entity, None)? {
-        return Ok(());
+        return Ok(false);
     }
     let plan = plan(applier, entity, removed)?;
     tx.execute_batch("SAVEPOINT syncline_mend")?;
@@ -202,7 +204,8 @@ fn settle(
         tx.execute_batch("ROLLBACK TO syncline_mend")?;
         applier.notices.truncate(told);
     }
-    Ok(tx.execute_batch("RELEASE syncline_mend")?)
+    tx.execute_batch("RELEASE syncline_mend")?;
+    Ok(done)
 }
 
 /// Whether the id is only what a row that was created here would have.
@@ -278,7 +281,7 @@ fn plan(
                     }
                     let cascade = reference.on_delete == OnDelete::Cascade;
                     let gone = format!("{}/{id}", reference.table);
-                    if is_busy(tx, &child, cascade.then_some(&gone))? {
+                    if is_busy(tx, &child, Some(&gone))? {
                         wait = true;
                     } else if cascade {
                         doomed.insert(child.clone());

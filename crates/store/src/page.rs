@@ -233,12 +233,20 @@ fn apply(
     }
     move_cursor(tx, scope, page, now)?;
     if page.end.at_head {
-        orphans::mend(&mut applier)?;
+        mend(&mut applier, &mut summary)?;
     }
     // (Of a snapshot that was compared, nothing is due any more.)
     summary.again = page.end.at_head && recover::begin_after_feed(tx, scope)?;
     summary.notices.append(&mut applier.notices);
     Ok(summary)
+}
+
+/// Rows whose parent went are looked after, and what waited for that finds its place.
+fn mend(applier: &mut Applier<'_>, summary: &mut PageSummary) -> Result<(), StoreError> {
+    match orphans::mend(applier)? {
+        true => retry_waiting(applier, Occasion::Changed, summary),
+        false => Ok(()),
+    }
 }
 
 /// What waits is tried again; at the head, what still finds no place becomes a conflict.
