@@ -189,6 +189,8 @@ impl Verdict {
     pub(crate) fn of_other_history(self) -> Self {
         let error = |why| MutationError::new("epoch-changed", why);
         match self {
+            // A copy of the file that knows that history has used the key there, whatever this one knows.
+            Verdict::Failed(error) if error.code == KEY_REUSED => Verdict::Failed(error),
             Verdict::Conflict { .. } | Verdict::Failed(_) => {
                 let why = "the server's history is another one; it is sent anew";
                 Verdict::OtherHistory(error(why))
