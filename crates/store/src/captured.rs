@@ -234,6 +234,18 @@ pub fn delete_base(
     Ok(())
 }
 
+/// Removes the base below an entry whose id can be read by nobody.
+pub(crate) fn delete_base_below(tx: &Transaction<'_>, seq: i64) -> Result<(), CapturedError> {
+    for table in ["syncline_base_real", "syncline_base"] {
+        tx.prepare_cached(&format!(
+            "DELETE FROM {table}
+              WHERE (entity_type, entity_id) = (SELECT entity_type, entity_id FROM syncline_outbox WHERE seq = ?1)"
+        ))?
+        .execute([seq])?;
+    }
+    Ok(())
+}
+
 /// Removes the REALs of an outbox entry that is removed or rewritten.
 pub fn delete_reals(tx: &Transaction<'_>, seq: i64) -> Result<(), CapturedError> {
     tx.prepare_cached("DELETE FROM syncline_outbox_real WHERE seq = ?1")?

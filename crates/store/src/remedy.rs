@@ -12,7 +12,7 @@ use crate::store::RegisteredType;
 use crate::unknown;
 use rusqlite::params;
 use std::collections::{BTreeMap, BTreeSet};
-use syncline_core::{ConflictCause, EntityRef, PageSummary};
+use syncline_core::{ConflictCause, EntityRef, MutationError, Notice, PageSummary};
 use syncline_protocol::{Fields, Operation, RemoteState};
 
 /// Lets an entry be sent again: a failed one under a new key, a dead one under its old key and
@@ -86,8 +86,34 @@ pub(crate) fn discard(applier: &mut Applier<'_>, seq: i64) -> Result<Discarded, 
 }
 
 /// The key of an entry that was to be cancelled is final, and it had no effect: it is given up with
-/// everything that depends on it, apart from what may have been sent itself: that is asked about.
+/// everything that depends on it, apart from what may have been sent itself: that is asked about. Where a row cannot be
+/// taken back, since its old place is gone, it is a dead letter, and nothing else of the answer waits for that.
 pub(crate) fn cancelled(applier: &mut Applier<'_>, seq: i64) -> Result<(), StoreError> {
+    let (tx, told) = (applier.tx, applier.notices.len());
+    tx.execute_batch("SAVEPOINT syncline_cancelled")?;
+    let why = match give_up_with_dependents(applier, seq) {
+        Err(StoreError::Refused(why)) => why,
+        done => {
+            tx.execute_batch("RELEASE syncline_cancelled")?;
+            return done;
+        }
+    };
+    tx.execute_batch("ROLLBACK TO syncline_cancelled; RELEASE syncline_cancelled")?;
+    applier.notices.truncate(told);
+    let Some(entry) = outbox::get(tx, seq)? else {
+        return Ok(());
+    };
+    let error = MutationError::new("cancelled", format!("it had no effect, but {why}"));
+    outbox::fail(tx, &entry, &error, applier.now)?;
+    applier.notices.push(Notice::MutationFailed {
+        mutation: entry.mutation.clone(),
+        entity: entry.entity().ok(),
+        error,
+    });
+    Ok(())
+}
+
+fn give_up_with_dependents(applier: &mut Applier<'_>, seq: i64) -> Result<(), StoreError> {
     let mut doomed = doomed(applier, seq)?;
     for other in doomed.values().filter(|one| is_to_be_asked(one)) {
         applier
@@ -164,7 +190,10 @@ fn give_up(
 ) -> Result<Vec<i64>, StoreError> {
     let mut entities: BTreeMap<EntityRef, BTreeSet<String>> = BTreeMap::new();
     for entry in doomed.values() {
-        let Ok(entity) = entry.entity() else { continue };
+        let Ok(entity) = entry.entity() else {
+            captured::delete_base_below(applier.tx, entry.seq)?;
+            continue;
+        };
         let written = entities.entry(entity).or_default();
         // What can never be sent can be discarded all the same.
         if let Ok(Some(fields)) = captured::fields_of_mutation(applier.tx, entry.seq) {

@@ -47,6 +47,18 @@ fn a_key_that_is_not_utf8_fails_alone_and_both_ways_go_on() {
     assert!(error.detail.contains("not valid UTF-8"), "{error:?}");
     assert_eq!(error.entity_id.unwrap(), r#"{"$text":"61FF"}"#);
     assert_eq!(entities(&mut world), [r#"{"$text":"61FF"}"#]);
+    // Discarded, it leaves nothing.
+    let seq = world.rows("Alice", "SELECT seq FROM syncline_outbox")[0].parse();
+    let (seq, now) = (seq.unwrap(), world.now());
+    world
+        .get("Alice")
+        .engine()
+        .store()
+        .discard(seq, now)
+        .unwrap();
+    let left =
+        "SELECT (SELECT count(*) FROM syncline_outbox) + (SELECT count(*) FROM syncline_base)";
+    assert_eq!(world.rows("Alice", left), ["0"]);
 }
 
 /// The row is there, and no other one is taken for it.

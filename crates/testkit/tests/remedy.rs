@@ -330,3 +330,37 @@ fn what_has_no_key_keeps_nothing_else_from_being_cancelled() {
     world.run_until_quiet();
     world.assert_converged();
 }
+
+/// The place to which a discarded move would go back is gone when its outcome is known: that needs a person, and nothing
+/// else waits for it.
+#[test]
+fn what_is_given_up_and_cannot_be_taken_back_is_a_dead_letter() {
+    let mut world = one_device();
+    world.device("Bob");
+    world.sql(
+        "Alice",
+        "INSERT INTO task VALUES ('p', NULL, 'parent'), ('a', 'p', 'milk')",
+    );
+    world.run_until_quiet();
+    world.sql("Alice", "UPDATE task SET title = 'oat' WHERE id = 'a'");
+    world.fault("Alice", Fault::LoseRequest);
+    world.sync("Alice");
+    world.sql("Alice", "UPDATE task SET parent = NULL WHERE id = 'a'");
+    world.pass(60_000);
+    world.fault("Alice", Fault::Repeat);
+    world.fault("Alice", Fault::LoseRequest);
+    world.sync("Alice");
+    world.sql("Bob", "UPDATE task SET title = 'rice' WHERE id = 'a'");
+    world.sync("Bob");
+    world.sql(
+        "Alice",
+        "DELETE FROM task WHERE id = 'p'; INSERT INTO task VALUES ('z', NULL, 'other')",
+    );
+    assert_eq!(discard(&mut world, "a").unwrap().cancelling.len(), 1);
+    world.run_until_quiet();
+    let failed = "SELECT entity_id || ' ' || (last_error ->> '$.code') FROM syncline_outbox WHERE state = 'failed'";
+    assert_eq!(world.rows("Alice", failed), ["a cancelled"]);
+    assert!(world.on_server("task").contains_key("z"));
+    let told = |notice: &&Notice| matches!(notice, Notice::MutationFailed { .. });
+    assert_eq!(world.get("Alice").notices.iter().filter(told).count(), 1);
+}
