@@ -434,6 +434,9 @@ pub(crate) fn book(
         // Done before, perhaps by a copy of this file that had more to say: the feed brings what came of it.
         _ if confirmed.duplicate => {
             inbox::unpark(tx, entity)?;
+            if entry.op == Operation::Delete {
+                unknown::forget(tx, entity)?;
+            }
             state::forget_known(tx, entity)?;
             move_base(tx, entity, after_answer(base, entry.op, payload))?;
             hold_if_gone(applier, entry, entity, confirmed)
