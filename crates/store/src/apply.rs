@@ -2,7 +2,8 @@
 //! waited in the inbox, and for the remote state that comes with a refused push.
 
 use crate::captured::{self, CapturedError};
-use crate::conflict::{Reconciled, natural, record};
+use crate::conflict::record::{self, Reset};
+use crate::conflict::{Reconciled, natural};
 use crate::error::StoreError;
 use crate::held;
 use crate::meta;
@@ -14,16 +15,15 @@ use crate::state;
 use crate::steady::Times;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::sweep;
-use crate::table::Table;
 use crate::unknown;
 use crate::vacate::{self, Vacated};
-use rusqlite::{Connection, Transaction};
+use rusqlite::Transaction;
 use std::collections::{BTreeMap, BTreeSet};
 use syncline_core::{
     ChangePlan, ConflictCause, EntityRef, Notice, Now, PageSummary, WaitsFor, plan_change,
     unstorable,
 };
-use syncline_protocol::{Change, ChangeKind, EntityId, Fields, Operation, RemoteState, Scope};
+use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
 
 /// One transaction in which remote states are applied.
 pub(crate) struct Applier<'a> {
@@ -205,13 +205,12 @@ impl Applier<'_> {
             None => self.referenced_row(entity_type, entity)?,
             Some(_) => None,
         };
-        let columns = &entity_type.table.columns;
-        let says_all = |fields: &Fields| columns.iter().all(|one| fields.contains(&one.field));
-        let write = match fields.is_none_or(says_all) || !self.is_all_told(entity_type)? {
-            true => row::write,
-            false => row::write_as_told,
+        let (completed, reset) = match fields {
+            Some(fields) => self.completed(entity_type, entity, fields)?,
+            None => (None, None),
         };
-        match self.write_row_with(write, entity_type, entity, fields)? {
+        let fields = completed.as_ref().or(fields);
+        match self.write_row(entity_type, entity, fields)? {
             Written::Done => {}
             Written::NoParent(parent) => {
                 return self.park(scope, change, WaitsFor::Parent, &parent);
@@ -222,6 +221,9 @@ impl Applier<'_> {
             let deletion = Some((&change.version, change.position));
             let (tx, types) = (self.tx, self.types);
             orphans::note(tx, types, entity_type, &entity.id, &gone, deletion)?;
+        }
+        if let Some(reset) = &reset {
+            record::reset(self.tx, entity, reset, self.now)?;
         }
         let unknown = match fields {
             Some(fields) => unknown::split(&entity_type.table, fields.clone()).1,
@@ -261,34 +263,50 @@ impl Applier<'_> {
         state::set_known(self.tx, entity, &change.version, change.position, gone)
     }
 
-    /// Whether clean rows hold nothing that the server was not told: nothing is looked for that escaped capture or that
-    /// was there before.
-    pub(crate) fn is_all_told(&self, entity_type: &RegisteredType) -> Result<bool, StoreError> {
-        let looked_for = [
-            meta::key::RECOVER.to_owned(),
-            format!("{}{}", meta::key::ADOPT, entity_type.name),
-        ];
-        for key in &looked_for {
-            if meta::get::<i64>(self.tx, key)?.is_some() {
-                return Ok(false);
-            }
+    /// A state of the server with what a column holds when nobody gave it a value, for each of which it says nothing and
+    /// that holds something here; and the row as it was. Most states say all, or nothing stands there.
+    fn completed(
+        &self,
+        entity_type: &RegisteredType,
+        entity: &EntityRef,
+        fields: &Fields,
+    ) -> Result<(Option<Fields>, Option<Reset>), StoreError> {
+        let table = &entity_type.table;
+        if table.columns.iter().all(|one| fields.contains(&one.field)) {
+            return Ok((None, None));
         }
-        Ok(true)
+        let Some(before) = self.local_row(entity_type, entity)? else {
+            return Ok((None, None));
+        };
+        let mut told = fields.clone();
+        row::complete(self.tx, table, &before, &mut told)?;
+        let lost: Fields = (before.iter())
+            .filter(|(name, value)| {
+                !fields.contains(name) && told.get(name).is_some_and(|now| now != *value)
+            })
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if lost.is_empty() || !self.is_all_told(entity_type)? {
+            return Ok((None, None));
+        }
+        let reset = Reset {
+            before,
+            after: told.clone(),
+            lost,
+        };
+        Ok((Some(told), Some(reset)))
+    }
+
+    /// Whether clean rows of a type hold nothing that the server was not told. They may where it was attached to rows that
+    /// the server had already, with columns that were left out before, or where writes may have escaped capture.
+    pub(crate) fn is_all_told(&self, entity_type: &RegisteredType) -> Result<bool, StoreError> {
+        let key = format!("{}{}", meta::key::UNTOLD, entity_type.name);
+        Ok(meta::get::<i64>(self.tx, &key)?.is_none())
     }
 
     /// Makes the local row what it should be; `None` removes it.
     pub(crate) fn write_row(
         &mut self,
-        entity_type: &RegisteredType,
-        entity: &EntityRef,
-        fields: Option<&Fields>,
-    ) -> Result<Written, StoreError> {
-        self.write_row_with(row::write, entity_type, entity, fields)
-    }
-
-    fn write_row_with(
-        &mut self,
-        write: impl Fn(&Connection, &Table, &EntityId, &Fields) -> Result<Written, StoreError>,
         entity_type: &RegisteredType,
         entity: &EntityRef,
         fields: Option<&Fields>,
@@ -316,7 +334,7 @@ impl Applier<'_> {
             }
         }
         match self.vacated.get(entity) {
-            None => write(self.tx, table, &entity.id, fields),
+            None => row::write(self.tx, table, &entity.id, fields),
             Some(row) => {
                 let written = vacate::put_back(self.tx, table, row, fields)?;
                 if written == Written::Done {

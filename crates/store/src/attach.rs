@@ -258,6 +258,7 @@ fn update(
         }
         // The rows come again, with the fields as they are called now.
         tx.execute("DELETE FROM syncline_cursor", [])?;
+        meta::set(tx, &format!("{}{}", meta::key::UNTOLD, attached.name), 1)?;
     }
     tx.execute(
         "UPDATE syncline_entity_type SET conflict_rules = ?2, options = ?3 WHERE name = ?1",
@@ -329,6 +330,7 @@ fn attach_table(
     match request.existing {
         Existing::Adopt => {
             meta::set(tx, &format!("{}{name}", meta::key::ADOPT), 1)?;
+            meta::set(tx, &format!("{}{name}", meta::key::UNTOLD), 1)?;
             // Comparing needs a snapshot: one that is under way or complete does not know the table.
             tx.execute("DELETE FROM syncline_cursor", [])?;
         }

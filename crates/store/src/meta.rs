@@ -70,6 +70,8 @@ pub(crate) mod key {
     pub(crate) const COUNTED: &str = "counted";
     /// Prefix: types whose existing rows were adopted and are still to be compared.
     pub(crate) const ADOPT: &str = "adopt:";
+    /// Prefix: types whose clean rows may hold values that the server was never told.
+    pub(crate) const UNTOLD: &str = "untold:";
 }
 
 /// Reads a value.

@@ -48,6 +48,7 @@ pub(crate) fn start(
     meta::set(tx, &key, to_json(&new))?;
     check_dirty(tx, types, entity_type, &new, now)?;
     meta::set(tx, meta::key::RECOVER, 1)?;
+    meta::set(tx, &format!("{}{}", meta::key::UNTOLD, entity_type.name), 1)?;
     // A snapshot under way did not compare its first pages: it begins again.
     tx.execute("DELETE FROM syncline_cursor WHERE phase = 'snapshot'", [])?;
     Ok(())

@@ -327,40 +327,8 @@ pub(crate) fn write(
     id: &EntityId,
     fields: &Fields,
 ) -> Result<Written, StoreError> {
-    write_and_reset(conn, table, id, fields, &[])
-}
-
-/// Writes a row as the server has it: a column of which that says nothing holds what it does when nobody gave it a value,
-/// unless that is computed anew for each row.
-pub(crate) fn write_as_told(
-    conn: &Connection,
-    table: &Table,
-    id: &EntityId,
-    fields: &Fields,
-) -> Result<Written, StoreError> {
-    let untold = (table.columns.iter()).filter(|column| !fields.contains(&column.field));
-    let resets: Vec<String> = untold
-        .filter_map(|column| {
-            let default = match given_default(column) {
-                Some(default) => capture::constant_default(default)?,
-                None if column.not_null => return None,
-                None => "NULL".to_owned(),
-            };
-            Some(format!("{} = {default}", quote_ident(&column.name)))
-        })
-        .collect();
-    write_and_reset(conn, table, id, fields, &resets)
-}
-
-fn write_and_reset(
-    conn: &Connection,
-    table: &Table,
-    id: &EntityId,
-    fields: &Fields,
-    resets: &[String],
-) -> Result<Written, StoreError> {
     let given = given(table, fields);
-    let sql = upsert_sql(table, &given, resets);
+    let sql = upsert_sql(table, &given);
     let values = key_values(id).chain(given.iter().map(|(_, value)| to_sql(value)));
     run(conn, &sql, values)
 }
@@ -378,7 +346,7 @@ pub(crate) fn given<'a>(table: &'a Table, fields: &'a Fields) -> Vec<(&'a str, &
         .collect()
 }
 
-fn upsert_sql(table: &Table, given: &[(&str, &Value)], resets: &[String]) -> String {
+fn upsert_sql(table: &Table, given: &[(&str, &Value)]) -> String {
     let keys: Vec<String> = table
         .key
         .iter()
@@ -395,13 +363,12 @@ fn upsert_sql(table: &Table, given: &[(&str, &Value)], resets: &[String]) -> Str
         .map(|n| format!("?{n}"))
         .collect::<Vec<_>>()
         .join(", ");
-    let then = if names.is_empty() && resets.is_empty() {
+    let then = if names.is_empty() {
         "DO NOTHING".to_owned()
     } else {
         let sets: Vec<String> = names
             .iter()
             .map(|name| format!("{name} = excluded.{name}"))
-            .chain(resets.iter().cloned())
             .collect();
         format!("DO UPDATE SET {}", sets.join(", "))
     };

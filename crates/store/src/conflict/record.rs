@@ -360,6 +360,34 @@ pub(crate) fn by_schema(conn: &Connection, one: BySchema<'_>, now: Now) -> Resul
     decide(conn, id, &decided, now)
 }
 
+/// A clean row in which columns went back to their defaults, since the server says nothing of them.
+pub(crate) struct Reset {
+    pub(crate) before: Fields,
+    pub(crate) after: Fields,
+    pub(crate) lost: Fields,
+}
+
+/// Keeps what stood there.
+pub(crate) fn reset(
+    conn: &Connection,
+    entity: &EntityRef,
+    reset: &Reset,
+    now: Now,
+) -> Result<(), StoreError> {
+    let decision = BySchema {
+        entity,
+        mutations: Vec::new(),
+        base: Some(&reset.before),
+        local: Some(&reset.before),
+        result: Some(&reset.after),
+        rule: "untold",
+        reason: "the server says nothing of a column, which holds its default then".to_owned(),
+        lost_mine: Loss::Values(reset.lost.clone()),
+        lost_theirs: Loss::Nothing,
+    };
+    by_schema(conn, decision, now)
+}
+
 /// Opens one, or refreshes the one that is open; its number, and whether it is a new one.
 pub(super) fn open(
     conn: &Connection,
