@@ -227,7 +227,7 @@ fn an_inherited_key_that_covers_an_earlier_one_of_its_mutation_is_not_done_again
         let covers = covers.iter().map(|name| (*name).into()).collect();
         let mutation = update(key, "milk", at(1), title);
         let push = Mutation {
-            mutation: "m".into(),
+            mutation: key.split('.').next().unwrap().into(),
             covers,
             ..mutation
         };
@@ -242,8 +242,10 @@ fn an_inherited_key_that_covers_an_earlier_one_of_its_mutation_is_not_done_again
     let more = under("m.1", &["m", "later"], "tea").outcome;
     assert!(matches!(more, Outcome::Rejected { code, .. } if code == "key-reused"));
     // One that was refused before decides nothing.
-    let refused = under("m.2", &[], "tea").outcome;
+    let refused = under("n", &[], "tea").outcome;
     assert!(matches!(refused, Outcome::Conflict { .. }));
+    let decided = under("n.1", &["n"], "tea");
+    assert!(matches!(decided.outcome, Outcome::Conflict { .. }) && !decided.duplicate);
 }
 
 /// Two copies of a file have given a new row two ids: whoever comes later is told the one that it has.
