@@ -10,6 +10,7 @@ pub struct Draft {
     written: Vec<(String, Row)>,
     overwritten: Vec<String>,
     created: Vec<(Row, Option<Row>)>,
+    referred: Vec<Row>,
     deleted: Vec<Row>,
     added: Vec<(Row, i64)>,
     tagged: Vec<(Row, String)>,
@@ -42,6 +43,8 @@ pub struct Ledger {
     pub overwritten: BTreeSet<String>,
     /// Rows with the row that they belonged to when they were made, or moved later.
     pub created: BTreeMap<Row, BTreeSet<Row>>,
+    /// Rows that stay as long as another refers to them, and that one did.
+    pub referred: BTreeSet<Row>,
     /// Rows that somebody deleted.
     pub deleted: BTreeSet<Row>,
     /// Rows that somebody may have taken for an earlier one of the same id.
@@ -81,6 +84,11 @@ impl Draft {
         self.created.push((row, parent));
     }
 
+    /// Another row refers to a row, which stays as long as one does.
+    pub fn refer(&mut self, row: Row) {
+        self.referred.push(row);
+    }
+
     /// A row is deleted with these values in it.
     pub fn delete(&mut self, row: Row, seen: impl IntoIterator<Item = String>) {
         self.overwritten.extend(seen);
@@ -111,6 +119,7 @@ impl Ledger {
         for (row, parent) in draft.created {
             self.created.entry(row).or_default().extend(parent);
         }
+        self.referred.extend(draft.referred);
         self.deleted.extend(draft.deleted);
         for (row, by) in draft.added {
             *self.sums.entry(row).or_default() += by;

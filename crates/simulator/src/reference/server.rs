@@ -244,16 +244,7 @@ impl Server {
         {
             return self.again(known, before, sent, result);
         }
-        let is_told = |covering: &&Known| {
-            let more = self.says_more(covering, &place.0, mutation);
-            duplicate || more && text(result, "code") == "key-reused"
-        };
-        let before = self
-            .covering(&place)
-            .or_else(|| self.under_earlier_key(&place, mutation));
-        if let Some(covering) = before.filter(is_told) {
-            // A copied file sends on its own what the original sent as part of another, or under a later key.
-            let known = covering.clone();
+        if let Some(known) = self.done_before(&place, (mutation, sent), result)? {
             self.keys.insert(place, known);
             return Ok(());
         }
@@ -289,6 +280,30 @@ impl Server {
         };
         self.keys.insert(place, known);
         Ok(())
+    }
+
+    /// What a mutation was done with before, or under which key, where its result says so: a copied file sends on its own
+    /// what the original sent as part of another, or under a later key what another copy got through under an earlier one.
+    fn done_before(
+        &self,
+        place: &Name,
+        (mutation, sent): (&Value, &str),
+        result: &Value,
+    ) -> Result<Option<Known>, Broken> {
+        let duplicate = result.get("duplicate") == Some(&Value::Bool(true));
+        let earlier = self.under_earlier_key(place, mutation);
+        if let (Some(known), true) = (earlier, duplicate)
+            && let Some(before) = &known.outcome
+        {
+            self.again(known, before, sent, result)?;
+            return Ok(Some(known.clone()));
+        }
+        let is_told = |covering: &&Known| {
+            let more = self.says_more(covering, &place.0, mutation);
+            duplicate || more && text(result, "code") == "key-reused"
+        };
+        let covering = self.covering(place).or(earlier).filter(is_told);
+        Ok(covering.cloned())
     }
 
     /// Whether a mutation covers others that were not done with what covers it.

@@ -66,7 +66,9 @@ pub(super) fn act_on_device(world: &mut World, device: usize, act: DeviceAct) {
         }
         DeviceAct::Resume => tell(world, device, || Input::Resume),
         DeviceAct::Metered { on } => {
-            world.played.fault("device: metered network");
+            if on {
+                world.played.fault("device: metered network");
+            }
             let constraints = Constraints {
                 metered: on,
                 low_power: false,
@@ -171,10 +173,15 @@ fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
         }
         DeviceAct::ReadOnly { on } => {
             let peer = &mut world.devices[device];
-            match on {
-                true => peer.token.clone_from(&peer.read_token),
-                false => peer.token.clone_from(&peer.own_token),
+            let (before, after) = match on {
+                true => (&peer.own_token, &peer.read_token),
+                false => (&peer.read_token, &peer.own_token),
+            };
+            // Under another account it is none of its owner's.
+            if peer.token != *before {
+                return;
             }
+            peer.token.clone_from(after);
             if on {
                 world.played.fault("device: may only read");
             }

@@ -319,8 +319,14 @@ impl App<'_> {
     }
 
     /// The project, where a task goes with it.
-    fn goes_with(&self, project: String) -> Option<(&'static str, String)> {
-        (self.on_delete == OnDelete::Cascade).then_some(("project", project))
+    fn goes_with(&mut self, project: String) -> Option<(&'static str, String)> {
+        let project = ("project", project);
+        match self.on_delete {
+            OnDelete::Cascade => return Some(project),
+            OnDelete::Restrict => self.draft.refer(project),
+            OnDelete::SetNull => {}
+        }
+        None
     }
 
     fn put_step(&mut self, row: u8, number: u8) -> Done {

@@ -102,8 +102,12 @@ impl World {
         }
     }
 
-    /// F:L3, F:L4: a round of the calm phase begins.
+    /// F:L3, F:L4: a round of the calm phase begins. What was refused before it is forgotten, but for what both processes
+    /// of a device may still ask for.
     pub(super) fn begin_round(&mut self) {
+        for refused in self.bounds.unauthorized.values_mut() {
+            *refused = (*refused).min(2);
+        }
         self.bounds.requests.clear();
         self.bounds.pulls.clear();
     }

@@ -2,7 +2,7 @@
 
 use super::app::NAMED;
 use super::poison::{self, Stage};
-use super::scenario::{OnDelete, Rules};
+use super::scenario::Rules;
 use super::world::World;
 use crate::level::Broken;
 use rusqlite::Connection;
@@ -213,7 +213,9 @@ pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
         if left != (0, 0, 0, Some(world.model.head())) {
             let (outbox, inbox, staged, position) = left;
             let what = "SELECT entity_type || '/' || entity_id || ' ' || waits_for FROM syncline_inbox
-                        UNION ALL SELECT entity_type || '/' || entity_id || ' ' || op FROM syncline_outbox";
+                        UNION ALL SELECT entity_type || '/' || entity_id || ' ' || op || iif(state = 'pending', '', ' ' || state)
+                               || iif(cancel, ' to be cancelled', '') || iif(origin_client IS NULL, '', ' of a copy')
+                          FROM syncline_outbox";
             return Ok(Some(format!(
                 "device {n} has {outbox} mutations, {inbox} waiting changes, {staged} staged pages or held rows, and stands at {position:?} of {}: {:?}",
                 world.model.head(),
@@ -451,8 +453,7 @@ fn rows_kept(world: &World) -> Checked<()> {
         }
         let edits_win = !matches!(world.setup.rules, Rules::Default | Rules::Fields);
         let offered = world.ledger.copied.contains(row) || unknown.contains(row);
-        let is_kept = row.0 == "project" && world.setup.on_delete == OnDelete::Restrict;
-        let wins = row.0 == "note" && edits_win || is_kept;
+        let wins = row.0 == "note" && edits_win || world.ledger.referred.contains(row);
         let may_live = offered || world.ledger.let_go.contains(row) || wins;
         if world.ledger.deleted.contains(row) && there.contains(row) && !may_live {
             return Err(Broken::new(

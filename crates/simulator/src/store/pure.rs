@@ -1,7 +1,8 @@
 //! F:S14: what a device shows of a row is what both sides agreed on with the mutations laid over it that are not
 //! settled, made anew from what the file says of them. Commands that are offered again to a restored server are left
 //! out: what they come to is the server's to say, and until it does the row stays. A create that is offered again lies
-//! below what both sides agreed on since, and so do elements of a set, beside which there may be others'.
+//! below what both sides agreed on since, and so do elements of a set, beside which there may be others'. What two devices made
+//! under one id is a person's to decide, and left out until then.
 
 use super::app::NAMED;
 use super::check::{Checked, has, rows, sql};
@@ -41,13 +42,17 @@ fn made_anew(app: &Connection, table: &str) -> Checked<BTreeMap<String, Option<F
     let read = || -> rusqlite::Result<_> {
         let mut made: BTreeMap<String, Option<Fields>> = BTreeMap::new();
         let mut statement = app.prepare_cached(
-            "SELECT entity_id, op, payload, coalesce(origin, '') = 'journal',
+            "SELECT entity_id, op, payload,
+                    coalesce(origin, '') = 'journal',
                     (SELECT fields FROM syncline_base AS b
                       WHERE b.entity_type = o.entity_type AND b.entity_id = o.entity_id)
                FROM syncline_outbox AS o WHERE entity_type = ?1
                 AND NOT EXISTS (SELECT 1 FROM syncline_outbox AS c
                                  WHERE c.entity_type = o.entity_type AND c.entity_id = o.entity_id
                                    AND c.command IS NOT NULL AND c.origin = 'journal')
+                AND NOT EXISTS (SELECT 1 FROM syncline_conflict AS c
+                                 WHERE c.entity_type = o.entity_type AND c.entity_id = o.entity_id
+                                   AND c.resolved_at IS NULL AND c.base IS NULL)
               ORDER BY seq",
         )?;
         let mut entries = statement.query([table])?;
