@@ -302,7 +302,7 @@ struct Applied<'a> {
     /// The id that the server chose, where it is another one.
     id: Option<&'a EntityId>,
     duplicate: bool,
-    /// This file had not sent it before.
+    /// This file had not sent it before, or not before it knew what came of it.
     unsent: bool,
 }
 
@@ -348,6 +348,12 @@ fn book_applied(
         entity_id: names.1.to_owned(),
         ..entry.clone()
     };
+    // The state below has it already, which was pulled before this file sent it: a copy did it.
+    let known = applied.duplicate
+        && entry.op == Operation::Update
+        && copies::is_below(applier, entity, applied.position)?;
+    let unsent = applied.unsent || known;
+    let applied = &Applied { unsent, ..*applied };
     let of_another_copy = is_of_another_copy(entry, applied);
     let in_base = of_another_copy && copies::settles(applier, entity, applied.position)?;
     held::answered(tx, entity, entry.op, applied.position)?;

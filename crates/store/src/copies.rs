@@ -80,6 +80,17 @@ pub(crate) fn settles(
     Ok(settles)
 }
 
+/// Whether there is a state below an entity's mutations that has what was applied at this position.
+pub(crate) fn is_below(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    position: i64,
+) -> Result<bool, StoreError> {
+    let view = state::view(applier.tx, entity)?;
+    let base = captured::base_of(applier.tx, entity.entity_type.as_str(), entity.id.as_str())?;
+    Ok(!view.held && base.into_fields().is_some() && is_passed(applier, view, position)?)
+}
+
 /// Whether what is known here of the server's state of an entity is not older than this position.
 fn is_passed(applier: &Applier<'_>, view: LocalView, position: i64) -> Result<bool, StoreError> {
     let reached = view.reflects.max(page::applied_position(applier.tx)?);
