@@ -188,6 +188,34 @@ fn a_deletion_waits_for_an_edit_that_waits_for_something_else() {
     assert_eq!(all(&mut world), "project: p; task: t | inbox | p");
 }
 
+/// Bob has moved the task into a list that Alice deletes, and before he sends that he pulls her edit of the task, which finds no
+/// place with his move.
+#[test]
+fn a_move_to_a_row_that_is_deleted_elsewhere_follows_the_schema() {
+    for (action, end) in [
+        ("ON DELETE CASCADE", ""),
+        ("ON DELETE SET NULL", "task: t | dig deep | NULL"),
+        ("ON DELETE SET DEFAULT", "task: t | dig deep | inbox"),
+        (
+            "ON DELETE RESTRICT",
+            "list: garden | x; task: t | dig deep | garden",
+        ),
+    ] {
+        let mut world = world(&schema(action, ""));
+        world.sql("Alice", "INSERT INTO task VALUES ('t', 'dig', 'inbox')");
+        world.run_until_quiet();
+        world.sql("Bob", "UPDATE task SET list = 'garden'");
+        world.sql(
+            "Alice",
+            "UPDATE task SET title = 'dig deep'; DELETE FROM list WHERE id = 'garden'",
+        );
+        world.sync("Alice");
+        world.pull_only("Bob");
+        quiet(&mut world);
+        assert_eq!(all(&mut world), end, "{action}");
+    }
+}
+
 #[test]
 fn grandchildren_go_along_or_keep_everything() {
     let steps =
