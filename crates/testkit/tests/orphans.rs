@@ -207,7 +207,7 @@ fn a_move_to_a_row_that_is_deleted_elsewhere_follows_the_schema() {
         world.sql("Bob", "UPDATE task SET list = 'garden'");
         world.sql(
             "Alice",
-            "UPDATE task SET title = 'dig deep'; DELETE FROM list WHERE id = 'garden'",
+            "DELETE FROM list WHERE id = 'garden'; UPDATE task SET title = 'dig deep'",
         );
         world.sync("Alice");
         world.pull_only("Bob");
