@@ -156,7 +156,12 @@ pub(crate) fn resolver_input(data: &[u8]) {
             );
         }
     }
-    let disputed = local != remote && local != base && remote != base;
+    let op = |op: Operation| move |one: &PendingMutation| one.op == op;
+    let gone = pending.iter().position(op(Operation::Delete));
+    let made = pending.iter().rposition(op(Operation::Create));
+    // Deleted on both sides, and made anew here: that is another row.
+    let is_another = remote.is_none() && gone.zip(made).is_some_and(|(gone, made)| gone < made);
+    let disputed = local != remote && local != base && remote != base && !is_another;
     if disputed && rules.policy == Policy::ServerWins && rules.deletes == Default::default() {
         assert_eq!(settled.row, remote, "the server wins");
     }

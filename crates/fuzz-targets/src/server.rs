@@ -109,9 +109,11 @@ pub(crate) fn push_request(data: &[u8]) {
         return;
     }
     let read = read.expect("what was answered was read");
-    let tree: Json = serde_json::from_slice(data).expect("it is JSON");
-    let through_tree: PushRequest = serde_json::from_value(tree).expect("read as a tree");
-    assert_eq!(read, through_tree, "a struct and a tree differ");
+    // A tree also reads what a struct passes over, where half a surrogate pair may stand.
+    if let Ok(tree) = serde_json::from_slice::<Json>(data) {
+        let through_tree: PushRequest = serde_json::from_value(tree).expect("read as a tree");
+        assert_eq!(read, through_tree, "a struct and a tree differ");
+    }
     let written = serde_json::to_vec(&read).unwrap();
     assert_eq!(
         serde_json::from_slice::<PushRequest>(&written).unwrap(),

@@ -89,6 +89,13 @@ fn bodies_that_cannot_be_read() {
     let at = whole.find("task").unwrap();
     invalid[at] = 0xff;
     bodies.push(invalid);
+    // Nor in what nobody reads of it.
+    let mut unread = whole
+        .replacen('{', "{\"later\":{\"a\":\"~\"},", 1)
+        .into_bytes();
+    let at = unread.iter().position(|byte| *byte == b'~').unwrap();
+    unread[at] = 0xff;
+    bodies.push(unread);
     for body in bodies {
         let response = server.push_body(&ann(), body.clone());
         let shown = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();

@@ -348,11 +348,7 @@ fn book_applied(
         entity_id: names.1.to_owned(),
         ..entry.clone()
     };
-    // The state below has it already, which was pulled before this file sent it: a copy did it.
-    let known = applied.duplicate
-        && entry.op == Operation::Update
-        && copies::is_below(applier, entity, applied.position)?;
-    let unsent = applied.unsent || known;
+    let unsent = applied.unsent || was_known(applier, entry, entity, applied)?;
     let applied = &Applied { unsent, ..*applied };
     let of_another_copy = is_of_another_copy(entry, applied);
     let in_base = of_another_copy && copies::settles(applier, entity, applied.position)?;
@@ -388,6 +384,17 @@ fn book_applied(
     // Of another copy's work, what waits for it is what the server made of it; so is what is held back.
     let reflected = applied.position - i64::from(of_another_copy || held_back);
     apply_newer(applier, entity, reflected)
+}
+
+/// Whether the state below an edit has it already, which was pulled before this file sent it: a copy did it.
+fn was_known(
+    applier: &Applier<'_>,
+    entry: &Entry,
+    entity: &EntityRef,
+    applied: &Applied<'_>,
+) -> Result<bool, StoreError> {
+    let edited_before = applied.duplicate && entry.op == Operation::Update;
+    Ok(edited_before && copies::is_below(applier, entity, applied.position)?)
 }
 
 /// Whether the answer is about what a copy of this file has sent before it, or an earlier state of it.

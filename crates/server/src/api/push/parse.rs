@@ -146,6 +146,9 @@ pub(crate) fn parse(
     limits: &Limits,
     declared: &Declared,
 ) -> Result<Incomings, Refusal> {
+    // RFC 8259, 8.1. What nobody reads of the body is not looked at otherwise.
+    std::str::from_utf8(body)
+        .map_err(|error| Refusal::malformed(format!("the body is not UTF-8: {error}")))?;
     json_scan::scan(body).map_err(|flaw| Refusal::malformed(flaw.to_string()))?;
     let push: WirePush<'_> =
         serde_json::from_slice(body).map_err(|error| Refusal::unreadable(&error))?;
