@@ -28,7 +28,9 @@ use syncline_core::{
     BookSummary, Booking, Counted, EntityRef, KEY_REUSED, MutationError, Notice, PageSummary,
     Verdict,
 };
-use syncline_protocol::{EntityId, Fields, IdempotencyKey, Operation, ServerVersion};
+use syncline_protocol::{
+    ConflictReason, EntityId, Fields, IdempotencyKey, Operation, RemoteState, ServerVersion,
+};
 
 /// Books a whole batch.
 pub(crate) fn book(
@@ -92,10 +94,8 @@ fn book_one(
             book_applied(applier, entry, &entity, &applied)
         }
         Verdict::Conflict { reason, remote, .. } => {
-            match copies::is_outdated(applier, &entity, verdict)? {
-                true => book_outdated(applier, entry, &entity),
-                false => book_conflict(applier, entry, &entity, *reason, remote.as_ref()),
-            }
+            let answer = (verdict, *reason, remote.as_ref());
+            book_conflict_unless_outdated(applier, entry, &entity, answer)
         }
         Verdict::Skipped { because } => {
             skip(applier, entry, because)?;
@@ -126,14 +126,18 @@ fn book_one(
     }
 }
 
-/// A conflict with an earlier state than is known here.
-fn book_outdated(
+/// A conflict, which decides nothing where it is with an earlier state than is known here.
+fn book_conflict_unless_outdated(
     applier: &mut Applier<'_>,
     entry: &Entry,
     entity: &EntityRef,
+    (verdict, reason, remote): (&Verdict, ConflictReason, Option<&RemoteState>),
 ) -> Result<(), StoreError> {
-    spend(applier, entry)?;
-    apply_waiting(applier, entity)
+    if copies::is_outdated(applier, entity, verdict)? {
+        spend(applier, entry)?;
+        return apply_waiting(applier, entity);
+    }
+    book_conflict(applier, entry, entity, reason, remote)
 }
 
 fn book_dead(
@@ -232,10 +236,8 @@ fn book_cancel(
             outbox::fail(applier.tx, entry, &error, applier.now)?;
         }
         Verdict::Conflict { reason, remote, .. } => {
-            match copies::is_outdated(applier, entity, verdict)? {
-                true => book_outdated(applier, entry, entity)?,
-                false => book_conflict(applier, entry, entity, *reason, remote.as_ref())?,
-            }
+            let answer = (verdict, *reason, remote.as_ref());
+            book_conflict_unless_outdated(applier, entry, entity, answer)?;
         }
         Verdict::Applied { .. } => {
             applier.notices.push(Notice::CancelledTooLate {

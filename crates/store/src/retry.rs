@@ -136,6 +136,9 @@ pub(crate) fn hold_answer(
     answer: &Confirmed<'_>,
     payload: Option<&Fields>,
 ) -> Result<bool, StoreError> {
+    if !applier.holds_back {
+        return Ok(false);
+    }
     let remote = |fields: Option<Fields>| RemoteState {
         version: answer.version.clone(),
         position: answer.position,
@@ -146,7 +149,7 @@ pub(crate) fn hold_answer(
     }
     let waiting = inbox::waiting(applier.tx, entity)?;
     let is_below = |one: &Waiting| one.remote.position <= answer.position;
-    let Some(below) = waiting.filter(|one| applier.holds_back && is_below(one)) else {
+    let Some(below) = waiting.filter(is_below) else {
         return Ok(false);
     };
     let made = match below.remote.position == answer.position {

@@ -18,6 +18,7 @@ use rusqlite::params;
 use syncline_core::{ConflictCause, EntityRef, MutationError, WaitsFor};
 use syncline_protocol::{ConflictReason, Operation, RemoteState};
 
+/// Brings the entity and the server's state together, unless that has to wait. The key is spent.
 pub(super) fn book_conflict(
     applier: &mut Applier<'_>,
     entry: &Entry,
