@@ -372,24 +372,23 @@ pub(crate) fn fail(
 ) -> Result<(), StoreError> {
     let detail = to_json(error);
     conn.prepare_cached(
-        "UPDATE syncline_outbox SET state = 'failed', frozen = NULL, cancel = 0,
-                origin = CASE WHEN origin = 'journal'
-                               AND origin_client <> (SELECT value FROM syncline_meta WHERE key = 'client_id')
-                              THEN NULL ELSE origin END,
+        &format!("UPDATE syncline_outbox SET state = 'failed', frozen = NULL, cancel = 0,
+                {NOT_OFFERED},
                 shared_with = coalesce(
                   nullif(origin_client, (SELECT value FROM syncline_meta WHERE key = 'client_id')), shared_with),
-                origin_client = NULL, last_error = ?2, lease_token = NULL, lease_until = NULL WHERE seq = ?1",
+                origin_client = NULL, last_error = ?2, lease_token = NULL, lease_until = NULL WHERE seq = ?1"),
     )?
     .execute(params![entry.seq, detail])?;
     log(conn, entry, "failed", &detail, now)
 }
 
+/// What another copy's key was used for is not offered again under it once it has its answer.
+const NOT_OFFERED: &str = "
+    origin = CASE WHEN origin = 'journal' AND origin_client <> (SELECT value FROM syncline_meta WHERE key = 'client_id')
+                  THEN NULL ELSE origin END";
 /// What stays of being another copy's, where nothing of it counts as sent any more. A file's own keys are its own
 /// affair.
-const OF_A_COPY: &str = "
-    origin = CASE WHEN origin = 'journal' AND origin_client <> (SELECT value FROM syncline_meta WHERE key = 'client_id')
-                  THEN NULL ELSE origin END,
-    origin_client = nullif(origin_client, (SELECT value FROM syncline_meta WHERE key = 'client_id'))";
+const OF_A_COPY: &str = "origin_client = nullif(origin_client, (SELECT value FROM syncline_meta WHERE key = 'client_id'))";
 
 /// The key of an entry was answered with its final no.
 pub(crate) fn spend(conn: &Connection, entry: &Entry) -> Result<(), StoreError> {
@@ -437,7 +436,7 @@ fn write_unfrozen(
     state: EntryState,
 ) -> Result<(), StoreError> {
     conn.prepare_cached(&format!(
-        "UPDATE syncline_outbox SET state = ?2, idempotency_key = ?3, frozen = NULL, {OF_A_COPY},
+        "UPDATE syncline_outbox SET state = ?2, idempotency_key = ?3, frozen = NULL, {NOT_OFFERED}, {OF_A_COPY},
                 lease_token = NULL, lease_until = NULL WHERE seq = ?1"
     ))?
     .execute(params![entry.seq, state.as_str(), spent])?;
@@ -452,7 +451,7 @@ pub(crate) fn rewrite(
     fields: &Fields,
 ) -> Result<(), StoreError> {
     conn.prepare_cached(
-        &format!("UPDATE syncline_outbox SET op = ?2, state = 'pending', frozen = NULL, {OF_A_COPY}, covers = NULL, parts = NULL, shared_with = NULL,
+        &format!("UPDATE syncline_outbox SET op = ?2, state = 'pending', frozen = NULL, {NOT_OFFERED}, {OF_A_COPY}, covers = NULL, parts = NULL, shared_with = NULL,
                 attempts = 0, not_before = 0, last_error = NULL, lease_token = NULL, lease_until = NULL
           WHERE seq = ?1"),
     )?
