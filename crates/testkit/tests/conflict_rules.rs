@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use syncline::{Notice, Policy};
 use syncline_core::{
-    Bound, ConflictInput, ConflictRules, FieldRule, Invariant, Resolution, Resolver, Timestamp,
+    Bound, ConflictInput, ConflictRules, DeleteRule, DeleteRules, FieldRule, Invariant, Resolution,
+    Resolver, Timestamp,
 };
 use syncline_protocol::{Fields, Value};
 use syncline_store::conflict::{Choice, ConflictFilter, Loss};
@@ -112,6 +113,38 @@ fn a_counter_is_added_once_although_the_answer_was_lost_before_a_conflict() {
     world.run_until_quiet();
     world.assert_converged();
     assert_eq!(world.rows("Alice", "SELECT stock FROM item"), ["16"]);
+}
+
+/// Both decide over the deletion without knowing of each other, as they do when they sync at once.
+#[test]
+fn a_row_that_two_devices_create_again_after_a_deletion_is_one_row_with_what_both_did() {
+    let edit_wins = ConflictRules {
+        merge: [("stock".to_owned(), FieldRule::Counter)].into(),
+        deletes: DeleteRules {
+            here: None,
+            there: Some(DeleteRule::EditWins),
+        },
+        ..ConflictRules::default()
+    };
+    for (rules, expected) in [
+        (edit_wins, "screw|12|1000"),
+        (Policy::ClientWins.into(), "nail|12|1000"),
+    ] {
+        let mut world = ruled(&rules);
+        world.device_ruled("Carol", "item", &rules);
+        world.sync("Carol");
+        world.sql("Alice", "DELETE FROM item");
+        world.sql("Bob", "UPDATE item SET name = 'screw'");
+        world.sql("Carol", "UPDATE item SET stock = stock + 2");
+        world.sync("Alice");
+        world.fault("Carol", Fault::LoseAnswer);
+        world.sync("Carol");
+        world.run_until_quiet();
+        world.assert_converged();
+        assert_eq!(rows(&mut world), [expected]);
+        let open = "SELECT id FROM syncline_conflict WHERE resolved_at IS NULL";
+        assert!(world.rows("Carol", open).is_empty());
+    }
 }
 
 #[test]

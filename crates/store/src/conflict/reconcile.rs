@@ -61,6 +61,19 @@ impl Here {
         })
     }
 
+    /// A row that was deleted on the server and is created again here, since an edit won: where somebody else
+    /// did the same first, both are that row, and what it was before the deletion is between them.
+    fn recall_base(&mut self, tx: &Transaction<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+        let made = self.entries.first();
+        let is_again = |entry: &&Entry| {
+            entry.op == Operation::Create && entry.origin.as_deref() == Some(super::ORIGIN)
+        };
+        if let (None, Some(again)) = (&self.base, made.filter(is_again)) {
+            self.base = record::before_deletion(tx, entity, again.mutation.as_str())?;
+        }
+        Ok(())
+    }
+
     pub(super) fn mutations(&self) -> Vec<&str> {
         self.pending
             .iter()
@@ -91,7 +104,10 @@ impl Applier<'_> {
         cause: &ConflictCause,
     ) -> Result<Reconciled, StoreError> {
         let (mut theirs, unknown) = split_remote(entity_type, remote);
-        let here = Here::read(self, entity_type, entity)?;
+        let mut here = Here::read(self, entity_type, entity)?;
+        if theirs.is_some() {
+            here.recall_base(self.tx, entity)?;
+        }
         if let (Some(theirs), Some(base)) = (&mut theirs, &here.base)
             && self.is_all_told(entity_type)?
         {

@@ -288,6 +288,21 @@ pub(crate) fn open_of(conn: &Connection, entity: &EntityRef) -> Result<Option<Re
     Ok(found.into_iter().next())
 }
 
+/// What both sides had agreed on of a row before it was deleted there and this mutation created it again.
+pub(super) fn before_deletion(
+    conn: &Connection,
+    entity: &EntityRef,
+    mutation: &str,
+) -> Result<Option<Fields>, StoreError> {
+    let rest = "WHERE entity_type = ?1 AND entity_id = ?2 AND resolved_at IS NOT NULL
+                  AND base IS NOT NULL AND remote IS NULL
+                  AND EXISTS (SELECT 1 FROM json_each(mutations) WHERE value = ?3)
+                ORDER BY id DESC LIMIT 1";
+    let about = [entity.entity_type.as_str(), entity.id.as_str(), mutation];
+    let found = read(conn, rest, about)?;
+    Ok(found.into_iter().next().and_then(|record| record.base))
+}
+
 /// Whether an open conflict of the entity shows it alive on the server.
 pub(crate) fn shows_remote(conn: &Connection, entity: &EntityRef) -> Result<bool, StoreError> {
     let open = open_of(conn, entity)?;
