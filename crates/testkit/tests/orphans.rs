@@ -158,6 +158,43 @@ fn a_deletion_does_not_wait_for_an_edit_that_waits_for_it() {
     assert_eq!(all(&mut world), "");
 }
 
+/// Bob has moved the task into the list that Alice deletes in one go with her edits of it: neither can go before the other,
+/// and what Alice did knows of both.
+#[test]
+fn a_group_that_deletes_what_its_row_was_moved_to_goes_with_its_own_reference() {
+    for (edits, title) in [
+        ("UPDATE task SET title = 'dug'", "dug"),
+        (
+            "UPDATE task SET title = 'dug'; UPDATE task SET title = 'dug deep'",
+            "dug deep",
+        ),
+    ] {
+        for pulled in [true, false] {
+            let mut world = world(&schema("ON DELETE CASCADE", ""));
+            world.sql("Alice", "INSERT INTO task VALUES ('t', 'dig', 'inbox')");
+            world.run_until_quiet();
+            world.sql("Bob", "UPDATE task SET list = 'garden'");
+            world.sync("Bob");
+            let group = "UPDATE syncline_outbox SET group_id = 'g'";
+            let delete = "DELETE FROM list WHERE id = 'garden'";
+            world.sql(
+                "Alice",
+                &format!("BEGIN IMMEDIATE; {edits}; {delete}; {group}; COMMIT"),
+            );
+            match pulled {
+                true => world.pull_only("Alice"),
+                false => world.sync("Alice"),
+            }
+            quiet(&mut world);
+            assert_eq!(all(&mut world), format!("task: t | {title} | inbox"));
+            let lost =
+                "SELECT outcome -> 'lost_theirs' FROM syncline_conflict WHERE entity_type = 'task'";
+            let lost = world.rows("Alice", lost).join(" ");
+            assert!(lost.contains("garden"), "{lost}");
+        }
+    }
+}
+
 /// Alice's move waits for a place for what Bob made of its row, but for another row than the list that she deletes: the
 /// list goes only after the move.
 #[test]

@@ -6,6 +6,7 @@
 //! | `declare.rs` | declared rules: from names of columns to names of fields |
 //! | `resolver.rs` | running an app's own resolver, so that nothing it does can harm |
 //! | `reconcile.rs` | a dirty entity and a remote state are brought together |
+//! | `references.rs` | a row of a group keeps what it references, where the group deletes what it was moved to |
 //! | `outbox.rs` | the mutations of the entity are rewritten on the new base |
 //! | `record.rs` | rows of `syncline_conflict` |
 //! | `natural.rs` | two rows that are the same thing by their natural key become one |
@@ -19,6 +20,7 @@ mod outbox;
 mod person;
 mod reconcile;
 pub(crate) mod record;
+mod references;
 mod resolver;
 mod undo;
 mod view;

@@ -3,6 +3,7 @@
 
 use super::person::loss;
 use super::record::{self, About, Decided, Showed};
+use super::references::Keeping;
 use crate::apply::{Applier, after_mutation};
 use crate::captured;
 use crate::error::StoreError;
@@ -138,7 +139,20 @@ impl Applier<'_> {
                 self.open_conflict(&way, showed, reason)?;
                 Ok(Reconciled::Waits)
             }
-            Decision::Settled(settled) => self.settle(&way, &settled, showed),
+            Decision::Settled(settled) => {
+                let done = self.settle(&way, &settled, showed.clone())?;
+                if !matches!(done, Reconciled::NoPlace(Written::NoParent(_))) {
+                    return Ok(done);
+                }
+                let kept = self.own_references(&way, settled.row.as_ref())?;
+                if kept.is_empty() {
+                    return Ok(done);
+                }
+                match self.decide_keeping(&way, cause, &kept)? {
+                    Decision::Settled(settled) => self.settle(&way, &settled, showed),
+                    Decision::Manual { .. } => Ok(done),
+                }
+            }
         }
     }
 
@@ -165,6 +179,16 @@ impl Applier<'_> {
         &mut self,
         way: &Way<'_>,
         cause: &ConflictCause,
+    ) -> Result<Decision, StoreError> {
+        self.decide_keeping(way, cause, &Fields::new())
+    }
+
+    /// The same, where these fields are to stay as they are here.
+    fn decide_keeping(
+        &mut self,
+        way: &Way<'_>,
+        cause: &ConflictCause,
+        kept: &Fields,
     ) -> Result<Decision, StoreError> {
         let ahead_ms: Option<i64> = meta::get(self.tx, meta::key::SERVER_CLOCK)?;
         let unseen = self.unseen(way)?;
@@ -193,9 +217,10 @@ impl Applier<'_> {
                     reason: constraint.clone(),
                 });
             }
-            return Ok(without_unknown(way, decide(rules, rules, &input)));
+            let resolver = Keeping { inner: rules, kept };
+            return Ok(without_unknown(way, decide(&resolver, rules, &input)));
         };
-        let decision = without_unknown(way, decide(&own, rules, &input));
+        let decision = without_unknown(way, decide(&Keeping { inner: &own, kept }, rules, &input));
         if let Some(deadline_ms) = own.was_late() {
             self.notices.push(Notice::ResolverDisabled {
                 entity_type: way.entity.entity_type.clone(),
@@ -301,6 +326,18 @@ impl Applier<'_> {
         }
         match self.write_row(way.entity_type, way.entity, row.as_ref())? {
             Written::Done => {}
+            Written::NoParent(parent) => {
+                let kept = self.own_references(way, row.as_ref())?;
+                if let Some(row) = row.as_mut().filter(|_| !kept.is_empty()) {
+                    row.patch(&kept);
+                }
+                if kept.is_empty()
+                    || self.write_row(way.entity_type, way.entity, row.as_ref())? != Written::Done
+                    || !self.write_along(&way.here.entries, &kept)?
+                {
+                    return Ok(Reconciled::NoPlace(Written::NoParent(parent)));
+                }
+            }
             refused => return Ok(Reconciled::NoPlace(refused)),
         }
         let names = (way.entity.entity_type.as_str(), way.entity.id.as_str());

@@ -1,0 +1,112 @@
+//! A row of a group that deletes another row, to which somebody else has moved the first one meanwhile: the
+//! group was written knowing both, so its row keeps what it referenced here, and goes with the deletion.
+
+use super::reconcile::Way;
+use crate::apply::Applier;
+use crate::captured;
+use crate::error::StoreError;
+use crate::outbox::{self, Entry};
+use crate::row;
+use std::collections::BTreeMap;
+use syncline_core::{ConflictInput, EntityRef, Resolution, Resolver};
+use syncline_protocol::{Fields, Operation};
+
+/// The word for it in records.
+const RULE: &str = "group";
+
+impl Applier<'_> {
+    /// The local values of the fields by which a decided row would reference one that its own group deletes.
+    pub(super) fn own_references(
+        &self,
+        way: &Way<'_>,
+        decided: Option<&Fields>,
+    ) -> Result<Fields, StoreError> {
+        let (mut own, table) = (Fields::new(), &way.entity_type.table);
+        let (Some(decided), Some(local)) = (decided, &way.here.local) else {
+            return Ok(own);
+        };
+        for reference in &table.references {
+            let values = row::reference_values(table, reference, &way.entity.id, decided);
+            let parent = self.types.of_table(&reference.table);
+            let found = values.zip(parent).and_then(|(values, parent)| {
+                let id = row::parent_id(&parent.table, reference, &values)?;
+                let entity_type = parent.entity_type();
+                Some(EntityRef { entity_type, id })
+            });
+            let Some(parent) = found else { continue };
+            if self.goes_with(&way.here.entries, &parent)? {
+                let columns = &reference.columns;
+                let mine = (table.columns.iter())
+                    .filter(|column| {
+                        columns
+                            .iter()
+                            .any(|one| one.eq_ignore_ascii_case(&column.name))
+                    })
+                    .filter_map(|column| {
+                        Some((column.field.clone(), local.get(&column.field)?.clone()))
+                    });
+                mine.for_each(|(name, value)| drop(own.insert(name, value)));
+            }
+        }
+        Ok(own)
+    }
+
+    /// Whether the last that was done to an entity is its deletion, in a group of one of these entries.
+    fn goes_with(&self, entries: &[Entry], entity: &EntityRef) -> Result<bool, StoreError> {
+        if entries.iter().all(|entry| entry.group.is_none()) {
+            return Ok(false);
+        }
+        let names = (entity.entity_type.as_str(), entity.id.as_str());
+        let last = outbox::of_entity(self.tx, names.0, names.1)?.pop();
+        Ok(last.is_some_and(|last| {
+            last.op == Operation::Delete
+                && last.group.is_some()
+                && entries.iter().any(|entry| entry.group == last.group)
+        }))
+    }
+
+    /// Has the last plain mutation of an entity write these fields too; `false`: it has none.
+    pub(super) fn write_along(&self, entries: &[Entry], own: &Fields) -> Result<bool, StoreError> {
+        let is_plain = |entry: &&Entry| entry.command.is_none() && entry.op != Operation::Delete;
+        let Some(last) = entries.iter().rfind(is_plain) else {
+            return Ok(false);
+        };
+        let mut fields = captured::fields_of_mutation(self.tx, last.seq)?.unwrap_or_default();
+        fields.patch(own);
+        captured::write_payload(self.tx, last.seq, Some(&fields))?;
+        Ok(true)
+    }
+}
+
+/// Decides as another one does, but for some fields, which stay as they are here.
+pub(super) struct Keeping<'a> {
+    pub(super) inner: &'a dyn Resolver,
+    pub(super) kept: &'a Fields,
+}
+
+impl Resolver for Keeping<'_> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn resolve(&self, input: &ConflictInput<'_>) -> Resolution {
+        if self.kept.is_empty() {
+            return self.inner.resolve(input);
+        }
+        let (fields, mut how) = match self.inner.resolve(input) {
+            Resolution::ServerWins => (input.remote.cloned(), BTreeMap::new()),
+            Resolution::Merged { fields, how } => (Some(fields), how),
+            other @ (Resolution::ClientWins | Resolution::Manual { .. }) => return other,
+        };
+        let Some(mut fields) = fields else {
+            return Resolution::ServerWins;
+        };
+        fields.patch(self.kept);
+        how.extend(
+            self.kept
+                .names()
+                .map(|name| (name.to_owned(), RULE.to_owned())),
+        );
+        Resolution::Merged { fields, how }
+    }
+}
