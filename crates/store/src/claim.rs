@@ -21,7 +21,7 @@ use crate::stage;
 use crate::state;
 use crate::store::EntityTypes;
 use crate::type_options::IdMode;
-pub(crate) use depend::parents;
+pub(crate) use depend::{doomed_parents, parents};
 use parts::Parts;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};

@@ -111,7 +111,7 @@ pub fn explain(
     let mut mutations = outbox_view::of_entity(conn, &types, &entity, now)?;
     for entry in &mut mutations {
         if matches!(entry.waits_for, None | Some(WaitsFor::Time { .. })) {
-            let referenced = waits::still_referenced(conn, &types, entry)?;
+            let referenced = waits::still_referenced(conn, &types, entry, now)?;
             entry.waits_for = referenced.or(entry.waits_for.take());
         }
     }

@@ -71,6 +71,26 @@ fn a_child_waits_for_the_row_that_it_references() {
     assert_eq!(help, Some("syncline explain DB project q"));
 }
 
+/// A deletion waits for what still references its row, but not for what waits for that deletion.
+#[test]
+fn a_deletion_says_what_still_references_its_row() {
+    let mut world = pair();
+    let project =
+        "INSERT INTO project VALUES ('q', 'work'); INSERT INTO task VALUES ('t', 'p', 'x')";
+    world.sql("Alice", project);
+    world.run_until_quiet();
+    world.sql(
+        "Alice",
+        "UPDATE task SET project = 'q'; UPDATE task SET project = 'p'; DELETE FROM project WHERE id = 'q'",
+    );
+    let codes_of_q = |world: &mut World| codes(world, "Alice", "project", "q");
+    assert_eq!(codes_of_q(&mut world)[0], "waits-for-reference");
+    world.sql("Bob", "UPDATE task SET project = 'q'");
+    world.sync("Bob");
+    world.pull_only("Alice");
+    assert_eq!(codes_of_q(&mut world)[0], "pending");
+}
+
 #[test]
 fn a_sent_mutation_waits_for_its_answer_and_then_for_the_back_off() {
     let mut world = pair();

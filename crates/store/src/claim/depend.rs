@@ -9,6 +9,7 @@ use crate::outbox::{self, Entry};
 use crate::row;
 use crate::store::{EntityTypes, RegisteredType};
 use crate::table::Reference;
+use rusqlite::Connection;
 use std::collections::BTreeSet;
 use syncline_core::{EntityRef, WaitsFor};
 use syncline_protocol::{EntityId, EntityType, Fields, Operation};
@@ -116,10 +117,7 @@ impl Claimer<'_> {
     }
 
     pub(super) fn parents(&self, entity: &EntityRef, fields: &Fields) -> Vec<EntityRef> {
-        match self.types.get(entity.entity_type.as_str()) {
-            Some(own) => parents(self.types, own, entity, fields),
-            None => Vec::new(),
-        }
+        parents_of(self.types, entity, fields)
     }
 
     /// Remembers what an entry that stays unsettled references, before and after it.
@@ -140,51 +138,13 @@ impl Claimer<'_> {
         let names = (entity.entity_type.as_str(), entity.id.as_str());
         let base = captured::base_of(self.tx, names.0, names.1);
         let base = base.ok().and_then(BaseState::into_fields);
-        let doomed = self.doomed_parents(&entity)?;
+        let doomed = doomed_parents((self.tx, self.types), self.due_ms, &entity)?;
         for fields in [fields, base].into_iter().flatten() {
             let parents = self.parents(&entity, &fields);
             let parents = parents.into_iter().filter(|one| !doomed.contains(one));
             self.referenced.extend(parents);
         }
         Ok(())
-    }
-
-    /// The parent without which what the server has of an entity finds no place here, where it is deleted here and not yet
-    /// on the server: that deletion must not wait for the entity in turn.
-    fn doomed_parents(&self, entity: &EntityRef) -> Result<Vec<EntityRef>, StoreError> {
-        let Some(reason) = inbox::reason(self.tx, entity)? else {
-            return Ok(Vec::new());
-        };
-        let names = (entity.entity_type.as_str(), entity.id.as_str());
-        let entries = outbox::of_entity(self.tx, names.0, names.1)?;
-        if entries.iter().any(|entry| entry.frozen.is_some()) {
-            return Ok(Vec::new());
-        }
-        // What another copy of the file may have sent was answered, found no place, and is asked again later.
-        let asked = |entry: &Entry| !entry.is_offered_again() && entry.not_before > self.due_ms;
-        let missing = match reason == WaitsFor::Parent.as_str() {
-            true => Some(inbox::detail(self.tx, entity)?),
-            false if reason == WaitsFor::Answer.as_str() && entries.first().is_some_and(asked) => {
-                None
-            }
-            false => return Ok(Vec::new()),
-        };
-        let waiting = inbox::waiting(self.tx, entity)?;
-        let fields = waiting.and_then(|waiting| waiting.remote.fields);
-        let mut doomed = Vec::new();
-        for parent in self.parents(entity, &fields.unwrap_or_default()) {
-            let table = (self.types.get(parent.entity_type.as_str())).map(|one| &one.table.name);
-            let named = table.map(|table| format!("{table}/{}", parent.id));
-            if missing.is_some() && missing != named {
-                continue;
-            }
-            let names = (parent.entity_type.as_str(), parent.id.as_str());
-            let last = outbox::of_entity(self.tx, names.0, names.1)?.pop();
-            if last.is_some_and(|last| last.op == Operation::Delete) {
-                doomed.push(parent);
-            }
-        }
-        Ok(doomed)
     }
 
     /// Whether rows of other tables can reference this type's.
@@ -197,6 +157,53 @@ impl Claimer<'_> {
         self.types
             .iter()
             .any(|other| other.table.references.iter().any(points_here))
+    }
+}
+
+/// The parent without which what the server has of an entity finds no place here, where it is deleted here and not yet
+/// on the server: that deletion must not wait for the entity in turn.
+pub(crate) fn doomed_parents(
+    (conn, types): (&Connection, &EntityTypes),
+    due_ms: i64,
+    entity: &EntityRef,
+) -> Result<Vec<EntityRef>, StoreError> {
+    let Some(reason) = inbox::reason(conn, entity)? else {
+        return Ok(Vec::new());
+    };
+    let names = (entity.entity_type.as_str(), entity.id.as_str());
+    let entries = outbox::of_entity(conn, names.0, names.1)?;
+    if entries.iter().any(|entry| entry.frozen.is_some()) {
+        return Ok(Vec::new());
+    }
+    // What another copy of the file may have sent was answered, found no place, and is asked again later.
+    let asked = |entry: &Entry| !entry.is_offered_again() && entry.not_before > due_ms;
+    let missing = match reason == WaitsFor::Parent.as_str() {
+        true => Some(inbox::detail(conn, entity)?),
+        false if reason == WaitsFor::Answer.as_str() && entries.first().is_some_and(asked) => None,
+        false => return Ok(Vec::new()),
+    };
+    let waiting = inbox::waiting(conn, entity)?;
+    let fields = waiting.and_then(|waiting| waiting.remote.fields);
+    let mut doomed = Vec::new();
+    for parent in parents_of(types, entity, &fields.unwrap_or_default()) {
+        let table = (types.get(parent.entity_type.as_str())).map(|one| &one.table.name);
+        let named = table.map(|table| format!("{table}/{}", parent.id));
+        if missing.is_some() && missing != named {
+            continue;
+        }
+        let names = (parent.entity_type.as_str(), parent.id.as_str());
+        let last = outbox::of_entity(conn, names.0, names.1)?.pop();
+        if last.is_some_and(|last| last.op == Operation::Delete) {
+            doomed.push(parent);
+        }
+    }
+    Ok(doomed)
+}
+
+fn parents_of(types: &EntityTypes, entity: &EntityRef, fields: &Fields) -> Vec<EntityRef> {
+    match types.get(entity.entity_type.as_str()) {
+        Some(own) => parents(types, own, entity, fields),
+        None => Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::{EntryView, WaitsFor};
 use crate::captured::{self, BaseState};
-use crate::claim::LONGEST_WAIT_MS;
+use crate::claim::{LONGEST_WAIT_MS, doomed_parents};
 use crate::conflict::natural;
 use crate::error::StoreError;
 use crate::inbox;
@@ -240,6 +240,7 @@ pub(crate) fn still_referenced(
     conn: &Connection,
     types: &EntityTypes,
     view: &EntryView,
+    now: Now,
 ) -> Result<Option<WaitsFor>, StoreError> {
     let entry = outbox::get(conn, view.seq)?;
     let Some(entry) = entry.filter(|entry| entry.op == Operation::Delete) else {
@@ -272,6 +273,10 @@ pub(crate) fn still_referenced(
             let Ok(referring) = other.entity() else {
                 continue;
             };
+            // A group goes together.
+            if entry.group.is_some() && other.group == entry.group {
+                continue;
+            }
             let names = (referring.entity_type.as_str(), referring.id.as_str());
             let payload = captured::fields_of_mutation(conn, other.seq).ok().flatten();
             let base = captured::base_of(conn, names.0, names.1).ok();
@@ -284,7 +289,8 @@ pub(crate) fn still_referenced(
                         == Some(entity.id.clone())
                 })
             });
-            if refers {
+            if refers && !doomed_parents((conn, types), now.unix_ms, &referring)?.contains(&entity)
+            {
                 return Ok(Some(WaitsFor::Reference {
                     seq: other.seq,
                     entity_type: names.0.to_owned(),
