@@ -1,75 +1,133 @@
 //! Requests of the engine as requests of the protocol, and answers of the protocol as answers to the
-//! engine: what `remote-http` does with sockets, done without. An answer is believed by the same marks
-//! and falls into the same buckets (`docs/protocol.md`); nothing that comes in can make this panic.
+//! engine: the real client, over a transport that has no sockets. It is asked twice for each exchange, once for what it
+//! sends and once for what it makes of what came back, since time passes in between.
 
-use serde::de::DeserializeOwned;
-use std::time::Duration;
-use syncline_core::{Fetched, Page, PageChange, RemoteAnswer, RemoteError, RemoteRequest};
-use syncline_protocol::{
-    CONTENT_TYPE_PROBLEM, DigestChanges, HEADER_CLIENT, HEADER_PROTOCOL, HEADER_REQUEST,
-    PROTOCOL_VERSION, Problem, PullLine,
+use std::cell::OnceCell;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use syncline_core::{Remote, RemoteAnswer, RemoteError, RemoteRequest};
+use syncline_protocol::{HEADER_REQUEST, TraceParent};
+use syncline_remote_http::{
+    HttpBody, HttpFault, HttpFuture, HttpRemote, HttpRequest, HttpResponse, HttpTransport,
+    TokenSource,
 };
 use syncline_server::{Request, Response};
+use tokio::runtime::{Builder, Runtime};
+
+const SERVER: &str = "http://127.0.0.1";
 
 /// A request as it goes over the wire, under this request id.
 pub(crate) fn request(request: &RemoteRequest, id: u64, token: &str) -> Request {
-    let (client, http) = match request {
-        RemoteRequest::Hello { client } => (client, Request::new("GET", "/v1/hello")),
-        RemoteRequest::Push {
-            client,
-            batch,
-            token,
-        } => {
-            let body = batch.push_body(client, token.as_ref());
-            (client, Request::new("POST", "/v1/push").json(body))
-        }
-        RemoteRequest::Cancel { client, key } => {
-            let path = format!("/v1/mutations/{key}/cancel");
-            (client, Request::new("POST", &path))
-        }
-        RemoteRequest::Register { client, types } => {
-            let body = serde_json::to_vec(types).unwrap_or_default();
-            (client, Request::new("PUT", "/v1/types").json(body))
-        }
-        RemoteRequest::Fetch {
-            client,
-            scope,
-            wanted,
-        } => {
-            let ids = serde_json::to_string(&wanted.ids).unwrap_or_default();
-            let (kind, ids) = (encoded(wanted.entity_type.as_str()), encoded(&ids));
-            let target = format!("/v1/digest?scope={scope}&type={kind}&ids={ids}");
-            (client, Request::new("GET", &target))
-        }
-        RemoteRequest::Pull {
-            client,
-            scope,
-            cursor,
-            limit,
-            bytes,
-        } => {
-            let cursor = cursor.as_ref().map(|cursor| format!("&cursor={cursor}"));
-            let cursor = cursor.unwrap_or_default();
-            let bytes = bytes.map(|bytes| format!("&bytes={bytes}"));
-            let bytes = bytes.unwrap_or_default();
-            let target = format!("/v1/pull?scope={scope}&limit={limit}{cursor}{bytes}");
-            (client, Request::new("GET", &target))
-        }
-    };
-    http.header(HEADER_PROTOCOL, PROTOCOL_VERSION)
-        .header(HEADER_CLIENT, client.as_str())
-        .header(HEADER_REQUEST, id.to_string())
-        .header("authorization", format!("Bearer {token}"))
+    exchange(request, id, token, None).0
 }
 
-/// As the value of a query.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric();
-    let bytes = text.bytes().map(|byte| match plain(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
+/// What a client makes of an answer to its request of this id.
+pub(crate) fn read(request: &RemoteRequest, id: u64, response: &Response) -> RemoteAnswer {
+    exchange(request, id, "-", Some(response)).1
+}
+
+/// What the client sends, and what it makes of this answer; without one the connection is lost.
+fn exchange(
+    request: &RemoteRequest,
+    id: u64,
+    token: &str,
+    response: Option<&Response>,
+) -> (Request, RemoteAnswer) {
+    let wire = Arc::new(Wire {
+        id: id.to_string(),
+        response: Mutex::new(response.cloned()),
+        sent: Mutex::default(),
     });
-    bytes.collect()
+    let remote = HttpRemote::builder(SERVER)
+        .token(TokenSource::Static(token.to_owned()))
+        .compress_above(usize::MAX)
+        .trace_context(|| TraceParent::new(1, 1, true))
+        .transport(Arc::clone(&wire) as Arc<dyn HttpTransport>)
+        .build();
+    let answer = match remote {
+        Ok(remote) => on_this_thread(|runtime| runtime.block_on(remote.send(request.clone()))),
+        Err(error) => panic!("the client cannot be set up: {error}"),
+    };
+    let sent = mem::take(&mut *wire.sent.lock().unwrap_or_else(PoisonError::into_inner));
+    (sent, answer)
+}
+
+/// Nothing ever waits on it; the client wants one for its time-outs.
+fn on_this_thread<T>(with: impl FnOnce(&Runtime) -> T) -> T {
+    thread_local!(static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() });
+    RUNTIME.with(|runtime| {
+        with(runtime.get_or_init(|| {
+            let made = Builder::new_current_thread().enable_time().build();
+            made.unwrap_or_else(|error| panic!("no runtime: {error}"))
+        }))
+    })
+}
+
+/// Carries one request away and one answer back. The client makes ids of its own, in whose place the wire knows
+/// another, so that a seed always plays alike.
+struct Wire {
+    id: String,
+    response: Mutex<Option<Response>>,
+    sent: Mutex<Request>,
+}
+
+impl HttpTransport for Wire {
+    fn send(&self, request: HttpRequest) -> HttpFuture<'_, HttpResponse> {
+        let target = request.url.strip_prefix(SERVER).unwrap_or_default();
+        let mut sent = Request::new(&request.method, target);
+        let mut own_id = String::new();
+        for (name, value) in request.headers {
+            match name == HEADER_REQUEST {
+                true => {
+                    sent = sent.header(&name, &self.id);
+                    own_id = value;
+                }
+                false => sent = sent.header(&name, value),
+            }
+        }
+        sent.body = request.body.unwrap_or_default();
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+        let response = self
+            .response
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let answer = response.ok_or_else(|| HttpFault::Lost("lost".to_owned()));
+        let answer = answer.map(|response| self.answer(response, &own_id));
+        Box::pin(async move { answer })
+    }
+}
+
+impl Wire {
+    fn answer(&self, response: Response, own_id: &str) -> HttpResponse {
+        let headers = response.headers.iter().map(|(name, value)| {
+            let is_echo = name == HEADER_REQUEST && value == self.id;
+            let value = if is_echo { own_id } else { value };
+            (name.to_owned(), value.to_owned())
+        });
+        HttpResponse {
+            status: response.status,
+            headers: headers.collect(),
+            body: Box::new(InPieces {
+                piece: 64 + response.body.len() % 1021,
+                rest: response.body,
+            }),
+        }
+    }
+}
+
+/// A body that comes in pieces, which end wherever they do.
+struct InPieces {
+    rest: Vec<u8>,
+    piece: usize,
+}
+
+impl HttpBody for InPieces {
+    fn next<'a>(&'a mut self, into: &'a mut Vec<u8>) -> HttpFuture<'a, bool> {
+        let piece = self.rest.len().min(self.piece);
+        into.extend(self.rest.drain(..piece));
+        Box::pin(async move { Ok(piece > 0) })
+    }
 }
 
 /// The kind of a request, for the report.
@@ -107,123 +165,4 @@ pub(crate) fn is_error(answer: &RemoteAnswer) -> bool {
             | RemoteAnswer::Fetch(Err(_))
             | RemoteAnswer::Pull(Err(_))
     )
-}
-
-/// What a client makes of an answer to its request of this id.
-pub(crate) fn read(request: &RemoteRequest, id: u64, response: &Response) -> RemoteAnswer {
-    match marked(request, id, response) {
-        Err(detail) => failure(request, RemoteError::Unreachable { detail }),
-        Ok(()) if response.status == 200 => body(request, response)
-            .unwrap_or_else(|detail| failure(request, garbage(response.status, detail))),
-        Ok(()) => failure(request, refusal(response)),
-    }
-}
-
-fn marked(request: &RemoteRequest, id: u64, response: &Response) -> Result<(), String> {
-    if response.headers.get(HEADER_PROTOCOL).is_none() {
-        return Err("an answer without the protocol's header".to_owned());
-    }
-    let echo = response.headers.get(HEADER_REQUEST);
-    if echo != Some(id.to_string().as_str()) {
-        return Err("an answer to another request".to_owned());
-    }
-    let wanted = match (response.status, request) {
-        (200, RemoteRequest::Pull { .. }) => "application/x-ndjson",
-        (200, _) => "application/json",
-        _ => CONTENT_TYPE_PROBLEM,
-    };
-    match response.headers.get("content-type") == Some(wanted) {
-        true => Ok(()),
-        false => Err("an answer of another content type".to_owned()),
-    }
-}
-
-fn body(request: &RemoteRequest, response: &Response) -> Result<RemoteAnswer, String> {
-    Ok(match request {
-        RemoteRequest::Hello { .. } => RemoteAnswer::Hello(Ok(json(&response.body)?)),
-        RemoteRequest::Push { .. } => RemoteAnswer::Push(Ok(json(&response.body)?)),
-        RemoteRequest::Cancel { .. } => RemoteAnswer::Cancel(Ok(json(&response.body)?)),
-        RemoteRequest::Register { .. } => RemoteAnswer::Register(Ok(())),
-        RemoteRequest::Fetch { .. } => RemoteAnswer::Fetch(Ok(fetched(&response.body)?)),
-        RemoteRequest::Pull { .. } => RemoteAnswer::Pull(Ok(page(&response.body)?)),
-    })
-}
-
-fn fetched(body: &[u8]) -> Result<Fetched, String> {
-    let digest: DigestChanges = json(body)?;
-    Ok(Fetched {
-        epoch: digest.epoch,
-        position: digest.position,
-        changes: digest.changes.into_iter().map(PageChange::Valid).collect(),
-        bytes: body.len() as u64,
-    })
-}
-
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(body).map_err(|error| error.to_string())
-}
-
-fn page(body: &[u8]) -> Result<Page, String> {
-    let mut changes = Vec::new();
-    for line in body.split(|byte| *byte == b'\n').filter(|l| !l.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(PullLine::Change(change)) => changes.push(PageChange::Valid(change)),
-            Ok(PullLine::Page(end)) if end.count == changes.len() => {
-                let bytes = body.len() as u64;
-                return Ok(Page {
-                    changes,
-                    end,
-                    bytes,
-                });
-            }
-            Ok(PullLine::Page(end)) => {
-                return Err(format!(
-                    "{} changes said, {} came",
-                    end.count,
-                    changes.len()
-                ));
-            }
-            Err(error) if line.starts_with(br#"{"change":{"#) && line.ends_with(b"}}") => {
-                let raw = String::from_utf8_lossy(line).into_owned();
-                let detail = error.to_string();
-                changes.push(PageChange::Invalid { raw, detail });
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    Err("the answer ends before the end of its page".to_owned())
-}
-
-fn garbage(status: u16, detail: String) -> RemoteError {
-    RemoteError::Transient {
-        status,
-        detail,
-        retry_after: None,
-        overloaded: false,
-    }
-}
-
-fn refusal(response: &Response) -> RemoteError {
-    let status = response.status;
-    let problem = serde_json::from_slice::<Problem>(&response.body).ok();
-    let word = problem.as_ref().map_or("", Problem::word).to_owned();
-    let detail = format!("{word} ({status})");
-    let asked = response.headers.get("retry-after");
-    let retry_after = asked
-        .and_then(|asked| asked.parse().ok())
-        .map(Duration::from_secs);
-    match (status, word.as_str()) {
-        (401, _) => RemoteError::Auth { detail },
-        (408 | 425 | 429 | 500.., _) => RemoteError::Transient {
-            status,
-            detail,
-            retry_after,
-            overloaded: matches!(status, 429 | 503),
-        },
-        (413, _) => RemoteError::TooLarge { detail },
-        (409, "client-forked") => RemoteError::Forked { detail },
-        (410, _) | (400, "cursor-invalid") => RemoteError::CursorGone { detail },
-        (415 | 426, _) | (400, "protocol-unsupported") => RemoteError::Incompatible { detail },
-        _ => RemoteError::Misconfigured { status, detail },
-    }
 }
