@@ -247,13 +247,30 @@ fn remote_index(answer: &RemoteAnswer) -> usize {
 /// The list of cells that cannot be reached.
 pub const IMPOSSIBLE: &str = include_str!("impossible.txt");
 
-/// Whether a rule of the list names the cell. A line: states, kinds, reason, parted by `|`; several are
-/// parted by commas, `*` is any, `!` in front of the states means all others, a kind may end in `*`.
+/// Every cell, and why it is not among those that were visited, should it not be.
+pub(super) fn table() -> Vec<(Cell, &'static str)> {
+    let cells = STATES
+        .iter()
+        .flat_map(|state| KINDS.iter().map(move |kind| (*state, *kind)));
+    let told =
+        |cell| why_impossible(cell, IMPOSSIBLE).unwrap_or("rare: the tour of the tests visits it");
+    cells.map(|cell| (cell, told(cell))).collect()
+}
+
+/// Whether a rule of the list names the cell.
 pub fn is_impossible(cell: Cell, list: &str) -> bool {
+    why_impossible(cell, list).is_some()
+}
+
+/// The reason of the rule of the list that names the cell. A line: states, kinds, reason, parted by `|`; several are
+/// parted by commas, `*` is any, `!` in front of the states means all others, a kind may end in `*`.
+fn why_impossible(cell: Cell, list: &str) -> Option<&str> {
     list.lines()
-        .any(|line| match line.split('|').collect::<Vec<_>>()[..] {
-            [states, kinds, _] => names_state(states.trim(), cell.0) && names_kind(kinds, cell.1),
-            _ => false,
+        .find_map(|line| match line.split('|').collect::<Vec<_>>()[..] {
+            [states, kinds, why] => (names_state(states.trim(), cell.0)
+                && names_kind(kinds, cell.1))
+            .then_some(why.trim()),
+            _ => None,
         })
 }
 

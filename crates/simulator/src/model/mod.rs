@@ -36,7 +36,7 @@ mod target;
 mod watch;
 mod world;
 
-use crate::level::{Broken, Level, Played};
+use crate::level::{Broken, Cell, Level, Played};
 use plan::{Setup, Step, draw};
 use world::World;
 
@@ -55,6 +55,10 @@ impl Level for CoreLevel {
     fn play(&self, seed: u64) -> Played {
         let (setup, steps) = draw(seed);
         self.run(setup, &steps)
+    }
+
+    fn table(&self) -> Vec<(Cell, &'static str)> {
+        cover::table()
     }
 
     fn shrink(&self, seed: u64) -> Option<String> {
