@@ -23,7 +23,7 @@ use syncline_core::{
     ChangePlan, ConflictCause, EntityRef, Notice, Now, PageSummary, WaitsFor, plan_change,
     unstorable,
 };
-use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
+use syncline_protocol::{Change, ChangeKind, EntityId, Fields, Operation, RemoteState, Scope};
 
 /// One transaction in which remote states are applied.
 pub(crate) struct Applier<'a> {
@@ -46,6 +46,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) notices: Vec<Notice>,
     /// Rows that are out of their tables for a moment.
     pub(crate) vacated: BTreeMap<EntityRef, Vacated>,
+    /// Rows that are being written together: each may refer to one that is still to come.
+    pub(crate) together: BTreeSet<EntityRef>,
     /// Entities of which this transaction has booked what another copy of the file did.
     pub(crate) on_copies: BTreeSet<EntityRef>,
 }
@@ -101,6 +103,7 @@ impl<'a> Applier<'a> {
             cursor_at: None,
             notices: Vec::new(),
             vacated: BTreeMap::new(),
+            together: BTreeSet::new(),
             on_copies: BTreeSet::new(),
         }
     }
@@ -327,7 +330,8 @@ impl Applier<'_> {
                     parent.and_then(|parent| row::parent_id(&parent.table, reference, &values));
                 let itself = parent.is_some_and(|parent| parent.name == entity_type.name)
                     && id.as_ref() == Some(&entity.id);
-                if !itself && !row::parent_exists(self.tx, reference, &values)? {
+                let comes = itself || self.comes_together(parent, id.as_ref());
+                if !comes && !row::parent_exists(self.tx, reference, &values)? {
                     let id = id.map_or_else(|| format!("{values:?}"), String::from);
                     return Ok(Written::NoParent(format!("{}/{id}", reference.table)));
                 }
@@ -343,6 +347,17 @@ impl Applier<'_> {
                 Ok(written)
             }
         }
+    }
+
+    /// Whether a parent is one of the rows that are being written together.
+    fn comes_together(&self, parent: Option<&RegisteredType>, id: Option<&EntityId>) -> bool {
+        let Some((parent, id)) = parent.zip(id).filter(|_| !self.together.is_empty()) else {
+            return false;
+        };
+        self.together.contains(&EntityRef {
+            entity_type: parent.entity_type(),
+            id: id.clone(),
+        })
     }
 
     /// The local row, where others may reference it.

@@ -312,7 +312,8 @@ pub(crate) fn held_back(conn: &Connection) -> Result<Vec<Waiting>, StoreError> {
     waiting_for(conn, WaitsFor::Checkpoint, usize::MAX)
 }
 
-fn waiting_for(
+/// What waits for one thing, oldest first.
+pub(crate) fn waiting_for(
     conn: &Connection,
     waits_for: WaitsFor,
     limit: usize,

@@ -13,6 +13,7 @@ pub mod attach;
 mod book;
 pub mod capture;
 pub mod captured;
+mod circle;
 mod claim;
 pub mod conflict;
 mod connect;

@@ -5,9 +5,11 @@
 //! Changes that want places which hold each other (unique values swapped between rows) fit in no
 //! order one by one. They are tried as a set: every row of the set leaves its place, then each is
 //! written where it belongs. What does not fit even then keeps its old row and stays in the inbox;
-//! the others are tried again without it.
+//! the others are tried again without it. Rows that refer to each other in a circle are tried together as well
+//! ([`crate::circle`]).
 
 use crate::apply::{Applier, Landed, after_mutation};
+use crate::circle;
 use crate::error::StoreError;
 use crate::inbox::{self, Waiting};
 use crate::journal::Confirmed;
@@ -24,7 +26,7 @@ use syncline_protocol::{Fields, RemoteState};
 
 const CHUNK: usize = 256;
 /// Changes in one set at most; the oldest go first.
-const MOST_IN_SET: usize = 20_000;
+pub(crate) const MOST_IN_SET: usize = 20_000;
 /// Rows written for one set at most, over all attempts: a bound on time, not on what is right.
 const MOST_SET_WRITES: usize = 200_000;
 
@@ -52,7 +54,11 @@ pub(crate) fn retry_waiting(
         return Ok(());
     }
     loop {
-        let found = one_by_one(applier, summary)? + as_a_set(applier, summary)?;
+        let mut found = one_by_one(applier, summary)? + as_a_set(applier, summary)?;
+        if found == 0 {
+            let circle = circle::land(applier)?.into_iter();
+            found = circle.filter(|landed| count(summary, *landed)).count();
+        }
         if found == 0 {
             break;
         }
@@ -210,7 +216,10 @@ fn one_by_one(applier: &mut Applier<'_>, summary: &mut PageSummary) -> Result<us
 }
 
 /// Tries one; `None` when it waits on.
-fn lands(applier: &mut Applier<'_>, one: &Waiting) -> Result<Option<Landed>, StoreError> {
+pub(crate) fn lands(
+    applier: &mut Applier<'_>,
+    one: &Waiting,
+) -> Result<Option<Landed>, StoreError> {
     // It is its own predecessor: without it in the inbox the plan is made afresh.
     inbox::take(applier.tx, one)?;
     let landed = applier.change(&one.scope, &one.change())?;

@@ -353,3 +353,23 @@ fn text_that_no_server_could_take_fails_alone_with_its_reason() {
     assert!(status.last_error.unwrap().detail.contains("U+0000"));
     assert_eq!(world.on_server("task").len(), 1);
 }
+
+#[test]
+fn rows_that_refer_to_each_other_in_a_circle_arrive_once_all_of_them_are_here() {
+    let mut world = pair(ServerConfig::default());
+    // Bob has read the feed to its head, so what follows comes to him as single changes.
+    world.run_until_quiet();
+    world.sql(
+        "Alice",
+        "INSERT INTO task VALUES ('a', NULL, NULL, 'one'), ('b', NULL, 'a', 'two'), ('c', NULL, 'b', 'three');
+         INSERT INTO task VALUES ('under', NULL, 'c', 'below');
+         UPDATE task SET parent = 'c' WHERE id = 'a'",
+    );
+    world.run_until_quiet();
+    world.assert_converged();
+    assert_eq!(
+        world.rows("Bob", "SELECT id || ' < ' || parent FROM task ORDER BY id"),
+        ["a < c", "b < a", "c < b", "under < c"]
+    );
+    world.assert_equals_server("Bob");
+}
