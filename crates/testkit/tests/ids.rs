@@ -362,3 +362,31 @@ fn an_edit_of_a_child_that_waits_for_its_parent_is_not_lost() {
     world.assert_converged();
     world.assert_equals_server("Alice");
 }
+
+#[test]
+fn of_two_references_to_a_row_with_another_id_the_one_that_is_left_follows() {
+    let schema = "
+        CREATE TABLE place (id INTEGER PRIMARY KEY, name TEXT);
+        CREATE TABLE way (id TEXT PRIMARY KEY NOT NULL, start INTEGER REFERENCES place(id),
+                          finish INTEGER REFERENCES place(id));";
+    let mut world = World::new(schema);
+    for name in ["Alice", "Bob"] {
+        world.device(name);
+    }
+    world.run_until_quiet();
+    world.sql("Alice", "INSERT INTO place VALUES (1, 'square')");
+    world.sync("Alice");
+    world.sql(
+        "Bob",
+        "INSERT INTO place VALUES (1, 'station'), (2, 'school');
+         INSERT INTO way VALUES ('w', 1, 1);
+         UPDATE way SET start = 2",
+    );
+    world.run_until_quiet();
+    world.assert_converged();
+    let ways = "SELECT (SELECT name FROM place WHERE id = start) || ' to ' || (SELECT name FROM place WHERE id = finish) FROM way";
+    for name in ["Alice", "Bob"] {
+        assert_eq!(world.rows(name, ways), ["school to station"], "{name}");
+        world.assert_equals_server(name);
+    }
+}

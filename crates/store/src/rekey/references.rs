@@ -224,11 +224,12 @@ fn rewrite(applier: &mut Applier<'_>, way: &Move, entry: &Entry) -> Result<Rewri
     let (Some(own), Ok(entity)) = (types.get(entry.entity_type.as_str()), entry.entity()) else {
         return Ok(Rewritten::default());
     };
-    let (mut set, mut key) = (Fields::new(), entity.id.parts());
+    let (mut sets, mut key) = (Vec::new(), entity.id.parts());
     for (reference, parent) in references_within(types, own) {
         if target(tx, own, reference, parent, entry)?.as_ref() != Some(&way.entity) {
             continue;
         }
+        let mut set = Fields::new();
         for (column, part) in changed_parts(reference, parent, way) {
             let named = |known: &&crate::table::Column| known.name.eq_ignore_ascii_case(column);
             if let Some(at) = own.table.key.iter().position(|known| named(&known)) {
@@ -239,8 +240,9 @@ fn rewrite(applier: &mut Applier<'_>, way: &Move, entry: &Entry) -> Result<Rewri
                 set.insert(column.field.clone(), value(part));
             }
         }
+        sets.push(set);
     }
-    let added = write_fields(tx, own, entry, &entity, &set, applier.now)?;
+    let added = write_fields(tx, own, entry, &entity, &sets, applier.now)?;
     // What only another copy may have sent is answered with the id that it got there.
     let moves = key != entity.id.parts() && entry.op == Operation::Create && entry.frozen.is_none();
     let id = match moves {
@@ -280,26 +282,29 @@ fn value(part: KeyPart) -> Value {
     }
 }
 
+/// Writes what references say now, each into the entry and, where the row still shows what the entry says of it, into
+/// the row: a later entry may have set another of them.
 fn write_fields(
     tx: &Transaction<'_>,
     own: &RegisteredType,
     entry: &Entry,
     entity: &EntityRef,
-    set: &Fields,
+    sets: &[Fields],
     now: syncline_core::Now,
 ) -> Result<Option<i64>, StoreError> {
-    let mut payload = captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default();
+    let before = captured::fields_of_mutation(tx, entry.seq)?.unwrap_or_default();
     // A part that the entry does not set is the server's and stays.
-    let set: Fields = (set.iter())
-        .filter(|(name, _)| payload.get(name).is_some())
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    if set.is_empty() {
+    let given = |set: &Fields| -> Fields {
+        (set.iter())
+            .filter(|(name, _)| before.get(name).is_some())
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    let sets: Vec<Fields> = sets.iter().map(given).collect();
+    let all = all_of(sets.iter());
+    if all.is_empty() {
         return Ok(None);
     }
-    let before: Fields = (set.names())
-        .filter_map(|name| Some((name.to_owned(), payload.get(name)?.clone())))
-        .collect();
     let mut added = None;
     if entry.frozen.is_some() {
         // It was sent as it is; what it should say by now follows it.
@@ -307,22 +312,31 @@ fn write_fields(
             entity_type: own,
             id: &entity.id,
             op: Operation::Update,
-            fields: Some(&set),
+            fields: Some(&all),
             origin: "rekey",
         };
         added = Some(outbox::record(tx, &follows, now)?);
     } else {
-        payload.patch(&set);
+        let mut payload = before.clone();
+        payload.patch(&all);
         captured::write_payload(tx, entry.seq, Some(&payload))?;
     }
     let Some(row) = row::read(tx, &own.table, &entity.id)? else {
         return Ok(added);
     };
-    let as_set = before
-        .iter()
-        .all(|(name, value)| row.get(name) == Some(value));
-    if as_set && let row::Written::Refused(why) = row::set(tx, &own.table, &entity.id, &set)? {
+    let is_shown = |set: &&Fields| set.names().all(|name| row.get(name) == before.get(name));
+    let shown = all_of(sets.iter().filter(is_shown));
+    if !shown.is_empty()
+        && let row::Written::Refused(why) = row::set(tx, &own.table, &entity.id, &shown)?
+    {
         tracing::warn!(%entity, why, "it cannot refer to its parent's new id here");
     }
     Ok(added)
+}
+
+fn all_of<'a>(sets: impl Iterator<Item = &'a Fields>) -> Fields {
+    sets.fold(Fields::new(), |mut all, set| {
+        all.patch(set);
+        all
+    })
 }
