@@ -11,6 +11,7 @@ pub struct Draft {
     overwritten: Vec<String>,
     created: Vec<(Row, Option<Row>)>,
     referred: Vec<Row>,
+    known: Vec<(Row, Row)>,
     deleted: Vec<Row>,
     added: Vec<(Row, i64)>,
     tagged: Vec<(Row, String)>,
@@ -45,6 +46,8 @@ pub struct Ledger {
     pub created: BTreeMap<Row, BTreeSet<Row>>,
     /// Rows that stay as long as another refers to them, and that one did.
     pub referred: BTreeSet<Row>,
+    /// What a row refers to, or did: it comes back with the row, where the row does for another's sake.
+    pub known: BTreeMap<Row, BTreeSet<Row>>,
     /// Rows that somebody deleted.
     pub deleted: BTreeSet<Row>,
     /// Rows that somebody may have taken for an earlier one of the same id.
@@ -79,6 +82,11 @@ impl Draft {
         self.written.push((value, row));
     }
 
+    /// A value goes that was seen.
+    pub fn overwrite(&mut self, seen: String) {
+        self.overwritten.push(seen);
+    }
+
     /// A row is made, perhaps as part of another.
     pub fn create(&mut self, row: Row, parent: Option<Row>) {
         self.created.push((row, parent));
@@ -87,6 +95,11 @@ impl Draft {
     /// Another row refers to a row, which stays as long as one does.
     pub fn refer(&mut self, row: Row) {
         self.referred.push(row);
+    }
+
+    /// A row refers to another.
+    pub fn knows(&mut self, row: Row, parent: Row) {
+        self.known.push((row, parent));
     }
 
     /// A row is deleted with these values in it.
@@ -120,6 +133,9 @@ impl Ledger {
             self.created.entry(row).or_default().extend(parent);
         }
         self.referred.extend(draft.referred);
+        for (row, parent) in draft.known {
+            self.known.entry(row).or_default().insert(parent);
+        }
         self.deleted.extend(draft.deleted);
         for (row, by) in draft.added {
             *self.sums.entry(row).or_default() += by;
@@ -143,16 +159,24 @@ impl Ledger {
 
     /// Whether a row was deleted or mistaken, or something that it was ever part of.
     pub fn may_be_gone(&self, row: &Row) -> bool {
+        self.is_gone(row) || self.may_be_orphaned(row)
+    }
+
+    fn is_gone(&self, row: &Row) -> bool {
         let sets = [&self.deleted, &self.mistaken, &self.let_go];
-        sets.iter().any(|rows| rows.contains(row)) || self.may_be_orphaned(row)
+        sets.iter().any(|rows| rows.contains(row))
     }
 
     /// Whether something was deleted that the row was ever part of, or that may have been taken for that.
     pub fn may_be_orphaned(&self, row: &Row) -> bool {
-        (self.created.get(row)).is_some_and(|parents| {
-            let gone = |parent| self.ambiguous.contains(parent) || self.may_be_gone(parent);
-            parents.iter().any(gone)
-        })
+        let parents = self.created.get(row).into_iter().flatten();
+        (closure(&self.created, parents).into_iter())
+            .any(|above| self.ambiguous.contains(above) || self.is_gone(above))
+    }
+
+    /// Rows that may be there although they were deleted, since another refers to them, or to one that they belong to.
+    pub fn may_come_back(&self) -> BTreeSet<&Row> {
+        closure(&self.known, &self.referred)
     }
 
     /// Values that stand nowhere: not among `standing`, in no record, nobody wrote over them who saw
@@ -168,4 +192,19 @@ impl Ledger {
             .filter(|(_, row)| !self.mistaken.contains(*row) && !self.let_go.contains(*row))
             .collect()
     }
+}
+
+/// These rows, and all that they lead to.
+fn closure<'a>(
+    links: &'a BTreeMap<Row, BTreeSet<Row>>,
+    from: impl IntoIterator<Item = &'a Row>,
+) -> BTreeSet<&'a Row> {
+    let mut all = BTreeSet::new();
+    let mut next: Vec<&Row> = from.into_iter().collect();
+    while let Some(row) = next.pop() {
+        if all.insert(row) {
+            next.extend(links.get(row).into_iter().flatten());
+        }
+    }
+    all
 }

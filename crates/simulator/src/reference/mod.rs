@@ -3,7 +3,9 @@
 //! the wire and is told what apps wrote.
 //!
 //! - [`server`]: what the server must have after what it said that it applied.
+//! - [`values`]: values and ids as they stand on the wire.
 //! - [`ledger`]: what became of every value, row and mutation that an app wrote.
 
 pub mod ledger;
 pub mod server;
+pub mod values;

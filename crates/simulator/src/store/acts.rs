@@ -260,7 +260,7 @@ fn put_back(world: &mut World, device: usize) {
 
 /// The ledger is told what the files had and have.
 fn replace(world: &mut World, device: usize, backup: &Path) -> Result<(), Broken> {
-    let confirmed = given_up::confirmed(&world.devices[device].files.app)?;
+    let confirmed = given_up::confirmed(&world.setup, &world.devices[device].files.app)?;
     world.devices[device].files.replace(backup);
     let app = &world.devices[device].files.app;
     given_up::without(confirmed, app, &mut world.ledger)?;

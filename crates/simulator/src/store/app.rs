@@ -1,7 +1,7 @@
 //! What apps write: plain SQL on a connection of their own, and what of it the ledger is told. A write
 //! about a row that is not there does nothing.
 
-use super::scenario::{OnDelete, Write};
+use super::scenario::{OnDelete, Setup, Write};
 use super::secrets::VALUE;
 use crate::reference::ledger::Draft;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -16,19 +16,19 @@ pub(crate) struct App<'a> {
     pub(crate) device: u8,
     /// Counts what is written; no two values of a history are the same.
     pub(crate) serial: &'a mut u64,
-    /// What becomes of a project's tasks.
-    pub(crate) on_delete: OnDelete,
+    /// What there is from the beginning.
+    pub(crate) setup: &'a Setup,
     /// What it did so far.
     pub(crate) draft: &'a mut Draft,
 }
 
 impl App<'_> {
-    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Done {
+    pub(super) fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Done {
         self.conn.prepare_cached(sql)?.execute(params)?;
         Ok(())
     }
 
-    fn one<T>(
+    pub(super) fn one<T>(
         &self,
         sql: &str,
         params: impl rusqlite::Params,
@@ -37,13 +37,13 @@ impl App<'_> {
         self.conn.prepare_cached(sql)?.query_row(params, read)
     }
 
-    fn fresh(&mut self, prefix: &str) -> String {
+    pub(super) fn fresh(&mut self, prefix: &str) -> String {
         *self.serial += 1;
         format!("{prefix}{}", self.serial)
     }
 
     /// A key column of the n-th row that is there.
-    fn nth<T: rusqlite::types::FromSql>(
+    pub(super) fn nth<T: rusqlite::types::FromSql>(
         &self,
         table: &str,
         column: &str,
@@ -75,14 +75,14 @@ impl App<'_> {
                 true => self.set_note(row, "extra", ""),
                 false => Ok(()),
             },
-            Write::DeleteNote { row } => self.delete_note(row),
+            Write::DeleteNote { row } => self.deleting(|app| app.delete_note(row)),
             Write::AddProject => self.add_project(),
             Write::NameProject { row } => self.set_name("project", row),
-            Write::DeleteProject { row } => self.delete_project(row),
+            Write::DeleteProject { row } => self.deleting(|app| app.delete_project(row)),
             Write::AddTask { row } => self.add_task(row),
             Write::NameTask { row } => self.set_name("task", row),
             Write::DeleteTask { row } => match self.nth("task", "made", row)? {
-                Some(made) => self.delete_task(made),
+                Some(made) => self.deleting(|app| app.delete_task(made)),
                 None => Ok(()),
             },
             Write::MoveTask { row, project } => self.move_task(row, project),
@@ -90,6 +90,20 @@ impl App<'_> {
             Write::OpenAccount => self.open_account(),
             Write::Deposit { row, amount } => self.deposit(row, amount),
             Write::Transfer { row, amount } => self.transfer(row, amount),
+            Write::AddRow { table, dice } => self.add_row(table, dice),
+            Write::EditRow {
+                table,
+                row,
+                column,
+                dice,
+            } => self.edit_row(table, row, column, dice),
+            Write::MoveRow {
+                table,
+                row,
+                reference,
+                parent,
+            } => self.move_row(table, row, reference, parent),
+            Write::DeleteRow { table, row } => self.delete_row(table, row),
         }
     }
 
@@ -238,7 +252,7 @@ impl App<'_> {
             "project = (SELECT id FROM project WHERE made = ?1)",
             &made,
         )?;
-        match self.on_delete {
+        match self.setup.on_delete {
             OnDelete::Cascade => {
                 for task in &tasks {
                     self.deletes_task(task)?;
@@ -296,7 +310,7 @@ impl App<'_> {
              VALUES (?1, ?2, (SELECT id FROM project WHERE made = ?3), ?3)",
             params![made, name, project],
         )?;
-        let parent = project.and_then(|made| self.goes_with(made));
+        let parent = project.and_then(|project| self.goes_with(&made, project));
         self.draft.create(("task", made.clone()), parent);
         self.draft.write(("task", made), None, name);
         Ok(())
@@ -313,15 +327,16 @@ impl App<'_> {
             "UPDATE task SET project = (SELECT id FROM project WHERE made = ?2), of = ?2 WHERE made = ?1",
             [&made, &project],
         )?;
-        let parent = self.goes_with(project);
+        let parent = self.goes_with(&made, project);
         self.draft.create(("task", made), parent);
         Ok(())
     }
 
     /// The project, where a task goes with it.
-    fn goes_with(&mut self, project: String) -> Option<(&'static str, String)> {
+    fn goes_with(&mut self, task: &str, project: String) -> Option<(&'static str, String)> {
         let project = ("project", project);
-        match self.on_delete {
+        self.draft.knows(("task", task.to_owned()), project.clone());
+        match self.setup.on_delete {
             OnDelete::Cascade => return Some(project),
             OnDelete::Restrict => self.draft.refer(project),
             OnDelete::SetNull => {}
@@ -413,12 +428,3 @@ impl App<'_> {
         Ok(())
     }
 }
-
-/// The rows of a table under the names that they have for ever, with the column that names them.
-pub(crate) const NAMED: [(&str, &str); 5] = [
-    ("note", "id"),
-    ("project", "made"),
-    ("task", "made"),
-    ("step", "made"),
-    ("account", "id"),
-];

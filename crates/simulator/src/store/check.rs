@@ -1,12 +1,12 @@
 //! What is checked about devices, on the way and at the end, against the reference model.
 
-use super::app::NAMED;
 use super::poison::{self, Stage};
+use super::rows::rows;
 use super::scenario::Rules;
 use super::world::World;
 use crate::level::Broken;
+use crate::reference::values;
 use rusqlite::Connection;
-use rusqlite::types::ValueRef;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +75,7 @@ pub(crate) fn unanswered_creates(
     app: &Connection,
 ) -> Checked<Vec<(&'static str, String)>> {
     let mut made = Vec::new();
-    for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
+    for table in world.setup.names() {
         let mut creates = app
             .prepare_cached(
                 "SELECT entity_id FROM syncline_outbox WHERE op = 'create' AND entity_type = ?1",
@@ -83,7 +83,7 @@ pub(crate) fn unanswered_creates(
             .map_err(sql)?;
         let creates = creates.query_map([table], |row| row.get(0));
         let creates: BTreeSet<String> = creates.and_then(Iterator::collect).map_err(sql)?;
-        let rows = rows(app, table)?;
+        let rows = rows(&world.setup, app, table)?;
         let rows = rows.iter().filter(|(id, _)| creates.contains(*id));
         made.extend(rows.map(|(id, fields)| ledger_row(table, id, fields)));
     }
@@ -107,14 +107,20 @@ pub(crate) fn was_too_large(world: &World, device: usize, mutation: &str) -> boo
 
 /// What stands in a device's records of conflicts.
 pub(crate) fn recorded_values(world: &World, device: usize) -> Checked<Vec<String>> {
-    let mut statement = (world.devices[device].files.app)
-        .prepare_cached(
-            "SELECT v.value FROM syncline_conflict AS c, json_tree(json_array(json(c.base), json(c.local), json(c.remote), json(c.outcome))) AS v
-              WHERE v.type = 'text'",
-        )
-        .map_err(sql)?;
-    let values = statement.query_map([], |row| row.get(0));
-    values.and_then(Iterator::collect).map_err(sql)
+    let query = "SELECT json_array(json(base), json(local), json(remote), json(outcome)) FROM syncline_conflict";
+    let mut found = Vec::new();
+    for record in texts(&world.devices[device].files.app, query)? {
+        let mut next: Vec<Value> = vec![serde_json::from_str(&record).unwrap_or_default()];
+        while let Some(one) = next.pop() {
+            found.extend(values::text(&one));
+            match one {
+                Value::Array(more) => next.extend(more),
+                Value::Object(more) => next.extend(more.into_iter().map(|(_, value)| value)),
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What only an answer that is believed may change (F:S25): how far the feed was read, and which
@@ -150,27 +156,37 @@ fn waiting(world: &World, device: usize) -> Checked<BTreeSet<(String, String)>> 
     let names = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
     let names: Vec<(String, String)> = names.and_then(Iterator::collect).map_err(sql)?;
     Ok((names.into_iter())
-        .filter(|name| is_orphan(world, name))
+        .filter(|name| is_orphan(world, name, &mut BTreeSet::new()))
         .collect())
 }
 
-/// Whether the server has a row, and not what it is part of.
-fn is_orphan(world: &World, name: &(String, String)) -> bool {
+/// Whether the server has a row, and not what it is part of. Rows can refer to each other in a circle.
+fn is_orphan(
+    world: &World,
+    name: &(String, String),
+    seen: &mut BTreeSet<(String, String)>,
+) -> bool {
+    if !seen.insert(name.clone()) {
+        return false;
+    }
     let Some(fields) = world.model.entity(name).and_then(|e| e.fields.as_ref()) else {
         return false;
     };
-    let parent = match name.0.as_str() {
-        "task" => fields
-            .get("project")
-            .filter(|id| !id.is_null())
-            .map(|id| ("project".to_owned(), id.to_string())),
-        "step" => (name.1.trim_start_matches('[').split(',').next())
-            .map(|id| ("task".to_owned(), id.to_owned())),
-        _ => None,
-    };
-    parent.is_some_and(|parent| {
+    let key = world.setup.key(&name.0).into_iter();
+    let mut cells: BTreeMap<String, Value> = key.zip(values::key(&name.1)).collect();
+    for (field, value) in fields {
+        cells.insert(field.clone(), values::part(value));
+    }
+    let references = world.setup.references(&name.0);
+    let parents = references.into_iter().filter_map(|(table, columns)| {
+        let parts = columns.iter().map(|column| cells.get(column).cloned());
+        let parts: Vec<Value> = parts.collect::<Option<_>>()?;
+        let is_one = parts.iter().all(|part| !part.is_null());
+        is_one.then(|| (table.to_owned(), values::id(&parts)))
+    });
+    parents.into_iter().any(|parent| {
         let gone = (world.model.entity(&parent)).is_none_or(|parent| parent.fields.is_none());
-        gone || is_orphan(world, &parent)
+        gone || is_orphan(world, &parent, seen)
     })
 }
 
@@ -226,38 +242,6 @@ pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
     Ok(None)
 }
 
-/// Rows of a device under the names of the wire.
-pub(crate) fn rows(
-    conn: &Connection,
-    table: &str,
-) -> Checked<BTreeMap<String, Map<String, Value>>> {
-    let read = || -> rusqlite::Result<_> {
-        let mut statement = conn.prepare_cached(&format!("SELECT * FROM {table}"))?;
-        let mut found = BTreeMap::new();
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let mut fields = Map::new();
-            // Asked of each row: before the first step the names may be those of an older schema.
-            for (at, column) in row.as_ref().column_names().into_iter().enumerate() {
-                fields.insert(column.to_owned(), json(row.get_ref(at)?));
-            }
-            found.insert(id(table, &mut fields), fields);
-        }
-        Ok(found)
-    };
-    read().map_err(sql)
-}
-
-fn json(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(integer) => integer.into(),
-        ValueRef::Real(real) => real.into(),
-        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned().into(),
-        ValueRef::Blob(_) => Value::Null,
-    }
-}
-
 /// Whether two states of a row are the same. A column that was added later is NULL where nobody wrote
 /// it, and the server does not have it there.
 pub(super) fn is_same(
@@ -272,36 +256,6 @@ pub(super) fn is_same(
         fields
     };
     here == there || here.map(plain) == there.map(plain)
-}
-
-/// The id of a row as the protocol writes it; the key's columns are taken out of the fields.
-fn id(table: &str, fields: &mut Map<String, Value>) -> String {
-    let keys: &[&str] = if table == "step" {
-        &["task", "number"]
-    } else {
-        &["id"]
-    };
-    let parts: Vec<String> = keys
-        .iter()
-        .filter_map(|key| fields.remove(*key))
-        .map(|value| match value {
-            Value::String(text) => text,
-            other => other.to_string(),
-        })
-        .collect();
-    match parts.as_slice() {
-        [one] => one.clone(),
-        many => format!("[{}]", many.join(",")),
-    }
-}
-
-pub(super) fn has(world: &World, table: &str) -> bool {
-    let tables = world.setup.tables;
-    match table {
-        "note" => tables.notes(),
-        "account" => tables.bank(),
-        _ => tables.tree(),
-    }
 }
 
 /// At rest: everybody has the same, it is what the model says, and nothing is lost.
@@ -335,7 +289,7 @@ pub(crate) fn judge(world: &mut World) -> Checked<()> {
     if world.model.restored {
         world.ledger.lose_given_up();
     }
-    for (table, _) in NAMED {
+    for table in world.setup.names() {
         let rows = |name: &(String, String)| (name.0 == table).then(|| (table, name.1.clone()));
         let mistaken = world.model.mistaken().filter_map(rows);
         world.ledger.mistaken.extend(mistaken);
@@ -387,11 +341,8 @@ fn count(world: &World, query: &str) -> Checked<i64> {
 fn converged(world: &mut World) -> Checked<()> {
     for n in 0..world.devices.len() {
         let waiting = waiting(world, n)?;
-        for (table, _) in NAMED {
-            if !has(world, table) {
-                continue;
-            }
-            let here = rows(&world.devices[n].files.app, table)?;
+        for table in world.setup.names() {
+            let here = rows(&world.setup, &world.devices[n].files.app, table)?;
             let there: BTreeMap<String, Map<String, Value>> = (world.model.alive())
                 .filter(|(name, _)| name.0 == table && !waiting.contains(*name))
                 .map(|(name, fields)| (name.1.clone(), fields.clone()))
@@ -431,7 +382,7 @@ pub(super) fn ledger_row(
 /// is gone, unless an edit may win.
 fn rows_kept(world: &World) -> Checked<()> {
     let (mut there, mut unknown) = (BTreeSet::new(), BTreeSet::new());
-    for (table, _) in NAMED {
+    for table in world.setup.names() {
         for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
             let row = ledger_row(table, &name.1, fields);
             if !world.ledger.created.contains_key(&row) {
@@ -446,6 +397,7 @@ fn rows_kept(world: &World) -> Checked<()> {
             }
         }
     }
+    let may_come_back = world.ledger.may_come_back();
     for row in world.ledger.created.keys() {
         let deleted = world.ledger.may_be_gone(row);
         if !deleted && !there.contains(row) {
@@ -453,7 +405,7 @@ fn rows_kept(world: &World) -> Checked<()> {
         }
         let edits_win = !matches!(world.setup.rules, Rules::Default | Rules::Fields);
         let offered = world.ledger.copied.contains(row) || unknown.contains(row);
-        let wins = row.0 == "note" && edits_win || world.ledger.referred.contains(row);
+        let wins = row.0 == "note" && edits_win || may_come_back.contains(row);
         let may_live = offered || world.ledger.let_go.contains(row) || wins;
         if world.ledger.deleted.contains(row) && there.contains(row) && !may_live {
             return Err(Broken::new(
@@ -469,7 +421,7 @@ fn rows_kept(world: &World) -> Checked<()> {
 fn values_kept(world: &World) -> Checked<()> {
     let mut standing = BTreeSet::new();
     for (_, fields) in world.model.alive() {
-        standing.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
+        standing.extend(fields.values().filter_map(values::text));
     }
     let mut recorded = BTreeSet::new();
     for device in 0..world.devices.len() {

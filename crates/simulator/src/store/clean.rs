@@ -1,7 +1,7 @@
 //! What a row shows about which nothing is pending.
 
-use super::app::NAMED;
-use super::check::{Checked, has, is_same, rows, sql};
+use super::check::{Checked, is_same, sql};
+use super::rows::rows;
 use super::schema::{lacking, without};
 use super::world::World;
 use crate::level::Broken;
@@ -45,11 +45,8 @@ pub(crate) fn reflects(world: &World, n: usize) -> Checked<()> {
         open.insert(name.map_err(sql)?);
     }
     let lacking = lacking(&device.files.app).map_err(sql)?;
-    for (table, _) in NAMED {
-        if !has(world, table) {
-            continue;
-        }
-        let here = rows(&device.files.app, table)?;
+    for table in world.setup.names() {
+        let here = rows(&world.setup, &device.files.app, table)?;
         for (name, fields) in world.model.alive().filter(|(name, _)| name.0 == table) {
             let known = world.model.entity(name).map_or(i64::MAX, |e| e.position);
             let shown = without(fields, name, &lacking);

@@ -5,6 +5,7 @@
 //! Nothing of a history may stay: the file gets the bytes of the template, its log becomes empty, and the
 //! index of the log is made void, whereupon each connection forgets what it has read of the file.
 
+use super::drawn::Drawn;
 use super::scenario::{OnDelete, Rules, Setup, Tables};
 use super::schema;
 use rusqlite::Connection;
@@ -16,8 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use syncline_fault_vfs::Faults;
 use syncline_store::Left;
 
+/// How many kinds of files with drawn tables are kept.
+const MOST_DRAWN: usize = 24;
+
 /// What files differ in when a world begins.
-pub(crate) type Kind = (Tables, Rules, OnDelete);
+pub(crate) type Kind = (Tables, Rules, OnDelete, Vec<Drawn>);
 
 /// A device's file in a folder of its own, and who has it open.
 pub(crate) struct Files {
@@ -53,8 +57,8 @@ impl Pool {
             true => setup.on_delete,
             false => OnDelete::default(),
         };
-        let kind = (setup.tables, rules, on_delete);
-        let template = self.template(kind, within);
+        let kind = (setup.tables, rules, on_delete, setup.drawn.clone());
+        let template = self.template(&kind, within);
         let free = (self.free.lock().unwrap_or_else(PoisonError::into_inner))
             .get_mut(&kind)
             .and_then(Vec::pop);
@@ -74,22 +78,42 @@ impl Pool {
     /// Takes back what a world leaves, if it can be used again.
     pub(crate) fn give(&self, files: Files) {
         let rests = files.app.is_autocommit() && files.spare.iter().all(Left::rests);
-        if let Some(kind) = files.kind.filter(|_| rests && files.disk.failed() == 0) {
+        if let Some(kind) = files.kind.clone()
+            && rests
+            && files.disk.failed() == 0
+        {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             free.entry(kind).or_default().push(files);
         }
     }
 
-    fn template(&self, kind: Kind, within: &Path) -> Arc<Vec<u8>> {
+    fn template(&self, kind: &Kind, within: &Path) -> Arc<Vec<u8>> {
         let mut known = self
             .templates
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let made = known.entry(kind).or_insert_with(|| {
-            let folder = tempfile::tempdir_in(within).expect("a folder can be made");
-            Arc::new(schema::attached(kind, folder.path()))
-        });
-        Arc::clone(made)
+        if let Some(made) = known.get(kind) {
+            return Arc::clone(made);
+        }
+        if !kind.3.is_empty() {
+            self.make_room(&mut known);
+        }
+        let folder = tempfile::tempdir_in(within).expect("a folder can be made");
+        let made = Arc::new(schema::attached(kind, folder.path()));
+        known.insert(kind.clone(), Arc::clone(&made));
+        made
+    }
+}
+
+impl Pool {
+    /// Drawn tables come and go: of those with them, few kinds are kept.
+    fn make_room(&self, templates: &mut BTreeMap<Kind, Arc<Vec<u8>>>) {
+        let is_drawn = |kind: &Kind| !kind.3.is_empty();
+        if templates.keys().filter(|kind| is_drawn(kind)).count() >= MOST_DRAWN {
+            templates.retain(|kind, _| !is_drawn(kind));
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            free.retain(|kind, _| !is_drawn(kind));
+        }
     }
 }
 

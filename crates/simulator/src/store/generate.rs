@@ -1,6 +1,7 @@
 //! Seeds become scenarios. Each seed first draws what kind of history it is (its swarm configuration:
 //! which tables, who takes part, which faults exist and how often), then the steps.
 
+use super::draw;
 use super::fault::NetFault;
 use super::scenario::{
     DeviceAct, OnDelete, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind,
@@ -18,11 +19,13 @@ struct Swarm {
     device: Vec<usize>,
     server: Vec<usize>,
     writes: Vec<usize>,
+    /// How many drawn tables there are.
+    drawn: u64,
     longest_wait_ms: u64,
 }
 
 /// In one history of five something does not go through.
-const POISON: [Poison; 10] = {
+pub(super) const POISON: [Poison; 10] = {
     let mut all = [Poison::None; 10];
     all[0] = Poison::Retried;
     all[1] = Poison::Discarded;
@@ -30,7 +33,7 @@ const POISON: [Poison; 10] = {
 };
 
 /// In every other history tasks go with their project.
-const ON_DELETE: [OnDelete; 4] = [
+pub(super) const ON_DELETE: [OnDelete; 4] = [
     OnDelete::Cascade,
     OnDelete::Cascade,
     OnDelete::SetNull,
@@ -64,7 +67,7 @@ pub(crate) fn scenario(seed: u64) -> Scenario {
 
 fn setup(seed: u64, rng: &mut Rng) -> Setup {
     let pick = |rng: &mut Rng, all: &[u8]| *rng.pick(all).unwrap_or(&1);
-    Setup {
+    let mut setup = Setup {
         seed,
         devices: pick(rng, &[2, 2, 2, 3, 3, 4]),
         tables: *rng.pick(&Tables::ALL).unwrap_or(&Tables::All),
@@ -80,7 +83,10 @@ fn setup(seed: u64, rng: &mut Rng) -> Setup {
         latency_ms: *rng.pick(&[5, 50, 400, 3_000]).unwrap_or(&50),
         poison: *rng.pick(&POISON).unwrap_or(&Poison::None),
         on_delete: *rng.pick(&ON_DELETE).unwrap_or(&OnDelete::Cascade),
-    }
+        drawn: Vec::new(),
+    };
+    draw::into_setup(&mut setup);
+    setup
 }
 
 fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
@@ -93,7 +99,13 @@ fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
         weight(10),
         weight(6),
     ];
-    let writes = some(rng, &writes_of(setup.tables));
+    let mut writes = some(rng, &writes_of(setup.tables));
+    if !setup.drawn.is_empty() {
+        // Two thirds of what is written.
+        let drawn = some(rng, &(19..23).collect::<Vec<_>>());
+        let shares = 1 + 2 * writes.len() / drawn.len();
+        writes.extend(drawn.repeat(shares));
+    }
     Swarm {
         kinds,
         poison: match setup.poison {
@@ -105,6 +117,7 @@ fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
         device: some(rng, &(0..24).collect::<Vec<_>>()),
         server: some(rng, &(0..11).collect::<Vec<_>>()),
         writes,
+        drawn: setup.drawn.len() as u64,
         longest_wait_ms: *rng.pick(&[200, 2_000, 20_000, 120_000]).unwrap_or(&2_000),
     }
 }
@@ -120,6 +133,13 @@ fn beginning(setup: &Setup) -> Vec<Step> {
     }
     if setup.tables.bank() {
         writes.extend([Write::OpenAccount, Write::OpenAccount]);
+    }
+    for table in 0..setup.drawn.len() as u8 {
+        let dice = |n| u16::from(table) * 2 + n;
+        writes.extend([0, 1].map(|n| Write::AddRow {
+            table,
+            dice: dice(n),
+        }));
     }
     vec![
         Step::Together {
@@ -181,7 +201,29 @@ fn write(rng: &mut Rng, swarm: &Swarm) -> Write {
         15 => Write::PutStep { row, number: other },
         16 => Write::OpenAccount,
         17 => Write::Deposit { row, amount },
-        _ => Write::Transfer { row, amount },
+        18 => Write::Transfer { row, amount },
+        kind => write_drawn(rng, swarm, kind, (row, other)),
+    }
+}
+
+fn write_drawn(rng: &mut Rng, swarm: &Swarm, kind: usize, (row, other): (u8, u8)) -> Write {
+    let table = rng.below(swarm.drawn) as u8;
+    let dice = rng.draw() as u16;
+    match kind {
+        19 => Write::AddRow { table, dice },
+        20 => Write::EditRow {
+            table,
+            row,
+            column: other,
+            dice,
+        },
+        21 => Write::MoveRow {
+            table,
+            row,
+            reference: other,
+            parent: dice as u8,
+        },
+        _ => Write::DeleteRow { table, row },
     }
 }
 

@@ -1,9 +1,10 @@
 //! What is given up with a file when a backup takes its place: what had been confirmed to it since, which only it
 //! could have offered again to a server that is restored.
 
-use super::app::NAMED;
 use super::check::{Checked, ledger_row, sql};
+use super::scenario::Setup;
 use crate::reference::ledger::{Ledger, Row};
+use crate::reference::values;
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ pub(crate) struct Confirmed {
 }
 
 /// The journal of a file.
-pub(crate) fn confirmed(app: &Connection) -> Checked<Vec<Confirmed>> {
+pub(crate) fn confirmed(setup: &Setup, app: &Connection) -> Checked<Vec<Confirmed>> {
     let mut journal = app
         .prepare_cached(
             "SELECT mutation, op, entity_type, entity_id, coalesce(fields, before, '{}') FROM syncline_journal",
@@ -25,19 +26,19 @@ pub(crate) fn confirmed(app: &Connection) -> Checked<Vec<Confirmed>> {
         .map_err(sql)?;
     let mut rows = journal.query([]).map_err(sql)?;
     let mut all = Vec::new();
+    let names = setup.names();
     while let Some(row) = rows.next().map_err(sql)? {
         let text = |column| row.get::<_, String>(column).map_err(sql);
         let (table, id) = (text(2)?, text(3)?);
-        let Some((table, _)) = NAMED.iter().find(|(name, _)| *name == table) else {
+        let Some(table) = names.iter().find(|name| **name == table) else {
             continue;
         };
         let fields: Map<String, Value> = serde_json::from_str(&text(4)?).unwrap_or_default();
-        let values = fields.values().filter_map(Value::as_str);
         all.push(Confirmed {
             mutation: text(0)?,
             op: text(1)?,
             row: ledger_row(table, &id, &fields),
-            values: values.map(str::to_owned).collect(),
+            values: fields.values().filter_map(values::text).collect(),
         });
     }
     Ok(all)

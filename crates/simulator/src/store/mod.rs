@@ -14,6 +14,9 @@ mod bounds;
 mod check;
 mod clean;
 mod device;
+mod draw;
+mod drawn;
+mod drawn_app;
 mod fault;
 mod fence;
 mod files;
@@ -26,6 +29,7 @@ mod person;
 mod play;
 mod poison;
 mod pure;
+mod rows;
 mod scenario;
 mod schema;
 mod secrets;
@@ -36,6 +40,7 @@ mod watch;
 mod words;
 mod world;
 
+pub use drawn::{Action, Column, Drawn, Key, Kind, Reference, Rule, To};
 pub use fault::NetFault;
 pub use scenario::{
     DeviceAct, OnDelete, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind,

@@ -1,8 +1,9 @@
 //! What waits on a device for a person, who decides in the calm phase.
 
-use super::app::NAMED;
-use super::check::{Checked, has, ledger_row, rows, sql};
+use super::check::{Checked, ledger_row, sql};
+use super::rows::rows;
 use super::world::World;
+use crate::reference::values;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -46,11 +47,12 @@ pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<MadeTwice>
               WHERE resolved_at IS NULL AND base IS NULL AND local IS NOT NULL AND remote IS NOT NULL",
         )
         .map_err(sql)?;
+    let names = world.setup.names();
     let open = open.query_map([], |row| {
         let (table, id, remote): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
         let fields: Map<String, Value> = serde_json::from_str(&remote).unwrap_or_default();
-        let named = NAMED.iter().find(|(name, _)| *name == table);
-        let theirs = named.map(|(name, _)| ledger_row(name, &id, &fields));
+        let named = names.iter().find(|name| **name == table);
+        let theirs = named.map(|name| ledger_row(name, &id, &fields));
         let mutations: String = row.get(4)?;
         Ok(MadeTwice {
             id: row.get(0)?,
@@ -64,8 +66,8 @@ pub(crate) fn made_twice(world: &World, device: usize) -> Checked<Vec<MadeTwice>
 /// What stands in the rows of a device that are held.
 pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> {
     let app = &world.devices[device].files.app;
-    let mut values = Vec::new();
-    for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
+    let mut texts = Vec::new();
+    for table in world.setup.names() {
         let mut held = app
             .prepare_cached("SELECT entity_id FROM syncline_held WHERE entity_type = ?1")
             .map_err(sql)?;
@@ -74,11 +76,11 @@ pub(crate) fn held_values(world: &World, device: usize) -> Checked<Vec<String>> 
         if held.is_empty() {
             continue;
         }
-        let rows = rows(app, table)?;
+        let rows = rows(&world.setup, app, table)?;
         let rows = rows.into_iter().filter(|(id, _)| held.contains(id));
         for (_, fields) in rows {
-            values.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
+            texts.extend(fields.values().filter_map(values::text));
         }
     }
-    Ok(values)
+    Ok(texts)
 }

@@ -134,6 +134,10 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
         | Write::Untag { .. }
         | Write::Extra { .. }
         | Write::DeleteNote { .. } => tables.notes(),
+        Write::AddRow { .. }
+        | Write::EditRow { .. }
+        | Write::MoveRow { .. }
+        | Write::DeleteRow { .. } => !world.setup.drawn.is_empty(),
         Write::OpenAccount | Write::Deposit { .. } | Write::Transfer { .. } => tables.bank(),
         _ => tables.tree(),
     };
@@ -151,7 +155,7 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
             conn: &peer.files.app,
             device: u8::try_from(device).unwrap_or(0),
             serial: &mut world.values,
-            on_delete: world.setup.on_delete,
+            setup: &world.setup,
             draft: &mut draft,
         };
         done = done.and_then(|()| app.write(*write));

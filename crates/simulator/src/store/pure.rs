@@ -4,10 +4,11 @@
 //! below what both sides agreed on since, and so do elements of a set, beside which there may be others'. What two devices made
 //! under one id is a person's to decide, and left out until then.
 
-use super::app::NAMED;
-use super::check::{Checked, has, rows, sql};
+use super::check::{Checked, sql};
+use super::rows::rows;
 use super::world::World;
 use crate::level::Broken;
+use crate::reference::values;
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -17,12 +18,12 @@ type Fields = Map<String, Value>;
 /// Each row of the device with unsettled mutations.
 pub(super) fn shows_no_more(world: &World, n: usize) -> Checked<()> {
     let app = &world.devices[n].files.app;
-    for (table, _) in NAMED.iter().filter(|(table, _)| has(world, table)) {
+    for table in world.setup.names() {
         let made = made_anew(app, table)?;
         if made.is_empty() {
             continue;
         }
-        let here = rows(app, table)?;
+        let here = rows(&world.setup, app, table)?;
         for (id, made) in made {
             let here = here.get(&id);
             if !is_shown(here, made.as_ref()) {
@@ -97,5 +98,8 @@ fn is_shown(here: Option<&Fields>, made: Option<&Fields>) -> bool {
     };
     here.iter()
         .filter(|(name, _)| *name != "weight")
-        .all(|(name, value)| made.get(name).is_none_or(|made| made == value))
+        .all(|(name, value)| {
+            let made = made.get(name).and_then(values::captured);
+            made.is_none_or(|made| made == *value)
+        })
 }

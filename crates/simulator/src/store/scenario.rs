@@ -2,6 +2,7 @@
 //! scenario prints as Rust that can be pasted, and so that leaving steps out never makes it meaningless:
 //! a step about something that is not there does nothing.
 
+use super::drawn::Drawn;
 use super::fault::NetFault;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,9 @@ pub struct Setup {
     /// What the schema says becomes of a task whose project is deleted.
     #[serde(default)]
     pub on_delete: OnDelete,
+    /// Tables that this history has beside those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drawn: Vec<Drawn>,
 }
 
 /// What the schema says becomes of a task whose project is deleted. Steps go with their task.
@@ -455,5 +459,41 @@ pub enum Write {
         row: u8,
         /// How much.
         amount: u8,
+    },
+    /// A new row in a drawn table.
+    AddRow {
+        /// In which.
+        table: u8,
+        /// Decides what stands in it, and what it refers to.
+        dice: u16,
+    },
+    /// Another value in a column of a drawn table's row, or none.
+    EditRow {
+        /// In which table.
+        table: u8,
+        /// Which row.
+        row: u8,
+        /// Which column.
+        column: u8,
+        /// Decides the value.
+        dice: u16,
+    },
+    /// It refers to another row, or to none.
+    MoveRow {
+        /// In which table.
+        table: u8,
+        /// Which row.
+        row: u8,
+        /// By which of its references.
+        reference: u8,
+        /// Whither.
+        parent: u8,
+    },
+    /// It goes, and what goes with it.
+    DeleteRow {
+        /// In which table.
+        table: u8,
+        /// Which row.
+        row: u8,
     },
 }

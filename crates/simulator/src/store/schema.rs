@@ -1,5 +1,6 @@
 //! The tables that devices have, what is declared about them, and what the server knows of them.
 
+use super::drawn::{self, Drawn};
 use super::files::Kind;
 use super::poison;
 use super::scenario::{OnDelete, Poison, Rules, Setup};
@@ -27,11 +28,11 @@ const TREE: &str = "
                        PRIMARY KEY (task, number)) WITHOUT ROWID;";
 const BANK: &str = "CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, balance INTEGER NOT NULL);";
 
-/// Every type that there may be.
+/// Every type that there may be, beside those that are drawn.
 const TYPES: [&str; 5] = ["note", "project", "task", "step", "account"];
 
 /// The bytes of an attached database with these tables and rules.
-pub(crate) fn attached((tables, rules, on_delete): Kind, folder: &Path) -> Vec<u8> {
+pub(crate) fn attached((tables, rules, on_delete, drawn): &Kind, folder: &Path) -> Vec<u8> {
     let path = folder.join("template.db");
     let mut conn = Connection::open(&path).expect("a database can be made");
     let action = match on_delete {
@@ -48,9 +49,13 @@ pub(crate) fn attached((tables, rules, on_delete): Kind, folder: &Path) -> Vec<u
     for (_, sql) in parts.iter().filter(|(wanted, _)| *wanted) {
         conn.execute_batch(sql).expect("the schema is one");
     }
+    for n in 0..drawn.len() {
+        let sql = drawn::create(drawn, n);
+        (conn.execute_batch(&sql)).unwrap_or_else(|error| panic!("{error}: {sql}"));
+    }
     let mut by_table = BTreeMap::new();
     if tables.notes() {
-        by_table.insert("note".to_owned(), conflict_rules(rules));
+        by_table.insert("note".to_owned(), conflict_rules(*rules));
     }
     let request = AttachRequest {
         remote: "sim:".to_owned(),
@@ -96,8 +101,9 @@ fn conflict_rules(rules: Rules) -> ConflictRules {
 /// What the server is told about the types: with accounts, all of them, since a server that declares
 /// one type takes no others.
 pub(crate) fn declare(setup: &Setup, config: &mut ServerConfig) {
+    let types = TYPES.into_iter().chain(setup.drawn.iter().map(Drawn::name));
     if setup.poison != Poison::None {
-        for entity_type in TYPES {
+        for entity_type in types.clone() {
             config
                 .types
                 .insert(entity_type.to_owned(), TypeConfig::default());
@@ -124,7 +130,7 @@ pub(crate) fn declare(setup: &Setup, config: &mut ServerConfig) {
         ..TypeConfig::default()
     };
     config.types.insert("account".to_owned(), account);
-    for other in TYPES {
+    for other in types {
         config.types.entry(other.to_owned()).or_default();
     }
 }

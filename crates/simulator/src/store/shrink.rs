@@ -2,6 +2,7 @@
 //! a test.
 
 use super::StoreLevel;
+use super::drawn::{Drawn, Rule};
 use super::scenario::{Scenario, Step};
 use crate::level::Broken;
 use crate::runner::told;
@@ -86,6 +87,7 @@ impl Shrinking<'_> {
                 *scenario = tried;
             }
         }
+        self.simplify_drawn(scenario);
         for at in 0..scenario.steps.len() {
             while let Step::Together { writes, .. } = &scenario.steps[at]
                 && !writes.is_empty()
@@ -100,6 +102,40 @@ impl Shrinking<'_> {
                 match smaller {
                     Some(tried) => *scenario = tried,
                     None => break,
+                }
+            }
+        }
+    }
+
+    /// Makes drawn tables plainer.
+    fn simplify_drawn(&mut self, scenario: &mut Scenario) {
+        let plainer: [fn(&mut Drawn); 7] = [
+            |one| drop(one.columns.pop()),
+            |one| drop(one.references.pop()),
+            |one| one.without_rowid = false,
+            |one| one.strict = false,
+            |one| one.name = 0,
+            |one| {
+                one.columns
+                    .iter_mut()
+                    .for_each(|one| one.rule = Rule::Plain)
+            },
+            |one| {
+                one.references
+                    .iter_mut()
+                    .for_each(|one| one.deferred = false)
+            },
+        ];
+        let mut tried = scenario.clone();
+        while tried.setup.drawn.pop().is_some() && self.still_breaks(&tried) {
+            *scenario = tried.clone();
+        }
+        for n in 0..scenario.setup.drawn.len() {
+            for change in plainer {
+                let mut tried = scenario.clone();
+                change(&mut tried.setup.drawn[n]);
+                if tried != *scenario && self.still_breaks(&tried) {
+                    *scenario = tried;
                 }
             }
         }
