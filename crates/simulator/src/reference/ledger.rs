@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What one transaction of an app's did; taken over when it is committed.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
-    written: Vec<(String, Row)>,
-    overwritten: Vec<String>,
+    pub(super) written: Vec<(String, Row)>,
+    pub(super) overwritten: Vec<String>,
     created: Vec<(Row, Option<Row>)>,
     referred: Vec<Row>,
     known: Vec<(Row, Row)>,
-    deleted: Vec<Row>,
+    pub(super) deleted: Vec<Row>,
     added: Vec<(Row, i64)>,
-    tagged: Vec<(Row, String)>,
-    untagged: Vec<(Row, String)>,
+    pub(super) tagged: Vec<(Row, String)>,
+    pub(super) untagged: Vec<(Row, String)>,
 }
 
 /// A table and the name of a row for ever.

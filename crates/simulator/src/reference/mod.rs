@@ -5,7 +5,9 @@
 //! - [`server`]: what the server must have after what it said that it applied.
 //! - [`values`]: values and ids as they stand on the wire.
 //! - [`ledger`]: what became of every value, row and mutation that an app wrote.
+//! - [`history`]: whether what they read can be, in one order.
 
+pub mod history;
 pub mod ledger;
 pub mod server;
 pub mod values;

@@ -65,6 +65,8 @@ pub struct Server {
     unknown: BTreeSet<Name>,
     /// An older state took the place of a later one.
     pub restored: bool,
+    /// Effects that nobody has asked for yet, in order.
+    effects: Vec<(Name, Entity)>,
     /// Effects so far.
     pub applied: u64,
     /// Conflicts answered so far.
@@ -125,6 +127,16 @@ impl Server {
     /// An entity, alive or deleted.
     pub fn entity(&self, name: &Name) -> Option<&Entity> {
         self.entities.get(name)
+    }
+
+    /// Every entity, alive or deleted.
+    pub fn entities(&self) -> impl Iterator<Item = (&Name, &Entity)> {
+        self.entities.iter()
+    }
+
+    /// What took effect since this was asked last, in order.
+    pub fn take_effects(&mut self) -> Vec<(Name, Entity)> {
+        std::mem::take(&mut self.effects)
     }
 
     /// The entity that a key of a push with an outcome was about.
@@ -446,9 +458,14 @@ impl Server {
             version: text(result, "version").to_owned(),
             key: key.to_owned(),
         };
+        self.takes_effect(name, entity);
+        Ok(())
+    }
+
+    fn takes_effect(&mut self, name: &Name, entity: Entity) {
+        self.effects.push((name.clone(), entity.clone()));
         self.entities.insert(name.clone(), entity);
         self.applied += 1;
-        Ok(())
     }
 
     /// What was applied was made on the state that was there (D:P6, no lost update).

@@ -222,6 +222,7 @@ fn clone(world: &mut World, device: usize) {
     let rng = Rng::new(world.setup.seed ^ n as u64);
     let mut copy = Device::new(files, None, rng);
     copy.upgraded = world.devices[device].upgraded;
+    world.history.copied(device, n);
     world.join(n, copy);
 }
 
@@ -250,6 +251,7 @@ fn put_back(world: &mut World, device: usize) {
     world.acknowledged.retain(|(owner, _)| *owner != device);
     world.sent.retain(|(owner, _), _| *owner != device);
     world.bounds.file_replaced(device);
+    world.history.file_replaced(device);
     world.order.file_replaced(device);
     if world.upgraded {
         world.devices[device].upgraded = false;
@@ -361,4 +363,5 @@ fn rotate(world: &mut World) {
     world.server.rotate_epoch(unix_ms(world.now));
     let epoch = world.server.epoch();
     world.model.begin_history(&epoch);
+    world.history_begins();
 }

@@ -22,6 +22,7 @@ mod fence;
 mod files;
 mod generate;
 mod given_up;
+mod histories;
 mod http;
 mod noted;
 mod order;

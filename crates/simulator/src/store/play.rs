@@ -7,6 +7,7 @@ use super::bounds;
 use super::check;
 use super::clean;
 use super::files::Pool;
+use super::histories;
 use super::person;
 use super::poison::{self, Stage};
 use super::pure;
@@ -69,13 +70,19 @@ fn act_out(world: &mut World, scenario: &Scenario) {
         world.played.steps += 1;
         world.count_failed_disks();
         let watched = n % world.devices.len();
-        let looked = clean::reflects(world, watched);
-        let looked = looked.and_then(|()| bounds::never_falls(world, watched));
-        let looked = looked.and_then(|()| pure::shows_no_more(world, watched));
-        if let Err(broken) = looked {
+        if let Err(broken) = watch(world, watched) {
             world.breaks(broken);
         }
     }
+}
+
+/// What is checked about a device at each step.
+fn watch(world: &mut World, device: usize) -> check::Checked<()> {
+    let seen = clean::look(world, device)?;
+    clean::reflects(world, device, &seen)?;
+    bounds::never_falls(world, device)?;
+    pure::shows_no_more(world, device, &seen)?;
+    histories::can_be(world, device, &seen)
 }
 
 fn take(world: &mut World, step: &Step) {
@@ -174,8 +181,10 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
     match check::recorded(world, device, &before) {
         // A commit that failed may have been one all the same.
         Ok(recorded) if !rollback && (done.is_ok() || recorded > 0) => {
+            world.history.wrote(device, &draft);
             world.ledger.commit(draft);
         }
+        Ok(0) if rollback => world.history.undid(&draft),
         Ok(0) => {}
         Ok(recorded) => {
             let detail = format!("device {device}: rolled back, and {recorded} were recorded");

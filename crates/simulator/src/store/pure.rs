@@ -5,7 +5,7 @@
 //! under one id is a person's to decide, and left out until then.
 
 use super::check::{Checked, sql};
-use super::rows::rows;
+use super::clean::Seen;
 use super::world::World;
 use crate::level::Broken;
 use crate::reference::values;
@@ -16,15 +16,10 @@ use std::collections::BTreeMap;
 type Fields = Map<String, Value>;
 
 /// Each row of the device with unsettled mutations.
-pub(super) fn shows_no_more(world: &World, n: usize) -> Checked<()> {
+pub(super) fn shows_no_more(world: &World, n: usize, seen: &Seen) -> Checked<()> {
     let app = &world.devices[n].files.app;
-    for table in world.setup.names() {
-        let made = made_anew(app, table)?;
-        if made.is_empty() {
-            continue;
-        }
-        let here = rows(&world.setup, app, table)?;
-        for (id, made) in made {
+    for (table, here) in &seen.tables {
+        for (id, made) in made_anew(app, table)? {
             let here = here.get(&id);
             if !is_shown(here, made.as_ref()) {
                 let detail = format!(

@@ -48,6 +48,7 @@ impl World {
                 let now = unix_ms(self.now);
                 (self.model.push(&wire.body, &answer, now, unseen))
                     .and_then(|()| self.in_order((device, wire), open, &answer, unseen))
+                    .and_then(|()| self.effects_follow(device, &sent))
             }
             path if path.ends_with("/cancel") => {
                 let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();

@@ -7,6 +7,7 @@ use super::device::{Device, Died, Process, holder};
 use super::fault::{NetFault, Plan, TIME_OUT_MS, plan};
 use super::fence;
 use super::files::{Files, Pool};
+use super::histories;
 use super::http;
 use super::noted::Noted;
 use super::order::Order;
@@ -17,6 +18,7 @@ use super::secrets::Secrets;
 use super::server::{self, Backup, Server};
 use super::words::{input_kind, short};
 use crate::level::{Broken, Played};
+use crate::reference::history::History;
 use crate::reference::ledger::Ledger;
 use crate::reference::server::Server as Model;
 use crate::rng::Rng;
@@ -93,6 +95,7 @@ pub(crate) struct World {
     pub(crate) values: u64,
     pub(crate) model: Model,
     pub(crate) ledger: Ledger,
+    pub(crate) history: History,
     /// Mutations that a commit acknowledged, by device.
     pub(crate) acknowledged: BTreeSet<(usize, String)>,
     pub(crate) played: Played,
@@ -144,6 +147,7 @@ impl World {
             values: 0,
             model: Model::new("e0"),
             ledger: Ledger::default(),
+            history: History::new(histories::declared(setup)),
             acknowledged: BTreeSet::new(),
             played: Played::default(),
             noted: Noted::default(),
@@ -441,9 +445,13 @@ impl World {
                     return self.later(asleep - self.now, again);
                 }
                 if let Some(running) = self.running(place) {
-                    running.awaited.remove(&id);
+                    let is_awaited = running.awaited.remove(&id).is_some();
                     self.bounds.heard(place.device, &answer);
+                    let head = Self::head_of(&answer).filter(|_| is_awaited);
                     self.hear(place, Input::Remote(id, *answer), trust);
+                    if let Some(head) = head.filter(|_| trust == Trust::Usual) {
+                        self.may_be_at_head(place, head);
+                    }
                 }
             }
             Event::GiveUp(place, id) => {
