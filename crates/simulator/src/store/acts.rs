@@ -7,6 +7,7 @@ use super::given_up;
 use super::play::tell;
 use super::scenario::{DeviceAct, ServerAct};
 use super::server::{RETENTION_HOURS, StorageFault};
+use super::upgrade;
 use super::world::{World, unix_ms};
 use crate::level::Broken;
 use crate::rng::Rng;
@@ -154,9 +155,9 @@ fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
             }
         }
         DeviceAct::PutBack => put_back(world, device),
-        DeviceAct::Upgrade if world.setup.tables.notes() => {
-            world.upgraded = true;
-            upgrade(world, device);
+        DeviceAct::Upgrade => {
+            let next = world.devices[device].version + 1;
+            upgrade(world, device, next.min(world.setup.changes()));
         }
         DeviceAct::OtherAccount { on: true }
             if check::has_account(world, device) && world.rests(device) && world.hears(device) =>
@@ -220,8 +221,7 @@ fn clone(world: &mut World, device: usize) {
         (Err(broken), _) | (_, Err(broken)) => return world.breaks(broken),
     }
     let rng = Rng::new(world.setup.seed ^ n as u64);
-    let mut copy = Device::new(files, None, rng);
-    copy.upgraded = world.devices[device].upgraded;
+    let copy = Device::new(files, None, rng);
     world.history.copied(device, n);
     world.join(n, copy);
 }
@@ -253,10 +253,8 @@ fn put_back(world: &mut World, device: usize) {
     world.bounds.file_replaced(device);
     world.history.file_replaced(device);
     world.order.file_replaced(device);
-    if world.upgraded {
-        world.devices[device].upgraded = false;
-        upgrade(world, device);
-    }
+    world.devices[device].version = upgrade::version(&world.devices[device].files.app);
+    upgrade(world, device, world.version);
     world.start(device, 0);
 }
 
@@ -273,33 +271,29 @@ fn replace(world: &mut World, device: usize, backup: &Path) -> Result<(), Broken
     Ok(())
 }
 
-/// Notes get another column, as `syncline migrate` gives it.
-pub(super) fn upgrade(world: &mut World, device: usize) {
+/// The schema of a device changes until it has had so many changes, as `syncline migrate` does it.
+pub(super) fn upgrade(world: &mut World, device: usize, to: usize) {
     let now = world.now;
+    world.version = world.version.max(to);
     let peer = &mut world.devices[device];
-    if peer.upgraded {
-        return;
-    }
     peer.now(now);
     // Where the disk failed nobody knows whether it was done.
-    let column = "SELECT 1 FROM pragma_table_info('note') WHERE name = 'extra'";
-    if peer.files.app.query_row(column, [], |_| Ok(())).is_ok() {
-        peer.upgraded = true;
+    peer.version = upgrade::version(&peer.files.app).max(peer.version);
+    while peer.version < to {
         peer.files.kind = None;
-        return;
-    }
-    let script = "ALTER TABLE note ADD COLUMN extra TEXT";
-    match syncline_store::migrate::migrate(&peer.files.path, script) {
-        Ok(_) => {
-            peer.upgraded = true;
-            peer.files.kind = None;
-            world.played.fault("device: schema upgraded");
+        let given_up = upgrade::given_up(&world.setup, peer.version, &peer.files.app);
+        match upgrade::change(&world.setup, peer.version, &peer.files.path) {
+            Ok(()) => {
+                peer.version += 1;
+                world.ledger.overwritten.extend(given_up);
+                world.played.fault("device: schema upgraded");
+            }
+            Err(error) if peer.files.disk.failed() == 0 => {
+                let detail = format!("device {device}: {error}");
+                return world.breaks(Broken::new("F:A7", detail));
+            }
+            Err(_) => return,
         }
-        Err(error) if peer.files.disk.failed() == 0 => {
-            let detail = format!("device {device}: {error}");
-            world.breaks(Broken::new("F:A7", detail));
-        }
-        Err(_) => {}
     }
 }
 

@@ -3,7 +3,7 @@
 use super::histories;
 use super::poison::{self, Stage};
 use super::rows::rows;
-use super::scenario::Rules;
+use super::scenario::{Rules, Setup};
 use super::world::World;
 use crate::level::Broken;
 use crate::reference::values;
@@ -243,20 +243,20 @@ pub(crate) fn unfinished(world: &World) -> Checked<Option<String>> {
     Ok(None)
 }
 
-/// Whether two states of a row are the same. A column that was added later is NULL where nobody wrote
-/// it, and the server does not have it there.
+/// Whether two states of a row are the same, but for what apps of different versions have in it.
 pub(super) fn is_same(
+    (setup, table): (&Setup, &str),
     here: Option<&Map<String, Value>>,
     there: Option<&Map<String, Value>>,
 ) -> bool {
-    let plain = |fields: &Map<String, Value>| {
-        let mut fields = fields.clone();
-        if fields.get("extra") == Some(&Value::Null) {
-            fields.remove("extra");
-        }
-        fields
+    let (Some(here), Some(there)) = (here, there) else {
+        return here == there;
     };
-    here == there || here.map(plain) == there.map(plain)
+    let (mut one, mut other) = (here.clone(), there.clone());
+    here == there || {
+        setup.comparable(table, &mut one, &mut other);
+        one == other
+    }
 }
 
 /// At rest: everybody has the same, it is what the model says, and nothing is lost.
@@ -354,7 +354,7 @@ fn converged(world: &mut World) -> Checked<()> {
                 world.noted.trace.add(text.as_bytes());
             }
             let different = (here.keys().chain(there.keys()))
-                .find(|id| !is_same(here.get(*id), there.get(*id)));
+                .find(|id| !is_same((&world.setup, table), here.get(*id), there.get(*id)));
             if let Some(id) = different {
                 let detail = format!(
                     "{table}/{id} is {:?} on device {n}, and {:?} on the server",

@@ -2,6 +2,7 @@
 
 use super::check::{Checked, is_same, sql};
 use super::rows::{Rows, rows};
+use super::scenario::Setup;
 use super::schema::{lacking, without};
 use super::world::World;
 use crate::level::Broken;
@@ -25,12 +26,14 @@ impl Seen {
     /// Whether a row is here as the server has it.
     pub(super) fn is_as(
         &self,
+        setup: &Setup,
         name: &Name,
         here: Option<&Map<String, Value>>,
         there: Option<&Map<String, Value>>,
     ) -> bool {
         let shown = there.map(|fields| without(fields, name, &self.lacking));
-        here.is_some() == there.is_some() && (here == there || is_same(here, shown.as_ref()))
+        here.is_some() == there.is_some()
+            && (here == there || is_same((setup, &name.0), here, shown.as_ref()))
     }
 }
 
@@ -91,7 +94,7 @@ pub(crate) fn reflects(world: &World, n: usize, seen: &Seen) -> Checked<()> {
             let known = world.model.entity(name).map_or(i64::MAX, |e| e.position);
             if known <= position
                 && !seen.open.contains(name)
-                && !seen.is_as(name, here.get(&name.1), Some(fields))
+                && !seen.is_as(&world.setup, name, here.get(&name.1), Some(fields))
             {
                 let detail = format!(
                     "device {n} stands at {position}, where {name:?} was {fields:?} since {known}, and has {:?}",

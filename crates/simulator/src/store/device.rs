@@ -4,6 +4,7 @@
 
 use super::fault::NetFault;
 use super::files::Files;
+use super::upgrade;
 use crate::rng::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -76,8 +77,8 @@ pub(crate) struct Device {
     /// One of its owner that lets it read, and nothing else.
     pub(crate) read_token: String,
     pub(crate) backup: Option<PathBuf>,
-    /// Whether its app is the newer one.
-    pub(crate) upgraded: bool,
+    /// How many changes its schema has had.
+    pub(crate) version: usize,
     /// How far its clock is off, in milliseconds.
     pub(crate) skew_ms: i64,
     /// It stands still until then.
@@ -100,6 +101,7 @@ impl Device {
                 .and_then(|mut statement| statement.execute([client]))
                 .expect("the file is attached");
         }
+        let version = upgrade::version(&files.app);
         Self {
             files,
             records: Arc::default(),
@@ -114,7 +116,7 @@ impl Device {
             own_token: String::new(),
             read_token: String::new(),
             backup: None,
-            upgraded: false,
+            version,
             skew_ms: 0,
             asleep_until: 0,
             is_shared: false,

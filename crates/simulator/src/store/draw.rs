@@ -4,6 +4,7 @@
 use super::drawn::{Action, Column, Drawn, Key, Kind, Reference, Rule, To};
 use super::generate::{ON_DELETE, POISON};
 use super::scenario::{OnDelete, Poison, Rules, Setup, Tables};
+use super::upgrade::Upgrade;
 use crate::rng::Rng;
 
 /// Of a hundred histories, how many have drawn tables.
@@ -29,6 +30,15 @@ pub(super) fn into_setup(setup: &mut Setup) {
         let name = names.swap_remove(rng.index(names.len()));
         let drawn = table(&mut rng, setup.tables, n, name);
         setup.drawn.push(drawn);
+    }
+    if setup.drawn.len() > 1 && rng.chance(20) {
+        setup.upgrades.push(Upgrade::NewTable);
+    }
+    if !setup.upgrades.is_empty() || own.chance(35) {
+        for _ in 0..1 + own.below(3) {
+            let change = upgrade(&mut own, setup);
+            setup.upgrades.extend(change);
+        }
     }
     let mut references = setup.drawn.iter().flat_map(|one| &one.references);
     if references.any(|one| one.to == To::Note) {
@@ -69,6 +79,7 @@ fn table(rng: &mut Rng, tables: Tables, n: u8, name: u8) -> Drawn {
         name: names.swap_remove(rng.index(names.len())),
         kind: *rng.pick(&Kind::ALL).unwrap_or(&Kind::Text),
         rule: *rng.pick(&Rule::ALL).unwrap_or(&Rule::Plain),
+        renamed: false,
     });
     let columns = columns.collect();
     Drawn {
@@ -119,4 +130,48 @@ fn action(rng: &mut Rng, required: bool) -> Action {
         ],
     };
     *rng.pick(all).unwrap_or(&Action::Cascade)
+}
+
+/// A change that is possible after those that are drawn already.
+fn upgrade(rng: &mut Rng, setup: &Setup) -> Option<Upgrade> {
+    let now = setup.at(setup.changes());
+    let n = rng.index(now.drawn.len());
+    let (table, columns) = (n as u8, &now.drawn[n].columns);
+    let before = &setup.drawn[n].columns;
+    let is_first = |one: &&Column| before.contains(one) && !one.is_generated();
+    let first: Vec<&Column> = columns.iter().filter(is_first).collect();
+    match rng.below(5) {
+        0 | 1 => {
+            let taken = |name: &u8| {
+                let named = |one: &Column| one.name == *name;
+                columns.iter().any(named) || before.iter().any(named)
+            };
+            let free: Vec<u8> = (0..12).filter(|name| !taken(name)).collect();
+            let rules = [
+                Rule::Plain,
+                Rule::Plain,
+                Rule::Default,
+                Rule::Check,
+                Rule::Generated { stored: false },
+            ];
+            let column = Column {
+                name: *rng.pick(&free)?,
+                kind: *rng.pick(&Kind::ALL)?,
+                rule: *rng.pick(&rules)?,
+                renamed: false,
+            };
+            Some(Upgrade::AddColumn { table, column })
+        }
+        2 => {
+            let column = rng.pick(&first)?.name;
+            Some(Upgrade::RenameColumn { table, column })
+        }
+        3 => {
+            let is_free = |one: &&&Column| matches!(one.rule, Rule::Plain | Rule::Default);
+            let free: Vec<&Column> = first.iter().filter(is_free).copied().collect();
+            let column = rng.pick(&free)?.name;
+            Some(Upgrade::DropColumn { table, column })
+        }
+        _ => Some(Upgrade::Rebuild { table }),
+    }
 }

@@ -2,7 +2,9 @@
 //! they refer to; and the SQL that makes them. Every row has in `made` the name that it keeps for ever.
 
 use super::scenario::Setup;
+use crate::reference::values;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Names of tables.
 const TABLES: [&str; 8] = [
@@ -29,6 +31,21 @@ const COLUMNS: [&str; 12] = [
     "rowid",
     "VALUE",
     "50%",
+];
+/// Names of columns that had another one before.
+const RENAMED: [&str; 12] = [
+    "v 2",
+    "two words 2",
+    "order 2",
+    "say \"so\" 2",
+    "ß 2",
+    "it's 2",
+    "a.b 2",
+    "$v 2",
+    "{v 2",
+    "rowid 2",
+    "VALUE 2",
+    "50% 2",
 ];
 /// Names of keys.
 const KEYS: [&str; 4] = ["id", "the key", "group", "k\"ey"];
@@ -78,6 +95,9 @@ pub struct Column {
     pub kind: Kind,
     /// What the schema asks of it.
     pub rule: Rule,
+    /// Whether it has another name than it had first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renamed: bool,
 }
 
 /// What a column holds.
@@ -238,7 +258,28 @@ impl Rule {
 impl Column {
     /// Its name.
     pub(crate) fn name(&self) -> &'static str {
+        match self.renamed {
+            true => RENAMED[usize::from(self.name) % RENAMED.len()],
+            false => self.field(),
+        }
+    }
+
+    /// Its name on the wire, which is the first that it had.
+    pub(crate) fn field(&self) -> &'static str {
         COLUMNS[usize::from(self.name) % COLUMNS.len()]
+    }
+
+    /// What it holds where nobody wrote it.
+    pub(crate) fn unsaid(&self) -> Value {
+        match (self.rule, self.kind) {
+            (Rule::Default, Kind::Text) => "it's".into(),
+            (Rule::Default, Kind::Integer) => 42.into(),
+            (Rule::Default, Kind::Real) => 1.5.into(),
+            (Rule::Default, Kind::Blob) => values::blob(&[0, 0xff]),
+            (Rule::Default, Kind::Numeric) => 0.1.into(),
+            (Rule::Default, Kind::Any) => "any".into(),
+            _ => Value::Null,
+        }
     }
 
     /// Whether nobody writes it.
@@ -251,7 +292,8 @@ impl Column {
         !matches!(self.rule, Rule::NotNull | Rule::Default)
     }
 
-    fn sql(&self, strict: bool) -> String {
+    /// Its definition.
+    pub(crate) fn sql(&self, strict: bool) -> String {
         let name = quoted(self.name());
         let kind = self.kind.declared(strict);
         match self.rule {
@@ -266,6 +308,12 @@ impl Column {
             }
         }
     }
+}
+
+/// The name on the wire of a drawn table's column.
+pub(crate) fn field(column: &str) -> &str {
+    let renamed = RENAMED.iter().position(|name| *name == column);
+    renamed.map_or(column, |at| COLUMNS[at])
 }
 
 /// A name as SQL writes it, whatever is in it.
@@ -338,6 +386,37 @@ pub(crate) fn reference(drawn: &[Drawn], n: usize, which: usize) -> Vec<(String,
 
 /// The statements that make a table.
 pub(crate) fn create(drawn: &[Drawn], n: usize) -> String {
+    let [table, indexes] = definition(drawn, n, drawn[n].name());
+    format!("{table};{indexes}")
+}
+
+/// The statements that make a table anew, with an index more.
+pub(crate) fn rebuild(drawn: &[Drawn], n: usize) -> String {
+    let [table, indexes] = definition(drawn, n, "rebuilt");
+    let name = quoted(drawn[n].name());
+    let mut columns: Vec<String> = key(drawn, n)
+        .into_iter()
+        .map(|(column, _)| column)
+        .collect();
+    columns.push("made".to_owned());
+    let written = drawn[n].columns.iter().filter(|one| !one.is_generated());
+    columns.extend(written.map(|one| one.name().to_owned()));
+    for which in 0..drawn[n].references.len() {
+        let more = reference(drawn, n, which)
+            .into_iter()
+            .map(|(column, _)| column);
+        let more: Vec<String> = more.filter(|column| !columns.contains(column)).collect();
+        columns.extend(more);
+    }
+    let columns = list(&columns);
+    format!(
+        "{table}; INSERT INTO rebuilt ({columns}) SELECT {columns} FROM {name}; DROP TABLE {name};
+         ALTER TABLE rebuilt RENAME TO {name};{indexes} CREATE INDEX \"made {n}\" ON {name} (made)"
+    )
+}
+
+/// A table under a name, and its indexes.
+fn definition(drawn: &[Drawn], n: usize, called: &str) -> [String; 2] {
     let table = &drawn[n];
     let name = quoted(table.name());
     let key = key(drawn, n);
@@ -395,11 +474,13 @@ pub(crate) fn create(drawn: &[Drawn], n: usize) -> String {
     .into_iter()
     .filter_map(|(wanted, option)| wanted.then_some(option))
     .collect();
-    format!(
-        "CREATE TABLE {name} ({}) {};{indexes}",
+    let table = format!(
+        "CREATE TABLE {} ({}) {}",
+        quoted(called),
         parts.join(", "),
         options.join(", ")
-    )
+    );
+    [table, indexes]
 }
 
 impl Setup {

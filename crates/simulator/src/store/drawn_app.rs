@@ -2,7 +2,7 @@
 //! there; what goes with a deleted row is seen by looking, since SQLite decides it.
 
 use super::app::App;
-use super::drawn::{self, Drawn, Key, Kind, Reference, To, quoted};
+use super::drawn::{self, Drawn, Key, Kind, Reference, To, field, quoted};
 use super::rows::{Rows, read};
 use super::secrets::VALUE;
 use crate::reference::ledger::Row;
@@ -10,7 +10,7 @@ use crate::reference::values;
 use crate::rng::Rng;
 use rusqlite::types::Value as Sql;
 use rusqlite::{params, params_from_iter};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 type Done = rusqlite::Result<()>;
@@ -60,14 +60,33 @@ impl App<'_> {
     /// All rows of drawn tables by the names that they have for ever, and what stands in them.
     fn standing(&self) -> rusqlite::Result<BTreeMap<Row, Vec<String>>> {
         let mut all: BTreeMap<Row, Vec<String>> = BTreeMap::new();
+        let beside = self.beside()?;
         for table in &self.setup.drawn {
-            for fields in read(self.setup, self.conn, table.name())?.into_values() {
+            for (id, fields) in read(self.setup, self.conn, table.name())? {
                 let made = fields["made"].as_str().unwrap_or_default().to_owned();
-                let texts = fields.values().filter_map(values::text);
+                let more = beside.get(&(table.name().to_owned(), id));
+                let texts = fields.values().chain(more.into_iter().flatten());
+                let texts = texts.filter_map(values::text);
                 all.entry((table.name(), made)).or_default().extend(texts);
             }
         }
         Ok(all)
+    }
+
+    /// What is kept beside rows, since their tables lack the column.
+    fn beside(&self) -> rusqlite::Result<BTreeMap<(String, String), Vec<Value>>> {
+        let mut kept = self
+            .conn
+            .prepare_cached("SELECT entity_type, entity_id, fields FROM syncline_unknown_fields")?;
+        let kept = kept.query_map([], |row| {
+            let fields: String = row.get(2)?;
+            let fields: Map<String, Value> = serde_json::from_str(&fields).unwrap_or_default();
+            Ok((
+                (row.get(0)?, row.get(1)?),
+                fields.into_iter().map(|(_, value)| value).collect(),
+            ))
+        })?;
+        kept.collect()
     }
 
     /// Deletes something, and notes which drawn rows went with it.
@@ -291,7 +310,7 @@ impl App<'_> {
             .values()
             .filter(|fields| fields["made"].as_str() == Some(made));
         Ok(of_it
-            .filter_map(|fields| values::text(fields.get(column).unwrap_or(&Value::Null)))
+            .filter_map(|fields| values::text(fields.get(field(column)).unwrap_or(&Value::Null)))
             .collect())
     }
 

@@ -57,7 +57,7 @@ impl Pool {
             true => setup.on_delete,
             false => OnDelete::default(),
         };
-        let kind = (setup.tables, rules, on_delete, setup.drawn.clone());
+        let kind = (setup.tables, rules, on_delete, setup.at(0).drawn);
         let template = self.template(&kind, within);
         let free = (self.free.lock().unwrap_or_else(PoisonError::into_inner))
             .get_mut(&kind)

@@ -84,6 +84,7 @@ fn setup(seed: u64, rng: &mut Rng) -> Setup {
         poison: *rng.pick(&POISON).unwrap_or(&Poison::None),
         on_delete: *rng.pick(&ON_DELETE).unwrap_or(&OnDelete::Cascade),
         drawn: Vec::new(),
+        upgrades: Vec::new(),
     };
     draw::into_setup(&mut setup);
     setup
@@ -106,7 +107,7 @@ fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
         let shares = 1 + 2 * writes.len() / drawn.len();
         writes.extend(drawn.repeat(shares));
     }
-    Swarm {
+    let mut swarm = Swarm {
         kinds,
         poison: match setup.poison {
             Poison::None => 0,
@@ -119,7 +120,13 @@ fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
         writes,
         drawn: setup.drawn.len() as u64,
         longest_wait_ms: *rng.pick(&[200, 2_000, 20_000, 120_000]).unwrap_or(&2_000),
+    };
+    if !setup.upgrades.is_empty() {
+        // As often as a third of what happens to devices.
+        let often = 1 + swarm.device.len() / 2;
+        swarm.device.extend(vec![18; often]);
     }
+    swarm
 }
 
 /// Everybody has something to begin with.

@@ -85,11 +85,11 @@ pub(crate) fn can_be(world: &mut World, n: usize, seen: &Seen) -> Checked<()> {
             (rows.iter()).map(move |(id, fields)| (((*table).to_owned(), id.clone()), fields))
         })
         .collect();
-    let ledger = &world.ledger;
+    let (ledger, setup) = (&world.ledger, &world.setup);
     let shown = Shown {
         rows,
         open: seen.position.map(|_| &seen.open),
-        same: &|name, here, there| seen.is_as(name, here, there),
+        same: &|name, here, there| seen.is_as(setup, name, here, there),
         may_lack: &|row| {
             let row = note(row);
             ledger.deleted.contains(&row) || ledger.let_go.contains(&row)

@@ -37,6 +37,7 @@ mod secrets;
 mod server;
 mod shrink;
 mod unreached;
+mod upgrade;
 mod watch;
 mod words;
 mod world;
@@ -47,6 +48,8 @@ pub use scenario::{
     DeviceAct, OnDelete, Poison, PoisonKind, Rules, Scenario, ServerAct, Setup, Step, StorageKind,
     Tables, Write,
 };
+
+pub use upgrade::Upgrade;
 
 use crate::level::{Cell, Level, Played};
 use files::Pool;

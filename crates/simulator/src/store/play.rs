@@ -153,6 +153,7 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
         Err(broken) => return world.breaks(broken),
     };
     let mut draft = Draft::default();
+    let setup = world.setup.at(world.devices[device].version);
     let peer = &world.devices[device];
     peer.now(world.now);
     let begun = peer.files.app.execute_batch("BEGIN IMMEDIATE");
@@ -162,7 +163,7 @@ fn transact(world: &mut World, device: usize, writes: &[Write], rollback: bool) 
             conn: &peer.files.app,
             device: u8::try_from(device).unwrap_or(0),
             serial: &mut world.values,
-            setup: &world.setup,
+            setup: &setup,
             draft: &mut draft,
         };
         done = done.and_then(|()| app.write(*write));
@@ -233,9 +234,7 @@ fn calm(world: &mut World) {
         device.online = true;
         device.token.clone_from(&device.own_token);
         world.start(n, 0);
-        if world.upgraded {
-            acts::upgrade(world, n);
-        }
+        acts::upgrade(world, n, world.version);
         tell(world, n, || Input::Resume);
         tell(world, n, || Input::Constraints(Constraints::default()));
         tell(world, n, || Input::Trigger(Reason::AuthRefreshed));

@@ -1,7 +1,7 @@
 //! The rows of a device's tables, under the names of the wire.
 
 use super::check::{Checked, sql};
-use super::drawn::{Column, quoted};
+use super::drawn::{field, quoted};
 use super::scenario::Setup;
 use crate::reference::values;
 use rusqlite::Connection;
@@ -20,9 +20,10 @@ pub(crate) fn rows(setup: &Setup, conn: &Connection, table: &str) -> Checked<Row
 /// The same, for whoever writes them.
 pub(crate) fn read(setup: &Setup, conn: &Connection, table: &str) -> rusqlite::Result<Rows> {
     let key = setup.key(table);
-    let drawn = setup.drawn_table(table).map(|n| &setup.drawn[n].columns);
-    let computed = drawn.into_iter().flatten().filter(|one| one.is_generated());
-    let computed: Vec<&str> = computed.map(Column::name).collect();
+    let computed = setup.computed(table);
+    if setup.drawn_table(table).is_some() && !is_there(conn, table)? {
+        return Ok(Rows::new());
+    }
     let mut statement = conn.prepare_cached(&format!("SELECT * FROM {}", quoted(table)))?;
     let mut found = Rows::new();
     let mut rows = statement.query([])?;
@@ -36,13 +37,19 @@ pub(crate) fn read(setup: &Setup, conn: &Connection, table: &str) -> rusqlite::R
                 Some(place) => parts[place] = part(value),
                 None if computed.contains(&column) => {}
                 None => {
-                    fields.insert(column.to_owned(), json(value));
+                    fields.insert(field(column).to_owned(), json(value));
                 }
             }
         }
         found.insert(values::id(&parts), fields);
     }
     Ok(found)
+}
+
+/// A table that comes with a change of the schema is not everywhere at once.
+fn is_there(conn: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let mut found = conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1")?;
+    found.exists([table])
 }
 
 /// A value as a part of an id.

@@ -4,6 +4,7 @@
 
 use super::drawn::Drawn;
 use super::fault::NetFault;
+use super::upgrade::Upgrade;
 use serde::{Deserialize, Serialize};
 
 /// A whole history.
@@ -47,6 +48,9 @@ pub struct Setup {
     /// Tables that this history has beside those.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drawn: Vec<Drawn>,
+    /// How its schema changes, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrades: Vec<Upgrade>,
 }
 
 /// What the schema says becomes of a task whose project is deleted. Steps go with their task.
@@ -277,7 +281,7 @@ pub enum DeviceAct {
     BackUp,
     /// The backup is put in its place, if everything written since is on the server.
     PutBack,
-    /// The app on it is upgraded: notes get another column.
+    /// The app on it is upgraded: its schema changes by the next step. The first is another column of the notes.
     Upgrade,
     /// Its owner may only read from here on, or write again.
     ReadOnly {

@@ -58,20 +58,28 @@ pub(crate) fn attached((tables, rules, on_delete, drawn): &Kind, folder: &Path) 
         by_table.insert("note".to_owned(), conflict_rules(*rules));
     }
     let request = AttachRequest {
-        remote: "sim:".to_owned(),
-        tables: syncline_store::attach::Tables::All,
-        existing: Existing::Upload,
-        policy: Policy::default(),
         rules: by_table,
-        declared: BTreeMap::new(),
-        settings: None,
-        client: ClientId::new("0".repeat(32)),
+        ..request()
     };
     attach(&mut conn, &request, Now::default()).expect("the tables can be attached");
     conn.pragma_update(None, "wal_checkpoint", "TRUNCATE")
         .expect("a checkpoint");
     drop(conn);
     std::fs::read(&path).expect("the template can be read")
+}
+
+/// All tables are attached, those that are not yet.
+pub(crate) fn request() -> AttachRequest {
+    AttachRequest {
+        remote: "sim:".to_owned(),
+        tables: syncline_store::attach::Tables::All,
+        existing: Existing::Upload,
+        policy: Policy::default(),
+        rules: BTreeMap::new(),
+        declared: BTreeMap::new(),
+        settings: None,
+        client: ClientId::new("0".repeat(32)),
+    }
 }
 
 fn conflict_rules(rules: Rules) -> ConflictRules {

@@ -130,6 +130,10 @@ impl Shrinking<'_> {
             },
         ];
         let mut tried = scenario.clone();
+        while tried.setup.upgrades.pop().is_some() && self.still_breaks(&tried) {
+            *scenario = tried.clone();
+        }
+        let mut tried = scenario.clone();
         while tried.setup.drawn.pop().is_some() && self.still_breaks(&tried) {
             *scenario = tried.clone();
         }

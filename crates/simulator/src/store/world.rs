@@ -110,8 +110,8 @@ pub(crate) struct World {
     pub(crate) order: Order,
     pub(crate) poison: Stage,
     pub(crate) secrets: Secrets,
-    /// Somebody's app was upgraded; everybody's will be.
-    pub(crate) upgraded: bool,
+    /// How many changes of the schema somebody has had; everybody will.
+    pub(crate) version: usize,
     /// Whether everything that happens is printed.
     pub(crate) verbose: bool,
 }
@@ -159,7 +159,7 @@ impl World {
             order: Order::default(),
             poison: Stage::begins(setup.poison),
             secrets,
-            upgraded: false,
+            version: 0,
             verbose: false,
             folder,
         };
