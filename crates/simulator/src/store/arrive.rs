@@ -108,7 +108,7 @@ impl World {
                 ..
             }
         );
-        match self.last_page.values().next() {
+        match &self.first_page {
             Some(old) if goes_on && response.status == 200 => {
                 response.body.clone_from(&old.body);
                 true

@@ -65,9 +65,7 @@ impl World {
                     .query
                     .split('&')
                     .find_map(|part| part.strip_prefix("cursor="));
-                if self.last_page.len() < 4 {
-                    self.last_page.insert(wire.query.clone(), response.clone());
-                }
+                self.first_page.get_or_insert_with(|| response.clone());
                 self.model.page(asked, &lines)
             }
             _ => Ok(()),

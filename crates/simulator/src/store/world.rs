@@ -105,7 +105,8 @@ pub(crate) struct World {
     pub(crate) stranger: String,
     /// What each device sent under each key.
     pub(crate) sent: BTreeMap<(usize, String), String>,
-    pub(crate) last_page: BTreeMap<String, Response>,
+    /// The first page that anybody was given.
+    pub(crate) first_page: Option<Response>,
     pub(crate) bounds: Bounds,
     pub(crate) order: Order,
     pub(crate) poison: Stage,
@@ -154,7 +155,7 @@ impl World {
             broken: None,
             stranger,
             sent: BTreeMap::new(),
-            last_page: BTreeMap::new(),
+            first_page: None,
             bounds: Bounds::default(),
             order: Order::default(),
             poison: Stage::begins(setup.poison),
