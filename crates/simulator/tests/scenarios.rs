@@ -18,7 +18,7 @@ fn read(text: &str) -> Scenario {
 /// Seeds of every change; `cargo xtask torture` plays many more.
 const SHARE: u64 = 100;
 
-/// Every invariant that the level of the store checks: F:S1–S9, S11–S14, S16–S18, S21–S27, L1–L4, D:A1, D:E2, D:E3,
+/// Every invariant that the level of the store checks: F:S1–S9, S11–S14, S16–S18, S21–S27, L1–L4, L6, D:A1, D:E2, D:E3,
 /// D:P1, D:P5, D:P6; a sixteenth of the seeds twice (F:S24).
 #[test]
 fn every_seed_of_the_share_is_clean() {

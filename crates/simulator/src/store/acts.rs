@@ -188,11 +188,14 @@ fn act_on_file(world: &mut World, device: usize, act: DeviceAct) {
             }
             tell(world, device, || Input::Trigger(Reason::AuthRefreshed));
         }
-        DeviceAct::Pass { requests } => {
+        DeviceAct::Pass { requests, bytes } => {
             world.played.fault("device: bounded pass");
             let allowance = Allowance {
                 requests: u64::from(requests),
-                ..Allowance::default()
+                bytes: match bytes {
+                    0 => u64::MAX,
+                    some => u64::from(some),
+                },
             };
             tell(world, device, || Input::Pass(Some(allowance)));
             world.run_until(world.now + 2_000);

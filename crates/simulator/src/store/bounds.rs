@@ -62,32 +62,50 @@ impl World {
         let RemoteRequest::Push { batch, .. } = request else {
             return;
         };
-        let most = self.devices[device].config.push_mutations;
+        let config = &self.devices[device].config;
+        let (most, most_bytes) = (config.push_mutations, config.push_bytes);
         let group = batch.entries.first().and_then(|entry| entry.group.as_ref());
         let in_it = |entry: &BatchEntry| group.is_some() && entry.group.as_ref() == group;
         // A group is never torn: it may take what the server allows.
-        if batch.entries.len() > most && !batch.entries.iter().all(in_it) {
-            let detail = format!("{} mutations in a batch of {most}", batch.entries.len());
-            self.breaks(Broken::new("F:S21", detail));
+        if batch.entries.iter().all(in_it) {
+            return;
         }
+        let bytes: usize = batch.entries.iter().map(|entry| entry.frozen.len()).sum();
+        let detail = match batch.entries.len() {
+            many if many > most => format!("{many} mutations in a batch of {most}"),
+            // One always goes.
+            many if many > 1 && bytes > most_bytes => {
+                format!("{bytes} bytes of mutations in a batch of {most_bytes}")
+            }
+            _ => return,
+        };
+        self.breaks(Broken::new("F:S21", detail));
     }
 
-    /// F:S21: no page has more changes than were asked for.
+    /// F:S21: no page has more changes than were asked for, nor more bytes.
     pub(super) fn page_within(&mut self, wire: &syncline_server::Request, response: &Response) {
         if wire.path != "/v1/pull" || response.status != 200 {
             return;
         }
-        let asked = (wire.query.split('&')).find_map(|part| part.strip_prefix("limit="));
-        let Some(asked) = asked.and_then(|asked| asked.parse::<usize>().ok()) else {
-            return;
+        let asked = |name: &str| {
+            let mut parts = wire.query.split('&');
+            parts.find_map(|part| part.strip_prefix(name)?.parse::<usize>().ok())
         };
         let lines = response.body.split(|byte| *byte == b'\n');
-        // The last line is the page's own.
-        let lines = lines.filter(|line| !line.is_empty()).count();
-        if lines > asked + 1 {
-            let detail = format!("{lines} lines in a page of {asked}");
-            self.breaks(Broken::new("F:S21", detail));
-        }
+        let lines: Vec<usize> = (lines.map(<[u8]>::len))
+            .filter(|bytes| *bytes > 0)
+            .collect();
+        // The last line is the page's own; one change may have more than all that was asked for.
+        let changes = lines.len().saturating_sub(1);
+        let bytes: usize = lines.iter().take(changes.saturating_sub(1)).sum();
+        let detail = match (asked("limit="), asked("bytes=")) {
+            (Some(most), _) if changes > most => format!("{changes} changes in a page of {most}"),
+            (_, Some(most)) if bytes > most => {
+                format!("{bytes} bytes and one change in a page of {most}")
+            }
+            _ => return,
+        };
+        self.breaks(Broken::new("F:S21", detail));
     }
 
     /// F:L4: new credentials are asked for once for each time that the old ones were refused.

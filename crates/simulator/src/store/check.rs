@@ -1,5 +1,6 @@
 //! What is checked about devices, on the way and at the end, against the reference model.
 
+use super::baseline;
 use super::histories;
 use super::poison::{self, Stage};
 use super::rows::rows;
@@ -300,7 +301,8 @@ pub(crate) fn judge(world: &mut World) -> Checked<()> {
     rows_kept(world)?;
     values_kept(world)?;
     sums_kept(world)?;
-    histories::nothing_lost(world)
+    histories::nothing_lost(world)?;
+    baseline::returns(world)
 }
 
 fn texts_of_all(world: &World, query: &str) -> Checked<Vec<String>> {

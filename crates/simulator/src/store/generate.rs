@@ -77,6 +77,7 @@ fn setup(seed: u64, rng: &mut Rng) -> Setup {
         },
         rules: *rng.pick(&Rules::ALL).unwrap_or(&Rules::Default),
         push_mutations: pick(rng, &[1, 2, 3, 10, 100]),
+        push_bytes: push_bytes(seed),
         page_changes: pick(rng, &[1, 2, 5, 100]),
         checkpoint: (rng.draw() & rng.draw()) as u8 & 0xf,
         pull_first: (rng.draw() & rng.draw()) as u8 & 0xf,
@@ -88,6 +89,12 @@ fn setup(seed: u64, rng: &mut Rng) -> Setup {
     };
     draw::into_setup(&mut setup);
     setup
+}
+
+/// From dice of its own, so that it decides nothing else.
+fn push_bytes(seed: u64) -> u16 {
+    let mut rng = Rng::new(seed ^ 0x5eed_b17e);
+    *rng.pick(&[0, 0, 400, 1_000]).unwrap_or(&0)
 }
 
 fn swarm(rng: &mut Rng, setup: &Setup) -> Swarm {
@@ -298,9 +305,13 @@ fn device_act(rng: &mut Rng, swarm: &Swarm) -> DeviceAct {
         17 => DeviceAct::PutBack,
         18 => DeviceAct::Upgrade,
         19 => DeviceAct::OtherAccount { on: rng.chance(50) },
-        20 => DeviceAct::Pass {
-            requests: 1 + rng.below(6) as u8,
-        },
+        20 => {
+            let requests = 1 + rng.below(6) as u8;
+            DeviceAct::Pass {
+                requests,
+                bytes: u16::from(requests % 2) * u16::from(requests) * 300,
+            }
+        }
         21 => DeviceAct::Stall {
             seconds: 1 + rng.below(120) as u16,
         },

@@ -9,6 +9,7 @@ mod acts;
 mod answer;
 mod app;
 mod arrive;
+mod baseline;
 mod blind;
 mod bounds;
 mod check;

@@ -2,6 +2,7 @@
 
 use super::acts::{self, act_on_device, act_on_server};
 use super::app::App;
+use super::baseline;
 use super::blind;
 use super::bounds;
 use super::check;
@@ -81,6 +82,7 @@ fn watch(world: &mut World, device: usize) -> check::Checked<()> {
     let seen = clean::look(world, device)?;
     clean::reflects(world, device, &seen)?;
     bounds::never_falls(world, device)?;
+    baseline::log_within(world, device)?;
     pure::shows_no_more(world, device, &seen)?;
     histories::can_be(world, device, &seen)
 }

@@ -39,6 +39,9 @@ pub struct Setup {
     pub pull_first: u8,
     /// The longest that a message is on its way, in milliseconds.
     pub latency_ms: u16,
+    /// Bytes of mutations in a push at most, where a few already have that; 0: as many as an engine takes by itself.
+    #[serde(default)]
+    pub push_bytes: u16,
     /// Whether there are mutations that never go through, and what a person does about them.
     #[serde(default)]
     pub poison: Poison,
@@ -297,6 +300,9 @@ pub enum DeviceAct {
     Pass {
         /// How many.
         requests: u8,
+        /// Bytes of mutations and changes that it may use; 0: any number.
+        #[serde(default)]
+        bytes: u16,
     },
     /// A second process is started on the same file, or ends.
     Second {

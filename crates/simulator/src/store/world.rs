@@ -190,6 +190,9 @@ impl World {
     pub(crate) fn join(&mut self, n: usize, mut device: Device) {
         let bit = |bits: u8| bits.checked_shr(n as u32).unwrap_or(0) & 1 == 1;
         device.config.push_mutations = usize::from(self.setup.push_mutations.max(1));
+        if self.setup.push_bytes > 0 {
+            device.config.push_bytes = usize::from(self.setup.push_bytes);
+        }
         device.config.page_changes = usize::from(self.setup.page_changes.max(1));
         device.config.poll_interval_ms = 120_000;
         if bit(self.setup.pull_first) {
