@@ -8,7 +8,7 @@ use super::upgrade::Upgrade;
 use crate::rng::Rng;
 
 /// Of a hundred histories, how many have drawn tables.
-const PERCENT: u64 = 14;
+const PERCENT: u64 = 10;
 /// So many seeds that lie close together share so many shapes.
 const NEIGHBOURS: u64 = 256;
 const SHAPES: u64 = 3;
