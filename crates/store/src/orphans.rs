@@ -16,7 +16,6 @@
 //! conflict, and a parent that is there again already is taken as it is.
 
 use crate::apply::Applier;
-use crate::capture;
 use crate::captured;
 use crate::conflict::Loss;
 use crate::conflict::record::{self, BySchema};
@@ -322,7 +321,7 @@ fn other_reference(
         };
         let value = match reference.on_delete {
             OnDelete::SetNull => Value::Null,
-            OnDelete::SetDefault => match default_of(conn, column)? {
+            OnDelete::SetDefault => match row::default_of(conn, column)? {
                 Some(value) => value,
                 None => return Ok(None),
             },
@@ -340,18 +339,6 @@ fn other_reference(
         None => false,
     };
     Ok((!leads_nowhere).then_some(fields))
-}
-
-/// The value of a DEFAULT clause, if it is the same for every row.
-fn default_of(conn: &Connection, column: &Column) -> Result<Option<Value>, StoreError> {
-    match column.default.as_deref().map(str::trim) {
-        None => Ok(Some(Value::Null)),
-        Some(text) if text.eq_ignore_ascii_case("null") => Ok(Some(Value::Null)),
-        Some(text) => match capture::constant_default(text) {
-            Some(constant) => row::constant(conn, column, &constant).map(Some),
-            None => Ok(None),
-        },
-    }
 }
 
 /// Deletes and changes the children; `false` where something does not let that happen.
@@ -505,7 +492,8 @@ fn restore(
         let Some(removed) = notes.get(entity) else {
             continue;
         };
-        let (of, fields) = (removed.entity_type, &removed.fields);
+        let of = removed.entity_type;
+        let fields = &without_lost_parents(applier, entity, removed, &order)?;
         if row::write(tx, &of.table, &entity.id, fields)? != Written::Done {
             return Ok(false);
         }
@@ -517,8 +505,8 @@ fn restore(
         let decision = BySchema {
             entity,
             mutations: Vec::new(),
-            base: Some(fields),
-            local: Some(fields),
+            base: Some(&removed.fields),
+            local: Some(&removed.fields),
             result: Some(fields),
             rule: "restored",
             reason: "deleted elsewhere while rows here reference it".to_owned(),
@@ -532,6 +520,45 @@ fn restore(
     }
     applier.rekeying.outbox_changed();
     Ok(true)
+}
+
+/// The fields of a row that is created again; where it referenced another one that was deleted here since, that reference is
+/// empty, if it can be.
+fn without_lost_parents(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    removed: &Removed<'_>,
+    restored: &[EntityRef],
+) -> Result<Fields, StoreError> {
+    let (table, mut fields) = (&removed.entity_type.table, removed.fields.clone());
+    for reference in &table.references {
+        let values = row::reference_values(table, reference, &entity.id, &fields);
+        let (Some(values), Some(parent)) = (values, applier.types.of_table(&reference.table))
+        else {
+            continue;
+        };
+        let named = |one: &EntityRef| {
+            one.entity_type == parent.entity_type()
+                && row::parent_id(&parent.table, reference, &values).as_ref() == Some(&one.id)
+        };
+        if restored.iter().any(named) || row::parent_exists(applier.tx, reference, &values)? {
+            continue;
+        }
+        let of_it = |name: &str| {
+            reference
+                .columns
+                .iter()
+                .any(|one| one.eq_ignore_ascii_case(name))
+        };
+        for column in table
+            .columns
+            .iter()
+            .filter(|one| of_it(&one.name) && !one.not_null)
+        {
+            fields.insert(column.field.clone(), Value::Null);
+        }
+    }
+    Ok(fields)
 }
 
 fn write_down(

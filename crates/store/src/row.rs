@@ -300,6 +300,18 @@ pub(crate) fn complete(
     Ok(())
 }
 
+/// The value of a DEFAULT clause, if it is the same for every row.
+pub(crate) fn default_of(conn: &Connection, column: &Column) -> Result<Option<Value>, StoreError> {
+    match column.default.as_deref().map(str::trim) {
+        None => Ok(Some(Value::Null)),
+        Some(text) if text.eq_ignore_ascii_case("null") => Ok(Some(Value::Null)),
+        Some(text) => match capture::constant_default(text) {
+            Some(text) => constant(conn, column, &text).map(Some),
+            None => Ok(None),
+        },
+    }
+}
+
 /// What a column makes of a constant.
 pub(crate) fn constant(
     conn: &Connection,

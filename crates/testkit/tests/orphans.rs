@@ -338,6 +338,33 @@ fn a_crash_between_the_deletion_and_the_head_loses_nothing() {
     }
 }
 
+/// Between the task's deletion and the head, where it comes back for its step, Carol deletes the list that it was in.
+#[test]
+fn a_parent_that_comes_back_refers_to_nothing_that_was_deleted_here_since() {
+    let mut world = world(&schema("ON DELETE CASCADE", ""));
+    world.sql("Bob", DIG);
+    world.run_until_quiet();
+    world.sql("Carol", "INSERT INTO step VALUES ('s', 't')");
+    world.configure(|config| config.page_changes = 1);
+    world.sql(
+        "Alice",
+        "DELETE FROM task; INSERT INTO list VALUES ('a', 'a'), ('b', 'b')",
+    );
+    world.sync("Alice");
+    world.crash("Carol");
+    world.restart("Carol");
+    world.offline_after("Carol", 3);
+    world.sync("Carol");
+    assert_eq!(world.rows("Carol", "SELECT count(*) FROM task"), ["0"]);
+    world.sql("Carol", "DELETE FROM list WHERE id = 'garden'");
+    world.online("Carol");
+    quiet(&mut world);
+    let left = "SELECT concat_ws('|', task.id, title, list, step.id) FROM task, step";
+    for name in DEVICES {
+        assert_eq!(world.rows(name, left), ["t|dig|s"], "{name}");
+    }
+}
+
 #[test]
 fn a_parent_with_an_integer_key_keeps_its_id_when_it_is_created_again() {
     let mut world = World::new(

@@ -31,7 +31,6 @@ pub(super) fn into_setup(setup: &mut Setup) {
         let drawn = table(&mut rng, setup.tables, n, name);
         setup.drawn.push(drawn);
     }
-    only_kept_alone(&mut setup.drawn);
     if setup.drawn.len() > 1 && rng.chance(20) {
         setup.upgrades.push(Upgrade::NewTable);
     }
@@ -47,21 +46,6 @@ pub(super) fn into_setup(setup: &mut Setup) {
         setup.poison = Poison::None;
     } else {
         setup.poison = *own.pick(&POISON).unwrap_or(&Poison::None);
-    }
-}
-
-/// Only what refers to nothing itself is kept by what refers to it: it may come back after its own parent is gone.
-fn only_kept_alone(drawn: &mut [Drawn]) {
-    let refers: Vec<bool> = drawn.iter().map(|one| !one.references.is_empty()).collect();
-    for one in drawn.iter_mut().flat_map(|one| &mut one.references) {
-        let is_child = match one.to {
-            To::Drawn(to) => refers[usize::from(to)],
-            To::Task => true,
-            To::Note | To::Project => false,
-        };
-        if is_child && one.keeps() {
-            one.on_delete = Action::Cascade;
-        }
     }
 }
 

@@ -260,7 +260,8 @@ impl Applier<'_> {
                 refused => return Ok(Reconciled::NoPlace(refused)),
             }
         }
-        let gone = way.here.base.as_ref().or(way.here.local.as_ref());
+        // As its children here refer to it.
+        let gone = way.here.local.as_ref().or(way.here.base.as_ref());
         if let (None, None, Some(gone)) = (way.theirs, &settled.row, gone) {
             let (tx, types, id) = (self.tx, self.types, &way.entity.id);
             let deletion = orphans::deletion(showed.remote.as_ref());
