@@ -396,7 +396,7 @@ fn relocate(applier: &mut Applier<'_>, way: &Move) -> Result<Moved, StoreError> 
     let Some(entity_type) = types.get(way.entity.entity_type.as_str()) else {
         return Ok(Moved::Refused("its table is gone".to_owned()));
     };
-    if let Moved::Refused(why) = step_aside(applier, entity_type, &way.to)? {
+    if let Moved::Refused(why) = step_aside(applier, entity_type, way)? {
         return Ok(Moved::Refused(why));
     }
     tx.execute_batch("SAVEPOINT rekey")?;
@@ -436,11 +436,15 @@ fn relocate(applier: &mut Applier<'_>, way: &Move) -> Result<Moved, StoreError> 
 fn step_aside(
     applier: &mut Applier<'_>,
     entity_type: &RegisteredType,
-    to: &EntityRef,
+    way: &Move,
 ) -> Result<Moved, StoreError> {
+    let to = &way.to;
     let entries = outbox::of_entity(applier.tx, to.entity_type.as_str(), to.id.as_str())?;
     let is_create = |entry: &&Entry| entry.op == Operation::Create;
     match entries.iter().find(is_create) {
+        None if matches!(way.reason, Reason::Assigned) => {
+            undone::forget_lost(applier, entity_type, to, &entries)
+        }
         None => Ok(Moved::Free),
         Some(_) if entity_type.id_mode() == IdMode::Client => {
             match undone::is_undone(applier.tx, entity_type, to, &entries)? {
@@ -461,11 +465,7 @@ fn move_row(
     let met = row::read(conn, table, &way.to.id)?;
     if row::read(conn, table, &way.entity.id)?.is_none() {
         // Deleted here meanwhile: only entries are left of it, and they mean what the feed has brought.
-        let moved = if met.is_some() {
-            Moved::Met
-        } else {
-            Moved::Free
-        };
+        let moved = met.as_ref().map_or(Moved::Free, |_| Moved::Met);
         return Ok((moved, met));
     }
     if met.is_some()

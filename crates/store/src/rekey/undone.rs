@@ -1,4 +1,5 @@
-//! A row that was created here and deleted again, and of which nobody else knows: its id is free.
+//! Rows whose id is free: one that was created here and deleted again, of which nobody else knows, and one that is deleted here and
+//! lost by the server.
 
 use super::Moved;
 use crate::apply::Applier;
@@ -25,15 +26,49 @@ pub(super) fn is_undone(
         && row::read(conn, &entity_type.table, &entity.id)?.is_none())
 }
 
+/// A row that was deleted here, and that a restored server has lost: it gave the id to another row, which that
+/// deletion, offered again, must not reach.
+pub(super) fn forget_lost(
+    applier: &Applier<'_>,
+    entity_type: &RegisteredType,
+    entity: &EntityRef,
+    entries: &[Entry],
+) -> Result<Moved, StoreError> {
+    let is_gone = entries
+        .last()
+        .is_some_and(|last| last.op == Operation::Delete)
+        && row::read(applier.tx, &entity_type.table, &entity.id)?.is_none();
+    match is_gone && entries.iter().all(|entry| entry.frozen.is_none()) {
+        true => settle(
+            applier,
+            entity,
+            entries,
+            "the server has lost the row, and gave its id to another one",
+        ),
+        false => Ok(Moved::Free),
+    }
+}
+
 pub(super) fn forget(
     applier: &Applier<'_>,
     entity: &EntityRef,
     entries: &[Entry],
 ) -> Result<Moved, StoreError> {
-    let (tx, detail) = (
-        applier.tx,
-        serde_json::json!({ "reason": "created and deleted again before it was sent" }),
-    );
+    settle(
+        applier,
+        entity,
+        entries,
+        "created and deleted again before it was sent",
+    )
+}
+
+fn settle(
+    applier: &Applier<'_>,
+    entity: &EntityRef,
+    entries: &[Entry],
+    reason: &str,
+) -> Result<Moved, StoreError> {
+    let (tx, detail) = (applier.tx, serde_json::json!({ "reason": reason }));
     for entry in entries {
         outbox::settle(tx, entry, "superseded", &detail, applier.now)?;
     }
