@@ -86,9 +86,23 @@ pub(crate) fn can_be(world: &mut World, n: usize, seen: &Seen) -> Checked<()> {
         })
         .collect();
     let (ledger, setup) = (&world.ledger, &world.setup);
+    let open = seen.position.map(|position| {
+        // What another copy of the file made under the same key shows once the feed brings it.
+        let is_to_come = |name: &&Name| {
+            let known = world.model.entity(name);
+            known.is_none_or(|entity| entity.position > position)
+                && ledger.copied.contains(&note(name))
+        };
+        let to_come = rows.keys().filter(is_to_come).cloned();
+        seen.open
+            .iter()
+            .cloned()
+            .chain(to_come)
+            .collect::<BTreeSet<Name>>()
+    });
     let shown = Shown {
         rows,
-        open: seen.position.map(|_| &seen.open),
+        open: open.as_ref(),
         same: &|name, here, there| seen.is_as(setup, name, here, there),
         may_lack: &|row| {
             let row = note(row);
