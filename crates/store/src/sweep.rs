@@ -103,9 +103,9 @@ pub(crate) fn finish(
     }
     if sweeping {
         meta::clear(applier.tx, meta::key::SWEEPING)?;
-        meta::clear(applier.tx, meta::key::RESET)?;
         applier.tx.execute("DELETE FROM syncline_seen", [])?;
     }
+    meta::clear(applier.tx, meta::key::RESET)?;
     // A row that leaves may be the parent of others: until nothing changes any more.
     loop {
         let before = summary.parked;

@@ -45,7 +45,7 @@ const LEFT: &str = "
     UNION ALL SELECT 'scopes', count(*) - 1 FROM syncline_cursor
     UNION ALL SELECT 'leases', count(*) - 1 FROM syncline_lease
     UNION ALL SELECT 'note of what is under way: ' || key, 1 FROM syncline_meta
-     WHERE key IN ('sweeping', 'registering', 'recover', 'recover_from')
+     WHERE key IN ('sweeping', 'reset', 'registering', 'recover', 'recover_from')
         OR key LIKE 'recover\\_new:%' ESCAPE '\\' OR key LIKE 'adopt:%'";
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
