@@ -7,6 +7,9 @@ use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::time::Duration;
 
+/// The log is cut to this when it begins anew, however long it had become meanwhile: twice what SQLite lets it grow to by itself.
+const LOG_BYTES: u64 = 8 << 20;
+
 /// Opens the engine's connection to an existing file. References are checked by the engine itself:
 /// a cascade under the guard would delete rows that a user created offline.
 pub(crate) fn connect(
@@ -20,6 +23,7 @@ pub(crate) fn connect(
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "synchronous", synchronous.as_str())?;
     conn.pragma_update(None, "trusted_schema", false)?;
+    conn.execute_batch(&format!("PRAGMA journal_size_limit = {LOG_BYTES}"))?;
     conn.set_prepared_statement_cache_capacity(256);
     Ok(conn)
 }
@@ -52,6 +56,29 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_became_long_does_not_stay_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let app = Connection::open(&path).unwrap();
+        let script =
+            "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE note (text);";
+        app.execute_batch(script).unwrap();
+        let log = || std::fs::metadata(folder.path().join("app.db-wal")).map(|log| log.len());
+        let write = |conn: &Connection, bytes: u64| {
+            conn.execute("INSERT INTO note VALUES (zeroblob(?1))", [bytes])
+                .unwrap();
+        };
+        write(&app, 2 * LOG_BYTES);
+        assert!(log().unwrap() > LOG_BYTES);
+        let engine = connect(&path, 100, Synchronous::Normal).unwrap();
+        engine
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .unwrap();
+        write(&engine, 1);
+        assert!(log().unwrap() <= LOG_BYTES);
+    }
 
     #[test]
     fn a_commit_waits_for_what_was_set() {
