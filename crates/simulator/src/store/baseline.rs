@@ -18,8 +18,8 @@ const LARGEST: u64 = 500;
 /// Bytes of a page in the log, with what stands before it.
 const FRAME: u64 = 4_096 + 24;
 
-/// What is empty when everything is settled. (That a new history began is noted until rows are compared with a snapshot: a
-/// file that had none keeps the note.)
+/// What is empty when everything is settled. Rows that left are looked after at the next head of the feed, and types that are
+/// to be told to the server with the next greeting: notes of these may be there.
 const LEFT: &str = "
     SELECT 'numbers of no entry', count(*) FROM syncline_outbox_real
      WHERE seq NOT IN (SELECT seq FROM syncline_outbox)
@@ -31,7 +31,6 @@ const LEFT: &str = "
     UNION ALL SELECT 'staged changes', count(*) FROM syncline_staged
     UNION ALL SELECT 'staged pages', count(*) FROM syncline_staged_page
     UNION ALL SELECT 'held rows', count(*) FROM syncline_held
-    UNION ALL SELECT 'removed rows', count(*) FROM syncline_removed
     UNION ALL SELECT 'rows met by a snapshot', count(*) FROM syncline_seen
     UNION ALL SELECT 'rows missed by a snapshot', count(*) FROM syncline_missing
     UNION ALL SELECT 'rows to be replaced', count(*) FROM syncline_stash
@@ -45,7 +44,7 @@ const LEFT: &str = "
     UNION ALL SELECT 'scopes', count(*) - 1 FROM syncline_cursor
     UNION ALL SELECT 'leases', count(*) - 1 FROM syncline_lease
     UNION ALL SELECT 'note of what is under way: ' || key, 1 FROM syncline_meta
-     WHERE key IN ('sweeping', 'reset', 'registering', 'recover', 'recover_from')
+     WHERE key IN ('sweeping', 'reset', 'recover', 'recover_from')
         OR key LIKE 'recover\\_new:%' ESCAPE '\\' OR key LIKE 'adopt:%'";
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -143,9 +142,9 @@ mod tests {
     use super::*;
 
     fn file(folder: &Path) -> (PathBuf, Connection) {
-        let kind = (Tables::Notes, Rules::Default, OnDelete::Cascade);
+        let kind = (Tables::Notes, Rules::Default, OnDelete::Cascade, Vec::new());
         let path = folder.join("app.db");
-        std::fs::write(&path, attached(kind, folder)).unwrap();
+        std::fs::write(&path, attached(&kind, folder)).unwrap();
         let app = Connection::open(&path).unwrap();
         (path, app)
     }
