@@ -11,9 +11,9 @@ pub(super) struct Theirs {
     token: i64,
     /// Changes when anybody but the app commits.
     version: i64,
-    /// What is written down of the app's schema, and how many values there are no columns for: whoever notices first
-    /// that it changed puts both right.
-    schema: (i64, i64),
+    /// What is written down of the app's schema, how many values there are no columns for, and the file's schema with its
+    /// triggers: whoever notices first that the app changed it puts all right.
+    schema: (i64, i64, i64),
 }
 
 fn look(app: &Connection) -> Option<Theirs> {
@@ -29,10 +29,13 @@ fn look(app: &Connection) -> Option<Theirs> {
         .ok()?;
     let schema = app
         .prepare_cached(
-            "SELECT sum(schema_version), (SELECT count(*) FROM syncline_unknown_fields)
+            "SELECT sum(schema_version), (SELECT count(*) FROM syncline_unknown_fields),
+                    (SELECT schema_version FROM pragma_schema_version)
                FROM syncline_entity_type",
         )
-        .and_then(|mut schema| schema.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+        .and_then(|mut schema| {
+            schema.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        })
         .ok()?;
     Some(Theirs {
         holder,
