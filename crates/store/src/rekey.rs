@@ -5,6 +5,7 @@
 //! the server assigns another one, or when a remote row needs the place. Bytes that may have been
 //! sent are never changed: an edit that follows them says what is different (E3).
 
+mod rebuild;
 mod recognise;
 mod references;
 mod undone;
@@ -12,8 +13,8 @@ mod undone;
 pub(crate) use recognise::recognise;
 pub(crate) use references::parent_to_come;
 
-use crate::apply::{Applier, after_mutation};
-use crate::captured::{self, BaseState};
+use crate::apply::Applier;
+use crate::captured;
 use crate::claim;
 use crate::error::StoreError;
 use crate::orphans;
@@ -268,7 +269,7 @@ pub(crate) fn assigned(
             let passed = feed_passed(applier.tx, answer.position)?;
             if passed {
                 // The feed has been there and left no row: it was deleted meanwhile.
-                rebuild(applier, &to, way.settling, None)?;
+                rebuild::rebuild(applier, &to, way.settling, None)?;
             }
             passed
         }
@@ -412,7 +413,7 @@ fn relocate(applier: &mut Applier<'_>, way: &Move) -> Result<Moved, StoreError> 
     move_entries(tx, way)?;
     move_base(tx, way, &moved, boundary > 0)?;
     if moved == Moved::Met {
-        rebuild(applier, &way.to, way.settling, met)?;
+        rebuild::rebuild(applier, &way.to, way.settling, met)?;
     }
     move_conflicts(tx, way)?;
     references::follow(applier, way, (boundary, is_new))?;
@@ -532,51 +533,6 @@ fn move_base(
                 .execute([name, old, new])?;
             }
         }
-    }
-    Ok(())
-}
-
-/// The row becomes what the server has of it, with the local edits laid over; a create that is not
-/// settled makes it a row of its own.
-fn rebuild(
-    applier: &Applier<'_>,
-    entity: &EntityRef,
-    settling: Option<i64>,
-    met: Option<Fields>,
-) -> Result<(), StoreError> {
-    let (tx, name) = (applier.tx, entity.entity_type.as_str());
-    let Some(entity_type) = applier.types.get(name) else {
-        return Ok(());
-    };
-    let mut entries = outbox::of_entity(tx, name, entity.id.as_str())?;
-    entries.retain(|entry| Some(entry.seq) != settling);
-    if entries.iter().any(|entry| entry.op == Operation::Create) {
-        if entries.last().map(|entry| entry.op) == Some(Operation::Delete) {
-            row::remove(tx, &entity_type.table, &entity.id)?;
-        }
-        return Ok(captured::write_base(tx, name, entity.id.as_str(), None)?);
-    }
-    let base = match captured::base_of(tx, name, entity.id.as_str())? {
-        BaseState::Present(base) if met.is_some() => Some(base),
-        _ => met,
-    };
-    if !entries.is_empty() {
-        captured::write_base(tx, name, entity.id.as_str(), base.as_ref())?;
-    }
-    let mut wanted = base;
-    for entry in &entries {
-        let payload = captured::fields_of_mutation(tx, entry.seq)?;
-        wanted = after_mutation(wanted, entry.op, payload);
-    }
-    let written = match &wanted {
-        Some(fields) => row::write(tx, &entity_type.table, &entity.id, fields)?,
-        None => {
-            orphans::note_standing(tx, applier.types, entity_type, &entity.id)?;
-            row::remove(tx, &entity_type.table, &entity.id)?
-        }
-    };
-    if let Written::Refused(why) = written {
-        tracing::warn!(%entity, why, "what the server has cannot be written here yet");
     }
     Ok(())
 }
