@@ -7,7 +7,7 @@
 //!
 //! As with Elle, all values are unique, so that each read says which writes it saw, and which it did not. The server
 //! numbers its effects, so that an order need not be guessed: a cycle is a device that shows a state which the
-//! server left before another one that this device must have seen ([`look`]). The set of a row is a list to which elements are
+//! server left before another one that this device must have seen (`look.rs`). The set of a row is a list to which elements are
 //! only appended: its rule says where they go.
 //!
 //! An element that is missing is *lost* only if it was written, nobody took it out, and no device still has it to
