@@ -3,7 +3,7 @@
 
 use super::person::loss;
 use super::record::{self, About, Decided, Showed};
-use super::references::Keeping;
+use super::references::{Keeping, last_plain};
 use crate::apply::{Applier, after_mutation};
 use crate::captured;
 use crate::error::StoreError;
@@ -329,15 +329,16 @@ impl Applier<'_> {
             Written::Done => {}
             Written::NoParent(parent) => {
                 let kept = self.own_references(way, row.as_ref())?;
-                if let Some(row) = row.as_mut().filter(|_| !kept.is_empty()) {
-                    row.patch(&kept);
-                }
+                let (Some(plain), Some(row)) = (last_plain(&way.here.entries), row.as_mut()) else {
+                    return Ok(Reconciled::NoPlace(Written::NoParent(parent)));
+                };
+                row.patch(&kept);
                 if kept.is_empty()
-                    || self.write_row(way.entity_type, way.entity, row.as_ref())? != Written::Done
-                    || !self.write_along(&way.here.entries, &kept)?
+                    || self.write_row(way.entity_type, way.entity, Some(row))? != Written::Done
                 {
                     return Ok(Reconciled::NoPlace(Written::NoParent(parent)));
                 }
+                self.write_along(plain, &kept)?;
             }
             refused => return Ok(Reconciled::NoPlace(refused)),
         }

@@ -65,17 +65,18 @@ impl Applier<'_> {
         }))
     }
 
-    /// Has the last plain mutation of an entity write these fields too; `false`: it has none.
-    pub(super) fn write_along(&self, entries: &[Entry], own: &Fields) -> Result<bool, StoreError> {
-        let is_plain = |entry: &&Entry| entry.command.is_none() && entry.op != Operation::Delete;
-        let Some(last) = entries.iter().rfind(is_plain) else {
-            return Ok(false);
-        };
-        let mut fields = captured::fields_of_mutation(self.tx, last.seq)?.unwrap_or_default();
+    /// Has a mutation write these fields too.
+    pub(super) fn write_along(&self, entry: &Entry, own: &Fields) -> Result<(), StoreError> {
+        let mut fields = captured::fields_of_mutation(self.tx, entry.seq)?.unwrap_or_default();
         fields.patch(own);
-        captured::write_payload(self.tx, last.seq, Some(&fields))?;
-        Ok(true)
+        Ok(captured::write_payload(self.tx, entry.seq, Some(&fields))?)
     }
+}
+
+/// The last of the mutations that says no more than its fields.
+pub(super) fn last_plain(entries: &[Entry]) -> Option<&Entry> {
+    let is_plain = |entry: &&Entry| entry.command.is_none() && entry.op != Operation::Delete;
+    entries.iter().rfind(is_plain)
 }
 
 /// Decides as another one does, but for some fields, which stay as they are here.
