@@ -49,6 +49,7 @@ pub(super) fn forget_lost(
     }
 }
 
+/// One that was created here and deleted again, and that nobody else knows.
 pub(super) fn forget(
     applier: &Applier<'_>,
     entity: &EntityRef,
