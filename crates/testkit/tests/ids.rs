@@ -390,3 +390,26 @@ fn of_two_references_to_a_row_with_another_id_the_one_that_is_left_follows() {
         world.assert_equals_server(name);
     }
 }
+
+/// The create may have been sent with the reference to the row itself, and the edit that empties it came after.
+#[test]
+fn a_reference_to_the_row_itself_stays_empty_when_the_row_gets_another_id() {
+    let mut world = World::new(
+        "CREATE TABLE place (id INTEGER PRIMARY KEY, within INTEGER REFERENCES place(id));",
+    );
+    for name in ["Alice", "Bob"] {
+        world.device(name);
+    }
+    world.run_until_quiet();
+    world.sql("Alice", "INSERT INTO place VALUES (1, NULL)");
+    world.sync("Alice");
+    world.sql("Bob", "INSERT INTO place VALUES (1, 1)");
+    world.fault("Bob", Fault::LoseAnswer);
+    world.sync("Bob");
+    world.sql("Bob", "UPDATE place SET within = NULL");
+    world.run_until_quiet();
+    world.assert_converged();
+    world.assert_equals_server("Bob");
+    let within = "SELECT count(*) || ' ' || count(within) FROM place";
+    assert_eq!(world.rows("Alice", within), ["2 0"]);
+}

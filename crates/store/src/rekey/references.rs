@@ -305,28 +305,29 @@ fn write_fields(
     if all.is_empty() {
         return Ok(None);
     }
+    let row = row::read(tx, &own.table, &entity.id)?;
+    let is_shown = |set: &&Fields| {
+        (row.as_ref()).is_none_or(|row| set.names().all(|name| row.get(name) == before.get(name)))
+    };
+    let shown = all_of(sets.iter().filter(is_shown));
     let mut added = None;
-    if entry.frozen.is_some() {
-        // It was sent as it is; what it should say by now follows it.
+    if entry.frozen.is_none() {
+        let mut payload = before.clone();
+        payload.patch(&all);
+        captured::write_payload(tx, entry.seq, Some(&payload))?;
+    } else if !shown.is_empty() {
+        // It was sent as it is; what it should say by now follows it, unless a later entry says something else.
         let follows = Recorded {
             entity_type: own,
             id: &entity.id,
             op: Operation::Update,
-            fields: Some(&all),
+            fields: Some(&shown),
             origin: "rekey",
         };
         added = Some(outbox::record(tx, &follows, now)?);
-    } else {
-        let mut payload = before.clone();
-        payload.patch(&all);
-        captured::write_payload(tx, entry.seq, Some(&payload))?;
     }
-    let Some(row) = row::read(tx, &own.table, &entity.id)? else {
-        return Ok(added);
-    };
-    let is_shown = |set: &&Fields| set.names().all(|name| row.get(name) == before.get(name));
-    let shown = all_of(sets.iter().filter(is_shown));
-    if !shown.is_empty()
+    if row.is_some()
+        && !shown.is_empty()
         && let row::Written::Refused(why) = row::set(tx, &own.table, &entity.id, &shown)?
     {
         tracing::warn!(%entity, why, "it cannot refer to its parent's new id here");
