@@ -113,20 +113,24 @@ pub(crate) fn adopt(tx: &Transaction<'_>, entity_type: &RegisteredType) -> Resul
         )?
         .query_map([&entity_type.name], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    if kept.is_empty() {
-        return Ok(());
-    }
-    let held = tx.execute("INSERT OR IGNORE INTO syncline_guard (held) VALUES (1)", [])?;
+    let mut adopted = Vec::new();
     for (id, fields) in kept {
         let (known, unknown) = split(&entity_type.table, json("unknown field", &fields)?);
         if let (false, Ok(id)) = (known.is_empty(), EntityId::parse(id)) {
-            let entity = EntityRef {
-                entity_type: entity_type.entity_type(),
-                id,
-            };
-            keep(tx, &entity, &unknown)?;
-            adopt_row(tx, entity_type, &entity, known)?;
+            adopted.push((id, known, unknown));
         }
+    }
+    if adopted.is_empty() {
+        return Ok(());
+    }
+    let held = tx.execute("INSERT OR IGNORE INTO syncline_guard (held) VALUES (1)", [])?;
+    for (id, known, unknown) in adopted {
+        let entity = EntityRef {
+            entity_type: entity_type.entity_type(),
+            id,
+        };
+        keep(tx, &entity, &unknown)?;
+        adopt_row(tx, entity_type, &entity, known)?;
     }
     if held > 0 {
         tx.execute("DELETE FROM syncline_guard", [])?;

@@ -11,9 +11,9 @@ pub(super) struct Theirs {
     token: i64,
     /// Changes when anybody but the app commits.
     version: i64,
-    /// What is written down of the app's schema, how many values there are no columns for, and the file's schema with its
+    /// What is written down of the app's schema, how much there is of values without columns, and the file's schema with its
     /// triggers: whoever notices first that the app changed it puts all right.
-    schema: (i64, i64, i64),
+    schema: (i64, f64, i64),
 }
 
 fn look(app: &Connection) -> Option<Theirs> {
@@ -29,7 +29,7 @@ fn look(app: &Connection) -> Option<Theirs> {
         .ok()?;
     let schema = app
         .prepare_cached(
-            "SELECT sum(schema_version), (SELECT count(*) FROM syncline_unknown_fields),
+            "SELECT sum(schema_version), (SELECT total(length(fields)) FROM syncline_unknown_fields),
                     (SELECT schema_version FROM pragma_schema_version)
                FROM syncline_entity_type",
         )
