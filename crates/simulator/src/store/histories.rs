@@ -87,11 +87,11 @@ pub(crate) fn can_be(world: &mut World, n: usize, seen: &Seen) -> Checked<()> {
         .collect();
     let (ledger, setup) = (&world.ledger, &world.setup);
     let open = seen.position.map(|position| {
-        // What another copy of the file made under the same key shows once the feed brings it.
+        // What another copy of the file did under the same key shows once the feed brings it.
         let is_to_come = |name: &&Name| {
-            let known = world.model.entity(name);
+            let (known, row) = (world.model.entity(name), note(name));
             known.is_none_or(|entity| entity.position > position)
-                && ledger.copied.contains(&note(name))
+                && (ledger.copied.contains(&row) || ledger.edited_twice.contains(&row))
         };
         let to_come = rows.keys().filter(is_to_come).cloned();
         seen.open
