@@ -378,9 +378,9 @@ fn upsert_sql(table: &Table, given: &[(&str, &Value)]) -> String {
     let then = if names.is_empty() {
         "DO NOTHING".to_owned()
     } else {
-        let sets: Vec<String> = names
-            .iter()
-            .map(|name| format!("{name} = excluded.{name}"))
+        // Not `excluded`: SQLite makes a REAL of the wrong column of it where a generated column stands before a REAL one.
+        let sets: Vec<String> = (names.iter().zip(keys.len() + 1..))
+            .map(|(name, n)| format!("{name} = ?{n}"))
             .collect();
         format!("DO UPDATE SET {}", sets.join(", "))
     };

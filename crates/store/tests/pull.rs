@@ -3,6 +3,8 @@
 
 #[path = "pull/checkpoint.rs"]
 mod checkpoint;
+#[path = "pull/columns.rs"]
+mod columns;
 #[path = "pull/inbox.rs"]
 mod inbox;
 #[path = "pull/pages.rs"]
