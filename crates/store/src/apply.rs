@@ -23,7 +23,7 @@ use syncline_core::{
     ChangePlan, ConflictCause, EntityRef, Notice, Now, PageSummary, WaitsFor, plan_change,
     unstorable,
 };
-use syncline_protocol::{Change, ChangeKind, EntityId, Fields, Operation, RemoteState, Scope};
+use syncline_protocol::{Change, ChangeKind, Fields, Operation, RemoteState, Scope};
 
 /// One transaction in which remote states are applied.
 pub(crate) struct Applier<'a> {
@@ -325,14 +325,11 @@ impl Applier<'_> {
                 else {
                     continue;
                 };
-                let parent = self.types.of_table(&reference.table);
-                let id =
-                    parent.and_then(|parent| row::parent_id(&parent.table, reference, &values));
-                let itself = parent.is_some_and(|parent| parent.name == entity_type.name)
-                    && id.as_ref() == Some(&entity.id);
-                let comes = itself || self.comes_together(parent, id.as_ref());
+                let parent = self.types.parent(reference, &values);
+                let comes = (parent.as_ref())
+                    .is_some_and(|parent| parent == entity || self.together.contains(parent));
                 if !comes && !row::parent_exists(self.tx, reference, &values)? {
-                    let id = id.map_or_else(|| format!("{values:?}"), String::from);
+                    let id = parent.map_or_else(|| format!("{values:?}"), |one| one.id.into());
                     return Ok(Written::NoParent(format!("{}/{id}", reference.table)));
                 }
             }
@@ -347,17 +344,6 @@ impl Applier<'_> {
                 Ok(written)
             }
         }
-    }
-
-    /// Whether a parent is one of the rows that are being written together.
-    fn comes_together(&self, parent: Option<&RegisteredType>, id: Option<&EntityId>) -> bool {
-        let Some((parent, id)) = parent.zip(id).filter(|_| !self.together.is_empty()) else {
-            return false;
-        };
-        self.together.contains(&EntityRef {
-            entity_type: parent.entity_type(),
-            id: id.clone(),
-        })
     }
 
     /// The local row, where others may reference it.

@@ -2,12 +2,14 @@
 
 use crate::conflict::Resolvers;
 use crate::error::{StoreError, json};
-use crate::table::{Table, TableError};
+use crate::row;
+use crate::table::{Reference, Table, TableError};
 use crate::type_options::{IdMode, TypeOptions};
 use rusqlite::Connection;
+use rusqlite::types::Value as SqlValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use syncline_core::{ConflictRules, Notice};
+use syncline_core::{ConflictRules, EntityRef, Notice};
 use syncline_protocol::EntityType;
 
 /// A table that is synced.
@@ -131,6 +133,15 @@ impl EntityTypes {
         self.types
             .values()
             .find(|entity_type| entity_type.table.name.eq_ignore_ascii_case(table))
+    }
+
+    /// The row that a reference's values name, where its table is synced and they are the primary key.
+    pub(crate) fn parent(&self, reference: &Reference, values: &[SqlValue]) -> Option<EntityRef> {
+        let parent = self.of_table(&reference.table)?;
+        Some(EntityRef {
+            entity_type: parent.entity_type(),
+            id: row::parent_id(&parent.table, reference, values)?,
+        })
     }
 
     /// All of them, by name.

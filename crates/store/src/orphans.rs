@@ -479,12 +479,7 @@ fn restore(
             if row::parent_exists(tx, reference, &values)? {
                 continue;
             }
-            let parent = applier.types.of_table(&reference.table);
-            let id = parent.and_then(|one| row::parent_id(&one.table, reference, &values));
-            if let (Some(parent), Some(id)) = (parent, id) {
-                let entity_type = parent.entity_type();
-                next.push(EntityRef { entity_type, id });
-            }
+            next.extend(applier.types.parent(reference, &values));
         }
         order.push(entity);
     }
@@ -533,15 +528,13 @@ fn without_lost_parents(
     let (table, mut fields) = (&removed.entity_type.table, removed.fields.clone());
     for reference in &table.references {
         let values = row::reference_values(table, reference, &entity.id, &fields);
-        let (Some(values), Some(parent)) = (values, applier.types.of_table(&reference.table))
-        else {
+        let is_synced = applier.types.of_table(&reference.table).is_some();
+        let Some(values) = values.filter(|_| is_synced) else {
             continue;
         };
-        let named = |one: &EntityRef| {
-            one.entity_type == parent.entity_type()
-                && row::parent_id(&parent.table, reference, &values).as_ref() == Some(&one.id)
-        };
-        if restored.iter().any(named) || row::parent_exists(applier.tx, reference, &values)? {
+        let parent = applier.types.parent(reference, &values);
+        let is_restored = parent.is_some_and(|parent| restored.contains(&parent));
+        if is_restored || row::parent_exists(applier.tx, reference, &values)? {
             continue;
         }
         let of_it = |name: &str| {

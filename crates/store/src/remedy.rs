@@ -386,13 +386,9 @@ fn references(
         .flatten();
     let fields = fields.unwrap_or_default();
     Ok(own.table.references.iter().any(|reference| {
-        let target = applier.types.of_table(&reference.table);
-        target.is_some_and(|target| {
-            target.name == parent.entity_type.as_str()
-                && row::reference_values(&own.table, reference, &entity.id, &fields)
-                    .and_then(|values| row::parent_id(&target.table, reference, &values))
-                    .is_some_and(|id| id == parent.id)
-        })
+        row::reference_values(&own.table, reference, &entity.id, &fields)
+            .and_then(|values| applier.types.parent(reference, &values))
+            .is_some_and(|one| one == *parent)
     }))
 }
 

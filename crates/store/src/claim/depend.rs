@@ -216,12 +216,7 @@ pub(crate) fn parents(
 ) -> Vec<EntityRef> {
     let parent = |reference: &Reference| {
         let values = row::reference_values(&own.table, reference, &entity.id, fields)?;
-        let parent = types.of_table(&reference.table)?;
-        let id = row::parent_id(&parent.table, reference, &values)?;
-        Some(EntityRef {
-            entity_type: parent.entity_type(),
-            id,
-        })
+        types.parent(reference, &values)
     };
     own.table.references.iter().filter_map(parent).collect()
 }

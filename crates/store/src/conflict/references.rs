@@ -27,12 +27,7 @@ impl Applier<'_> {
         };
         for reference in &table.references {
             let values = row::reference_values(table, reference, &way.entity.id, decided);
-            let parent = self.types.of_table(&reference.table);
-            let found = values.zip(parent).and_then(|(values, parent)| {
-                let id = row::parent_id(&parent.table, reference, &values)?;
-                let entity_type = parent.entity_type();
-                Some(EntityRef { entity_type, id })
-            });
+            let found = values.and_then(|values| self.types.parent(reference, &values));
             let Some(parent) = found else { continue };
             if self.goes_with(&way.here.entries, &parent)? {
                 let columns = &reference.columns;

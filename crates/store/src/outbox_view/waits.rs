@@ -19,7 +19,7 @@ use crate::store::EntityTypes;
 use crate::table::Reference;
 use rusqlite::{Connection, OptionalExtension, params};
 use syncline_core::{EntityRef, Now};
-use syncline_protocol::{EntityType, Operation};
+use syncline_protocol::Operation;
 
 /// How many entries are looked at for what still references a row.
 const MOST_REFERRING: i64 = 4096;
@@ -189,13 +189,8 @@ fn uncreated_parent(
         return Ok(None);
     };
     for reference in &own.table.references {
-        let parent = types.of_table(&reference.table).and_then(|parent| {
-            let values = row::reference_values(&own.table, reference, &entity.id, &fields)?;
-            Some(EntityRef {
-                entity_type: EntityType::new(parent.name.clone()),
-                id: row::parent_id(&parent.table, reference, &values)?,
-            })
-        });
+        let values = row::reference_values(&own.table, reference, &entity.id, &fields);
+        let parent = values.and_then(|values| types.parent(reference, &values));
         let Some(parent) = parent else { continue };
         let create = outbox::create_before(conn, (entry.seq, entry.group.as_deref()), &parent)?;
         if let Some(seq) = create.filter(|seq| *seq != entry.seq) {
