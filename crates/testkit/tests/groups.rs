@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::collections::BTreeMap;
-use syncline_server::{ServerConfig, TypeConfig};
+use syncline_server::{CommandConfig, ServerConfig, TypeConfig};
 use syncline_testkit::{Fault, World};
 
 const SCHEMA: &str = "
@@ -211,4 +211,69 @@ fn a_row_that_both_sides_created_waits_for_a_person_although_a_group_has_it() {
     world.sync("Alice");
     assert!(world.traffic("Alice").pushes - before < 10);
     assert_eq!(world.status("Alice").open_conflicts, 1);
+}
+
+/// Two places; Alice withdraws from an account and closes the place to which Bob moves that account, in one group.
+fn close_a_place_behind_a_command(on_delete: &str) -> World {
+    let schema = format!(
+        "CREATE TABLE place (id TEXT PRIMARY KEY NOT NULL, name TEXT);
+         CREATE TABLE account (id TEXT PRIMARY KEY NOT NULL, balance INTEGER NOT NULL,
+                               place TEXT REFERENCES place(id) ON DELETE {on_delete});"
+    );
+    let withdraw = CommandConfig {
+        add: BTreeMap::from([("balance".to_owned(), "-$amount".into())]),
+        ..CommandConfig::default()
+    };
+    let account = TypeConfig {
+        commands: BTreeMap::from([("withdraw".to_owned(), withdraw)]),
+        ..TypeConfig::default()
+    };
+    let types = [
+        ("account".to_owned(), account),
+        ("place".to_owned(), TypeConfig::default()),
+    ];
+    let config = ServerConfig {
+        types: BTreeMap::from(types),
+        ..ServerConfig::default()
+    };
+    let mut world = World::with_server(&schema, config);
+    world.device("Alice");
+    world.device("Bob");
+    let rows = "INSERT INTO place VALUES ('north', 'N'), ('south', 'S');
+                INSERT INTO account VALUES ('a', 10, 'north')";
+    world.sql("Alice", rows);
+    world.run_until_quiet();
+    world.sql("Bob", "UPDATE account SET place = 'south'");
+    world.sync("Bob");
+    world.sql(
+        "Alice",
+        "BEGIN IMMEDIATE;
+         UPDATE account SET balance = balance - 3;
+         UPDATE syncline_outbox
+            SET command = json_object('name', 'withdraw', 'args', json_object('amount', 3));
+         DELETE FROM place WHERE id = 'south';
+         UPDATE syncline_outbox SET group_id = 'closing';
+         COMMIT",
+    );
+    world
+}
+
+#[test]
+fn a_group_of_a_command_and_a_deletion_does_not_wait_for_the_row_that_others_moved_there() {
+    for (on_delete, left) in [("SET NULL", vec!["7|-"]), ("CASCADE", vec![])] {
+        let mut world = close_a_place_behind_a_command(on_delete);
+        world.run_until_quiet();
+        world.assert_converged();
+        for who in ["Alice", "Bob"] {
+            assert_eq!(world.rows(who, "SELECT id FROM place"), ["north"]);
+            assert_eq!(
+                world.rows(
+                    who,
+                    "SELECT balance || '|' || coalesce(place, '-') FROM account"
+                ),
+                left
+            );
+            assert_eq!(world.rows(who, "SELECT * FROM syncline_inbox"), [""; 0]);
+        }
+    }
 }
