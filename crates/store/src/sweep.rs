@@ -103,8 +103,9 @@ pub(crate) fn finish(
     }
     if sweeping {
         meta::clear(applier.tx, meta::key::SWEEPING)?;
-        applier.tx.execute("DELETE FROM syncline_seen", [])?;
     }
+    // A push may have left a mark although nothing is to be compared.
+    applier.tx.execute("DELETE FROM syncline_seen", [])?;
     meta::clear(applier.tx, meta::key::RESET)?;
     // A row that leaves may be the parent of others: until nothing changes any more.
     loop {
