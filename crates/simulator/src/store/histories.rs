@@ -29,8 +29,8 @@ impl World {
     /// The server did something for a device.
     pub(super) fn effects_follow(&mut self, device: usize, sent: &Value) -> Checked<()> {
         let sent = sent["mutations"].as_array();
-        let sent_as = |name: &Name| {
-            let is_it = |one: &Value| one["type"] == *name.0 && one["id"] == *name.1;
+        let sent_as = |name: &Name, key: &str| {
+            let is_it = |one: &Value| one["key"] == *key && one["id"] == *name.1;
             sent.is_some_and(|all| all.iter().any(is_it))
         };
         for (name, entity) in self.model.take_effects() {
@@ -39,7 +39,7 @@ impl World {
                 self.ledger.edited_twice.contains(&row) || self.ledger.copied.contains(&row)
             };
             let state = (entity.position, entity.fields.as_ref());
-            let named = (&name, sent_as(&name));
+            let named = (&name, sent_as(&name, &entity.key));
             self.history.effect(device, named, state, twice)?;
         }
         Ok(())

@@ -143,6 +143,23 @@ fn what_stands_in_another_row_is_not_read_in_this_one() {
 }
 
 #[test]
+fn a_restored_server_may_give_an_assigned_id_to_another_row() {
+    let mut told = Told::begin(SETS);
+    told.commit(0, |draft| {
+        draft.write(("task", "one".to_owned()), None, "b".to_owned());
+    });
+    let other = json!({"made": "two", "name": "b"});
+    let task = ("task".to_owned(), "1".to_owned());
+    let mut does = |history: &mut History| {
+        let state = (2, other.as_object());
+        history.effect(0, (&task, true), state, |_| false)
+    };
+    found(does(&mut told.history), "was written into");
+    told.history.begins(std::iter::empty());
+    does(&mut told.history).unwrap();
+}
+
+#[test]
 fn what_has_not_reached_the_server_is_read_where_it_was_written_only() {
     let mut told = Told::begin(SETS);
     told.title(0, "a", "b");
