@@ -15,7 +15,9 @@ use crate::outbox::{self, Entry};
 use crate::progress;
 use crate::rekey::{self, Answer, Assigned};
 use crate::remedy;
-use crate::retry::{Occasion, apply_newer, apply_waiting, hold_answer, retry_waiting};
+use crate::retry::{
+    Occasion, apply_newer, apply_waiting, hold_answer, retry_waiting, wait_for_head,
+};
 use crate::row;
 use crate::state;
 use crate::store::RegisteredType;
@@ -39,6 +41,7 @@ pub(crate) fn book(
 ) -> Result<BookSummary, StoreError> {
     let mut summary = BookSummary::default();
     unfreeze_skipped(applier, bookings)?;
+    let is_elsewhere = (bookings.iter()).any(|one| matches!(one.verdict, Verdict::OtherHistory(_)));
     let mut sent = 0;
     for booking in bookings {
         // An entry that is not there any more was booked before: nothing to do twice.
@@ -46,7 +49,12 @@ pub(crate) fn book(
             if matches!(booking.verdict, Verdict::Applied { .. }) {
                 sent += entry.frozen.as_ref().map_or(0, String::len) as u64;
             }
-            book_one(applier, &entry, &booking.verdict, &mut summary)?;
+            book_one(
+                applier,
+                &entry,
+                (&booking.verdict, is_elsewhere),
+                &mut summary,
+            )?;
         }
     }
     let mut pulled = PageSummary::default();
@@ -59,10 +67,11 @@ pub(crate) fn book(
     Ok(summary)
 }
 
+/// `is_elsewhere`: a server of another history gave the answer.
 fn book_one(
     applier: &mut Applier<'_>,
     entry: &Entry,
-    verdict: &Verdict,
+    (verdict, is_elsewhere): (&Verdict, bool),
     summary: &mut BookSummary,
 ) -> Result<(), StoreError> {
     let Ok(entity) = entry.entity() else {
@@ -100,7 +109,10 @@ fn book_one(
         Verdict::Skipped { because } => {
             skip(applier, entry, because)?;
             // Nothing of it counts as sent any more, perhaps: then nothing waits for its answer.
-            apply_waiting(applier, &entity)
+            match is_elsewhere {
+                true => wait_for_head(applier, &entity),
+                false => apply_waiting(applier, &entity),
+            }
         }
         Verdict::Cancelled => {
             let error = MutationError::new("cancelled", "it was cancelled and never takes effect");
@@ -112,7 +124,7 @@ fn book_one(
         Verdict::Failed(error) => book_failed(applier, entry, &entity, error),
         Verdict::OtherHistory(error) => {
             send_anew(applier, entry, error)?;
-            apply_waiting(applier, &entity)
+            wait_for_head(applier, &entity)
         }
         Verdict::Later {
             after_ms,

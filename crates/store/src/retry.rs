@@ -133,6 +133,20 @@ pub(crate) fn hold_back(
     Ok(ahead)
 }
 
+/// A server of another history answered: what it has of this file's work may be lost there, and what waits is of the history that was
+/// greeted. That decides nothing before the next greeting, which drops it, or else the next head.
+pub(crate) fn wait_for_head(applier: &Applier<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+    let (tx, now) = (applier.tx, applier.now);
+    let waits_for_answer = inbox::reason(tx, entity)?.as_deref() == Some(WaitsFor::Answer.as_str());
+    match inbox::waiting(tx, entity)?.filter(|_| waits_for_answer) {
+        None => Ok(()),
+        Some(waiting) => {
+            let (scope, change) = (&waiting.scope, waiting.change());
+            inbox::park(tx, scope, &change, WaitsFor::Checkpoint, "", now)
+        }
+    }
+}
+
 /// What a command came to shows what others wrote to its row, and in checkpoint mode that waits for the head like
 /// all that they wrote. So does, laid over it, what was sent behind it: the row reflects neither (`true`).
 pub(crate) fn hold_answer(
