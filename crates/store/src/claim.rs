@@ -391,15 +391,13 @@ impl<'a> Claimer<'a> {
         Ok(reason.as_deref() == Some(WaitsFor::Checkpoint.as_str()))
     }
 
-    /// Whether more of its entity may go in the same batch: not before a new entity's id is known, nor what a
-    /// copy of the file has made of it, where that was something else.
+    /// Whether more of its entity may go in the same batch: not before a new entity's id is known, nor what
+    /// another copy of the file may have done under its key, of which edits that were made there may have become part.
     fn can_be_followed(&self, entry: &Entry) -> bool {
         let entity_type = self.types.get(entry.entity_type.as_str());
         let is_id_known = entry.op != Operation::Create
             || entity_type.is_some_and(|entity_type| entity_type.id_mode() == IdMode::Client);
-        let is_inherited = entry.origin_client == self.client
-            && entry.origin_client.is_some()
-            && !entry.is_offered_again();
+        let is_inherited = entry.origin_client.is_some() && !entry.is_offered_again();
         is_id_known && (!is_inherited || entry.group.is_some())
     }
 
