@@ -97,6 +97,7 @@ pub(crate) fn finish(
         for entity_type in types.iter() {
             sweep_type(applier, entity_type, scope, summary)?;
         }
+        delete_unattached(applier, scope, summary)?;
     }
     if recover::under_way(applier.tx)?.is_some() {
         recover::finish(applier, types, summary)?;
@@ -117,6 +118,34 @@ pub(crate) fn finish(
             return Ok(());
         }
     }
+}
+
+/// What waits for its table to be attached, and was not met, is deleted as if the feed had said so.
+fn delete_unattached(
+    applier: &mut Applier<'_>,
+    scope: &Scope,
+    summary: &mut PageSummary,
+) -> Result<(), StoreError> {
+    let (tx, types) = (applier.tx, applier.types);
+    let mut statement = tx.prepare_cached(
+        "SELECT entity_type, entity_id FROM syncline_inbox
+          WHERE waits_for = 'type' AND fields IS NOT NULL AND scope = ?1 AND position <= ?2
+         EXCEPT SELECT entity_type, entity_id FROM syncline_seen
+          ORDER BY entity_type, entity_id",
+    )?;
+    let names: Vec<(String, String)> = statement
+        .query_map(params![scope.as_str(), applier.newest], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (name, id) in names {
+        // Of a type that is attached, its own sweep has looked after it.
+        if let (None, Ok(id)) = (types.get(&name), EntityId::parse(id)) {
+            let entity_type = EntityType::new(name);
+            delete(applier, EntityRef { entity_type, id }, scope, summary)?;
+        }
+    }
+    Ok(())
 }
 
 fn sweep_type(
