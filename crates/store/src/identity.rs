@@ -42,13 +42,16 @@ struct Record {
 pub(crate) fn remint(tx: &Transaction<'_>, dice: &mut Dice) -> Result<ClientId, StoreError> {
     let old: Option<String> = meta::get(tx, meta::key::CLIENT_ID)?;
     let old = old.ok_or(StoreError::NotAttached)?;
-    // What waits for a person is not sent by anybody, nor is what follows it.
+    // What waits for a person is not sent by anybody, nor is what follows it, unless that is a row of its own: it may get another id.
     tx.execute(
         "UPDATE syncline_outbox AS o SET origin_client = ?1
           WHERE origin_client IS NULL
             AND NOT EXISTS (SELECT 1 FROM syncline_outbox AS f
                              WHERE f.entity_type = o.entity_type AND f.entity_id = o.entity_id
-                               AND f.seq <= o.seq AND f.state = 'failed')
+                               AND f.seq <= o.seq AND f.state = 'failed'
+                               AND NOT EXISTS (SELECT 1 FROM syncline_outbox AS c
+                                                WHERE c.entity_type = o.entity_type AND c.entity_id = o.entity_id
+                                                  AND c.op = 'create' AND c.seq > f.seq AND c.seq <= o.seq))
             AND NOT EXISTS (SELECT 1 FROM syncline_conflict AS c
                              WHERE c.entity_type = o.entity_type AND c.entity_id = o.entity_id
                                AND c.resolved_at IS NULL)",

@@ -93,7 +93,7 @@ fn is_made_by_copy(
         applier.rekeying.outbox_changed();
     }
     tx.prepare_cached(
-        "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?4)
+        "UPDATE syncline_outbox SET origin_client = coalesce(shared_with, (SELECT value FROM syncline_meta WHERE key = ?4))
           WHERE entity_type = ?1 AND entity_id = ?2 AND seq <= ?3
             AND state = 'pending' AND frozen IS NULL AND origin_client IS NULL",
     )?

@@ -194,7 +194,7 @@ fn ask(applier: &Applier<'_>, child: &Move, met: Fields) -> Result<(), StoreErro
     applier
         .tx
         .prepare_cached(
-            "UPDATE syncline_outbox SET origin_client = (SELECT value FROM syncline_meta WHERE key = ?2)
+            "UPDATE syncline_outbox SET origin_client = coalesce(shared_with, (SELECT value FROM syncline_meta WHERE key = ?2))
               WHERE seq = ?1 AND frozen IS NULL AND origin_client IS NULL",
         )?
         .execute(params![child.from, meta::key::CLIENT_ID])?;
