@@ -17,7 +17,7 @@ use syncline_protocol::{Fields, Operation};
 /// A copy has used the key of an entry, with other bytes: what came of that is asked, as the copy would ask. What has
 /// become part of it here is none of that. `false`: it was asked as a copy would, and there is nothing to take apart.
 pub(crate) fn inherit(applier: &mut Applier<'_>, entry: &Entry) -> Result<bool, StoreError> {
-    let apart = take_apart(applier, entry, false)?;
+    let apart = take_apart(applier, entry)?;
     let asked_anew = apart || entry.origin_client.is_none();
     if asked_anew {
         outbox::inherit(applier.tx, entry)?;
@@ -32,7 +32,7 @@ pub(crate) fn unfreeze(
     state: EntryState,
 ) -> Result<(), StoreError> {
     outbox::unfreeze(applier.tx, entry, state)?;
-    take_edits_apart(applier, entry, false)
+    take_edits_apart(applier, entry)
 }
 
 /// The key of an entry was answered with its final no. What is to be cancelled is given up as a whole: it was asked by its
@@ -41,24 +41,20 @@ pub(crate) fn spend(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), Stor
     outbox::spend(applier.tx, entry)?;
     match entry.cancel {
         true => Ok(()),
-        false => take_edits_apart(applier, entry, true),
+        false => take_edits_apart(applier, entry),
     }
 }
 
 /// A copy sends the first of them alone, under the key that follows: the two are only one as long as both are the same.
-fn take_edits_apart(
-    applier: &mut Applier<'_>,
-    entry: &Entry,
-    refused: bool,
-) -> Result<(), StoreError> {
+fn take_edits_apart(applier: &mut Applier<'_>, entry: &Entry) -> Result<(), StoreError> {
     match entry.op {
-        Operation::Update => take_apart(applier, entry, refused).map(drop),
+        Operation::Update => take_apart(applier, entry).map(drop),
         Operation::Create | Operation::Delete => Ok(()),
     }
 }
 
-fn take_apart(applier: &mut Applier<'_>, entry: &Entry, refused: bool) -> Result<bool, StoreError> {
-    let apart = parts::take_apart(applier.tx, entry, refused)?;
+fn take_apart(applier: &mut Applier<'_>, entry: &Entry) -> Result<bool, StoreError> {
+    let apart = parts::take_apart(applier.tx, entry)?;
     if apart {
         applier.rekeying.outbox_changed();
     }

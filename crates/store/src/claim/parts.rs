@@ -135,13 +135,10 @@ fn read(tx: &Transaction<'_>, entry: &Entry) -> Result<Option<Vec<Part>>, StoreE
     Ok(as_made.then_some(parts))
 }
 
-/// The mutation says again what it said by itself, and each edit follows it at its old place in the local order.
-/// `refused`: the server has said no to all of them, and does so again for each. Returns whether it was taken apart.
-pub(crate) fn take_apart(
-    tx: &Transaction<'_>,
-    entry: &Entry,
-    refused: bool,
-) -> Result<bool, StoreError> {
+/// The mutation says again what it said by itself, and each edit follows it at its old place in the local order. Where the server has
+/// said no to the mutation, it says so again for each edit, but for one that a copy has done by itself: that is why their keys
+/// are not spent. Returns whether it was taken apart.
+pub(crate) fn take_apart(tx: &Transaction<'_>, entry: &Entry) -> Result<bool, StoreError> {
     if entry.covers.is_none() {
         return Ok(false);
     }
@@ -155,7 +152,6 @@ pub(crate) fn take_apart(
     tx.prepare_cached("UPDATE syncline_outbox SET covers = ?2, parts = NULL WHERE seq = ?1")?
         .execute(params![entry.seq, own.covers])?;
     for edit in edits {
-        let own_key = || Some(edit.mutation.to_string()).filter(|_| refused);
         // Numbers are never given twice, so the old one is free; should it not be, the end is.
         tx.prepare_cached(
             "INSERT INTO syncline_outbox (seq, mutation, entity_type, entity_id, op, created_at, schema_version, lane, covers,
@@ -171,7 +167,7 @@ pub(crate) fn take_apart(
             edit.seq,
             edit.mutation.as_str(),
             edit.covers,
-            edit.spent.clone().or_else(own_key),
+            edit.spent,
             meta::key::CLIENT_ID,
         ])?;
         captured::write_payload(tx, tx.last_insert_rowid(), Some(&edit.fields))?;
