@@ -65,11 +65,10 @@ impl Here {
     /// A row that was deleted on the server and is created again here, since an edit won: where somebody else
     /// did the same first, both are that row, and what it was before the deletion is between them.
     fn recall_base(&mut self, tx: &Transaction<'_>, entity: &EntityRef) -> Result<(), StoreError> {
+        // In a later history of the server it may be the deletion that is lost.
         let made = self.entries.first();
-        let is_again = |entry: &&Entry| {
-            entry.op == Operation::Create && entry.origin.as_deref() == Some(super::ORIGIN)
-        };
-        if let (None, Some(again)) = (&self.base, made.filter(is_again)) {
+        let is_create = |entry: &&Entry| entry.op == Operation::Create;
+        if let (None, Some(again)) = (&self.base, made.filter(is_create)) {
             self.base = record::before_deletion(tx, entity, again.mutation.as_str())?;
         }
         Ok(())
