@@ -101,6 +101,8 @@ pub struct History {
     sessions: BTreeMap<usize, Session>,
     /// From which device's file one was copied.
     copies: BTreeMap<usize, usize>,
+    /// Where a device was told that what a copy of its file may have done was done: it shows once the feed brings it.
+    to_come: BTreeMap<(usize, Name), i64>,
 }
 
 /// The tables whose rows are followed, as each history has them.
@@ -201,11 +203,25 @@ impl History {
     /// A device's file is an older one: it saw nothing yet.
     pub fn file_replaced(&mut self, device: usize) {
         self.sessions.remove(&device);
+        self.to_come.retain(|(owner, _), _| *owner != device);
+    }
+
+    /// A device was told that what it asked for was done before, perhaps by a copy of its file on something else.
+    pub fn done_before(&mut self, device: usize, name: Name, position: i64) {
+        let at = self.to_come.entry((device, name)).or_default();
+        *at = position.max(*at);
+    }
+
+    /// Whether that is to come, at a device that stands at this position.
+    pub fn is_to_come(&self, device: usize, name: &Name, position: i64) -> bool {
+        let at = self.to_come.get(&(device, name.clone()));
+        at.is_some_and(|at| *at > position)
     }
 
     /// The server's history is another one, which begins with these rows.
     pub fn begins<'a>(&mut self, rows: impl Iterator<Item = (&'a Name, i64, Option<&'a Fields>)>) {
         self.earlier += 1;
+        self.to_come.clear();
         let version = |position, fields: Option<&Fields>| Version {
             position,
             by: None,

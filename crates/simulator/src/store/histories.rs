@@ -45,6 +45,28 @@ impl World {
         Ok(())
     }
 
+    /// The server has answered what a device asked as a copy of its file would ask.
+    pub(super) fn done_before(&mut self, device: usize, sent: &Value, answer: &Value) {
+        for result in answer["results"].as_array().into_iter().flatten() {
+            let again = result["outcome"] == "applied" && result["duplicate"] == true;
+            let (Some(key), Some(at)) = (result["key"].as_str(), result["position"].as_i64())
+            else {
+                continue;
+            };
+            let mut all = sent["mutations"].as_array().into_iter().flatten();
+            let Some(one) = all.find(|one| one["key"] == *key) else {
+                continue;
+            };
+            let id = result["id"].as_str().or(one["id"].as_str());
+            if let (true, Some(table), Some(id)) = (again, one["type"].as_str(), id)
+                && sent["inherited"].get(key).is_some()
+            {
+                let name = (table.to_owned(), id.to_owned());
+                self.history.done_before(device, name, at);
+            }
+        }
+    }
+
     /// Another history of the server begins with what is there.
     pub(super) fn history_begins(&mut self) {
         let rows = self.model.entities();
@@ -91,7 +113,9 @@ pub(crate) fn can_be(world: &mut World, n: usize, seen: &Seen) -> Checked<()> {
         let is_to_come = |name: &&Name| {
             let (known, row) = (world.model.entity(name), note(name));
             known.is_none_or(|entity| entity.position > position)
-                && (ledger.copied.contains(&row) || ledger.edited_twice.contains(&row))
+                && (ledger.copied.contains(&row)
+                    || ledger.edited_twice.contains(&row)
+                    || world.history.is_to_come(n, name, position))
         };
         let to_come = rows.keys().filter(is_to_come).cloned();
         seen.open

@@ -49,6 +49,7 @@ impl World {
                 (self.model.push(&wire.body, &answer, now, unseen))
                     .and_then(|()| self.in_order((device, wire), open, &answer, unseen))
                     .and_then(|()| self.effects_follow(device, &sent))
+                    .map(|()| self.done_before(device, &sent, &answer))
             }
             path if path.ends_with("/cancel") => {
                 let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
