@@ -150,7 +150,7 @@ fn a_restored_server_may_give_an_assigned_id_to_another_row() {
     });
     let other = json!({"made": "two", "name": "b"});
     let task = ("task".to_owned(), "1".to_owned());
-    let mut does = |history: &mut History| {
+    let does = |history: &mut History| {
         let state = (2, other.as_object());
         history.effect(0, (&task, true), state, |_| false)
     };
