@@ -375,7 +375,7 @@ fn book_applied(
     let mut held_back = false;
     if offered_again {
         journal::book(applier, entry, entity, &confirmed, payload)?;
-    } else if !assigned.met && in_base && !copies::is_edit_of_deleted(tx, entity)? {
+    } else if !assigned.met && in_base && !copies::is_about_no_base(tx, entity)? {
         copies::take_back(applier, entity, payload.as_ref())?;
     } else if !assigned.met {
         // Of another copy's work, what waits already is not what this was done on.

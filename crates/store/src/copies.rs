@@ -119,8 +119,8 @@ pub(crate) fn is_outdated(
     }
 }
 
-/// Whether what is left edits a row that the server has no more: the server's refusal brings the two together.
-pub(crate) fn is_edit_of_deleted(
+/// Whether what is left edits or deletes a row that the state below lacks: the server's answer brings the two together.
+pub(crate) fn is_about_no_base(
     tx: &Transaction<'_>,
     entity: &EntityRef,
 ) -> Result<bool, StoreError> {
@@ -132,7 +132,7 @@ pub(crate) fn is_edit_of_deleted(
     Ok(gone
         && rest
             .first()
-            .is_some_and(|entry| entry.op == Operation::Update))
+            .is_some_and(|entry| entry.op != Operation::Create))
 }
 
 /// The row becomes that state with what is left laid over it. To a sum, what is left adds what it did.

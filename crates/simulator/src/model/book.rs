@@ -222,7 +222,7 @@ impl File {
         if entry.is_offered_again() {
             return self.book_again(entry, answer, desk);
         }
-        if in_base && !self.is_edit_of_deleted(entity) {
+        if in_base && !self.is_about_no_base(entity) {
             self.take_back(entity);
         } else if answer.of_another_copy {
             self.known.remove(entity);
@@ -264,11 +264,11 @@ impl File {
         self.put_row(entity, row);
     }
 
-    /// Whether what is left edits a row that the server has no more: its refusal brings the two together.
-    fn is_edit_of_deleted(&self, entity: &EntityId) -> bool {
+    /// Whether what is left edits or deletes a row that the state below lacks: the server's answer brings the two together.
+    fn is_about_no_base(&self, entity: &EntityId) -> bool {
         let gone = self.base.get(entity).is_none_or(Option::is_none);
         let first = self.of_entity(entity).next();
-        gone && first.is_some_and(|entry| entry.op == Operation::Update)
+        gone && first.is_some_and(|entry| entry.op != Operation::Create)
     }
 
     /// Whether the state below what was written has what was applied at this position. Below that of a row
