@@ -356,3 +356,253 @@ fn a_first_page_that_ends_before_the_beginning_is_not_believed() {
     ];
     assert_eq!(play(setup, &steps), None);
 }
+
+/// A deletion behind a create that a copy may have made, of a row that others edited: it is decided on what was created.
+#[test]
+fn a_deletion_behind_a_create_that_a_copy_may_have_made_is_decided() {
+    let setup = Setup {
+        dice: 1,
+        files: 2,
+        second: true,
+        orders: 48,
+        policy: 3,
+        push: 5,
+        page: 1,
+        attempts: 3,
+        entities: 6,
+    };
+    let steps = [
+        Trigger(1, 0),
+        Write {
+            process: 2,
+            entity: 3,
+            pick: 91,
+        },
+        Deliver(1, Answered),
+        Write {
+            process: 0,
+            entity: 7,
+            pick: 232,
+        },
+        Write {
+            process: 0,
+            entity: 6,
+            pick: 245,
+        },
+        Group {
+            process: 1,
+            entity: 6,
+        },
+        Deliver(1, Doubled),
+        Wake(1),
+        Deliver(0, Answered),
+        Deliver(1, Answered),
+        Deliver(0, Answered),
+        Deliver(0, Answered),
+        Deliver(0, Answered),
+        Write {
+            process: 0,
+            entity: 4,
+            pick: 225,
+        },
+        Deliver(0, Answered),
+        Deliver(0, Answered),
+        StoreFault(0, 97),
+        Deliver(0, Doubled),
+        Write {
+            process: 2,
+            entity: 5,
+            pick: 52,
+        },
+        Wake(2),
+        Deliver(0, Bent(21)),
+        Foreign {
+            entity: 4,
+            delete: false,
+        },
+        Deliver(0, Answered),
+        StoreFault(0, 160),
+        Deliver(0, Doubled),
+        Write {
+            process: 0,
+            entity: 4,
+            pick: 230,
+        },
+        Wake(2),
+        Deliver(0, Forked),
+    ];
+    assert_eq!(play(setup, &steps), None);
+}
+
+/// A row that was deleted and made anew, which a restored server lacks and whose sweep is held: the one before is gone.
+#[test]
+fn what_was_made_anew_does_not_become_what_it_was_before_a_held_sweep() {
+    let setup = Setup {
+        dice: 1,
+        files: 2,
+        second: true,
+        orders: 0,
+        policy: 0,
+        push: 4,
+        page: 3,
+        attempts: 2,
+        entities: 5,
+    };
+    let steps = [
+        Group {
+            process: 0,
+            entity: 2,
+        },
+        Group {
+            process: 2,
+            entity: 5,
+        },
+        Person(1, 172),
+        Write {
+            process: 2,
+            entity: 0,
+            pick: 224,
+        },
+        Write {
+            process: 0,
+            entity: 5,
+            pick: 201,
+        },
+        Write {
+            process: 1,
+            entity: 7,
+            pick: 243,
+        },
+        Server(false),
+        Deliver(1, Answered),
+        Write {
+            process: 2,
+            entity: 3,
+            pick: 46,
+        },
+        Write {
+            process: 0,
+            entity: 2,
+            pick: 232,
+        },
+        Group {
+            process: 0,
+            entity: 3,
+        },
+        Write {
+            process: 1,
+            entity: 5,
+            pick: 96,
+        },
+        Write {
+            process: 2,
+            entity: 3,
+            pick: 248,
+        },
+        Group {
+            process: 1,
+            entity: 0,
+        },
+        Write {
+            process: 2,
+            entity: 0,
+            pick: 231,
+        },
+        Deliver(1, Answered),
+        Write {
+            process: 2,
+            entity: 6,
+            pick: 139,
+        },
+        Write {
+            process: 2,
+            entity: 7,
+            pick: 189,
+        },
+        Write {
+            process: 0,
+            entity: 3,
+            pick: 225,
+        },
+        Deliver(1, Answered),
+        Group {
+            process: 0,
+            entity: 0,
+        },
+        Write {
+            process: 1,
+            entity: 3,
+            pick: 161,
+        },
+        Deliver(1, Bent(27)),
+        Group {
+            process: 2,
+            entity: 5,
+        },
+        Write {
+            process: 1,
+            entity: 3,
+            pick: 13,
+        },
+        Write {
+            process: 0,
+            entity: 6,
+            pick: 238,
+        },
+        Write {
+            process: 2,
+            entity: 3,
+            pick: 87,
+        },
+        Deliver(1, Doubled),
+        Write {
+            process: 1,
+            entity: 2,
+            pick: 228,
+        },
+        Group {
+            process: 2,
+            entity: 3,
+        },
+        Write {
+            process: 2,
+            entity: 0,
+            pick: 248,
+        },
+        Server(true),
+        Write {
+            process: 0,
+            entity: 1,
+            pick: 138,
+        },
+        Write {
+            process: 1,
+            entity: 1,
+            pick: 200,
+        },
+        Group {
+            process: 2,
+            entity: 1,
+        },
+        Write {
+            process: 1,
+            entity: 4,
+            pick: 11,
+        },
+        Deliver(1, Answered),
+        Write {
+            process: 2,
+            entity: 4,
+            pick: 97,
+        },
+        Group {
+            process: 1,
+            entity: 6,
+        },
+        Deliver(1, Answered),
+        Deliver(1, Answered),
+        Deliver(1, Doubled),
+        Deliver(1, TooLarge),
+    ];
+    assert_eq!(play(setup, &steps), None);
+}

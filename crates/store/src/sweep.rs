@@ -228,7 +228,11 @@ fn hold(
         record::lost_remote(tx, &entity)?;
         let waits = state::view(tx, &entity)?.sent;
         let gone = row::read(tx, &entity_type.table, &entity.id)?.is_none();
-        if !ids.contains(&entity.id) && (waits || gone) {
+        // Deleted here as well; another row may have its id since.
+        let deleted = outbox::of_entity(tx, &entity_type.name, entity.id.as_str())?
+            .iter()
+            .any(|entry| entry.op == Operation::Delete);
+        if !ids.contains(&entity.id) && (waits || gone || deleted) {
             delete(applier, entity, scope, summary)?;
         }
     }

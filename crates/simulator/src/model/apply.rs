@@ -228,7 +228,9 @@ impl File {
                 *remote = None;
             }
             let sent = self.of_entity(&id).any(Entry::is_sent);
-            if !ids.contains(&id) && (sent || !self.rows.contains_key(&id)) {
+            // Deleted here as well; another row may have its id since.
+            let deleted = self.of_entity(&id).any(|one| one.op == Operation::Delete);
+            if !ids.contains(&id) && (sent || deleted || !self.rows.contains_key(&id)) {
                 self.change(&deletion(&id, pin), pin, &mut summary.notices, desk);
             }
         }
