@@ -59,6 +59,12 @@ impl History {
             }
             there.insert(row);
         }
+        // A row that a copy made too, and that others edited since, stands twice until the answer to its create.
+        gone.retain(|(row, value): &(Name, String)| {
+            let mut same =
+                (shown.rows.iter()).filter(|(name, fields)| row_of(name, fields) == *row);
+            !same.any(|(_, fields)| values(fields).any(|one| one == value))
+        });
         session.mine.retain(|row, _| there.contains(row));
         session.elements.retain(|row, _| there.contains(row));
         let Some(open) = shown.open else {
