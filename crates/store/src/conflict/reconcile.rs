@@ -108,6 +108,11 @@ impl Applier<'_> {
         if theirs.is_some() {
             here.recall_base(self.tx, entity)?;
         }
+        if let (Some(theirs), Some(local)) = (&mut theirs, &here.local) {
+            // An edit of a column that was dropped here since is decided about like any other.
+            let both = unknown.iter().filter(|(name, _)| local.contains(name));
+            both.for_each(|(name, value)| drop(theirs.insert(name.clone(), value.clone())));
+        }
         if let (Some(theirs), Some(base)) = (&mut theirs, &here.base)
             && self.is_all_told(entity_type)?
         {
